@@ -1,0 +1,5 @@
+"""``make bench``: run every benchmark and keep its figures in ``benchmarks/results/``."""
+
+from benchmarks import side_by_side
+
+side_by_side.main()

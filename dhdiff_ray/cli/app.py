@@ -1,0 +1,71 @@
+"""The command tree, and the one place where an error becomes a line and an exit code.
+
+Not in the paper. Decided: 0 ok, 1 failed here, 2 usage or configuration, 3 job failed, 4 job stopped, 5 cluster
+unreachable or unauthorised, 130 interrupted. Commands import what they need when they run, so that help is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dhdiff_ray import __version__
+from dhdiff_ray.cli import config, data, demo, doctor, jobs, serve, submit
+from dhdiff_ray.cli.options import group
+from dhdiff_ray.cli.output import Output
+
+app = group(
+    "dhdiff-ray",
+    "Double Helix Diffusion on Ray: new defect images together with their pixel masks.\n\nStart with: dhdiff-ray demo",
+)
+app.command("demo")(demo.demo)
+app.command("submit", no_args_is_help=True)(submit.submit)
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(serve.app, name="serve")
+app.add_typer(data.app, name="data")
+app.add_typer(config.app, name="config")
+app.command("doctor")(doctor.doctor)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        Output("--json" in sys.argv).data({"version": __version__}, text=__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_version, is_eager=True)
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="With --version: one JSON document.", is_eager=True)] = False,
+) -> None:
+    """Run before any command; nothing to prepare."""
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        app()
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    except (ValueError, OSError, RuntimeError) as error:
+        code = exit_code(error)
+        if code is None:
+            raise
+        Output("--json" in sys.argv).fail(str(error), code)
+        raise SystemExit(code) from None
+
+
+def exit_code(error: Exception) -> int | None:
+    """Exit code of an error that a user can mend; None for a fault of ours, which keeps its traceback."""
+    from dhdiff_ray.config_layers import ConfigError
+    from dhdiff_ray.on_ray.cluster import ClusterError
+
+    if isinstance(error, ClusterError):
+        return 5
+    if isinstance(error, ConfigError):
+        return 2
+    return 1 if isinstance(error, ValueError | OSError) else None

@@ -1,0 +1,170 @@
+"""The only file that prints: data on stdout, words for people on stderr.
+
+Not in the paper. Decided: with ``--json`` stdout holds one JSON document, errors included; bars are drawn on a terminal
+only, anything else gets a plain line now and then; colours follow ``NO_COLOR`` (Rich does that by itself).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+PLAIN_SECONDS = 10.0
+"""How often a category tells its progress where no bar can be drawn."""
+
+
+class Output:
+    """Where a command's words and data go."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._stdout = sys.stdout
+
+    @cached_property
+    def people(self) -> Console:
+        """Rich's console on stderr; made when first needed, since importing Rich takes time."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, markup=False)
+
+    def note(self, text: str) -> None:
+        """Say something to a person."""
+        self.people.print(text, soft_wrap=True)
+
+    def step(self, text: str) -> None:
+        """Say that something new begins."""
+        self.people.print(text, style="bold", soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Say something that needs a look."""
+        self._labelled("warning:", "yellow", text)
+
+    def fail(self, text: str, code: int, **fields: Any) -> None:
+        """Say why the command ends; with ``--json`` also as the document on stdout."""
+        self._labelled("error:", "bold red", text)
+        if self.as_json:
+            self._document({"error": text, "exit_code": code, **fields})
+
+    def data(self, value: Any, *, text: str | None = None, table: Table | None = None) -> None:
+        """The command's result: the value with ``--json``, else the text or the table."""
+        if self.as_json:
+            self._document(value)
+        elif table is not None:
+            from rich.console import Console
+
+            Console(highlight=False, file=self._stdout).print(table)
+        elif text is not None:
+            self._write(text)
+
+    @contextlib.contextmanager
+    def alone_on_stdout(self) -> Iterator[None]:
+        """While open, what a library prints goes to stderr; Ray's raylet warnings are such."""
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+
+    def progress(self) -> ProgressView:
+        """A view of a job's events."""
+        return ProgressView(self)
+
+    def _labelled(self, label: str, style: str, text: str) -> None:
+        from rich.text import Text
+
+        self.people.print(Text.assemble((label, style), " ", text), soft_wrap=True)
+
+    def _document(self, value: Any) -> None:
+        self._write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+    def _write(self, text: str) -> None:
+        self._stdout.write(text if text.endswith("\n") else text + "\n")
+        self._stdout.flush()
+
+
+class ProgressView:
+    """Draws events: one bar per category on a terminal, one line per category and 10 s elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._bars: dict[tuple[str, str], Any] = {}
+        self._told: dict[tuple[str, str], float] = {}
+        self._progress = _bars(output.people) if output.people.is_terminal else None
+
+    def __enter__(self) -> ProgressView:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Draw one event; kinds it does not know are left to the log."""
+        kind = event.get("event")
+        if event.get("total") and "done" in event:
+            self._advance(event)
+        elif kind in ("failed", "warning"):
+            where = f"{event['category']}: " if event.get("category") else ""
+            self._output.warn(f"{where}{event.get('message', 'failed')}")
+        elif kind == "metric":
+            hidden = ("event", "verb", "time")
+            self._output.note("  " + " ".join(f"{k}={_short(v)}" for k, v in event.items() if k not in hidden))
+
+    def _advance(self, event: dict[str, Any]) -> None:
+        verb, category = str(event.get("verb", "")), str(event.get("category", ""))
+        note = f"loss {_short(event['loss'])}" if event.get("loss") is not None else str(event.get("note", ""))
+        done, total = event["done"], event["total"]
+        if self._progress:
+            if (verb, category) not in self._bars:
+                self._bars[verb, category] = self._progress.add_task(f"{verb} {category}", total=total, note=note)
+            self._progress.update(self._bars[verb, category], completed=done, total=total, note=note)
+            return
+        now = time.monotonic()
+        if self._told.get((verb, category)) == float("inf"):
+            return  # its end was told
+        if done >= total or now - self._told.get((verb, category), 0.0) >= PLAIN_SECONDS:
+            self._told[verb, category] = float("inf") if done >= total else now
+            self._output.note(f"{verb} {category} {done}/{total} {note}".rstrip())
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A Rich table of short values."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        made.add_row(*(Text(_short(value)) for value in row))
+    return made
+
+
+def _bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import TimeRemainingColumn as Left
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        Left(),
+        console=console,
+    )
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,232 @@
+"""Every knob: frozen pydantic models; each field's docstring gives its unit and, where it has one, the paper's value.
+
+``config_layers.py`` loads them as preset <- recipe <- environment <- ``--set`` and tells where each value came from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Frozen(BaseModel):
+    """Base of all configuration: immutable, unknown keys refused, docstrings kept as descriptions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RunConfig(Frozen):
+    """Where results go."""
+
+    name: str = ""
+    """Name of the run: one folder under ``storage``."""
+    storage: str = "runs"
+    """Folder or URI (s3://, gs://) that holds runs; must be visible to every node of the cluster."""
+    seed: int = 0
+    """Seed of everything that draws random numbers: split, training, pairs."""
+
+
+class DataConfig(Frozen):
+    """Which real images, and how they are cut (sections III-B and IV-B)."""
+
+    dataset: str = "mvtec"
+    """Name of a dataset loader, or a path to a Python file that registers one."""
+    root: str = ""
+    """Folder of the dataset as downloaded; must be visible to every node of the cluster."""
+    categories: tuple[str, ...] = ()
+    """Categories to work on; empty means all that the dataset has."""
+    resolution: int = Field(default=256, ge=16)
+    """Side of the square working image in pixels; the paper uses 256."""
+    grid: int = Field(default=5, ge=1)
+    """K of the K x K raw mask; the paper uses 5."""
+    train_fraction: float = Field(default=0.5, gt=0, lt=1)
+    """Share of each defect's anomalies that may be trained on; the paper uses half."""
+    skip_bad: bool = False
+    """Leave out unreadable images (each is named) instead of stopping."""
+
+
+class ModelConfig(Frozen):
+    """The network (section III); what is fixed at construction."""
+
+    haar_levels: int = Field(default=1, ge=0, le=3)
+    """Levels of the fixed Haar transform that stands for the autoencoder in the ``tiny`` preset."""
+    channels: tuple[int, ...] = (32, 48, 64)
+    """Channels of the U-Net blocks, from fine to coarse."""
+    attention_blocks: tuple[bool, ...] = (False, True, True)
+    """Which of these blocks attend to text."""
+    layers_per_block: int = Field(default=1, ge=1)
+    """ResNet layers in each block."""
+    heads: int = Field(default=2, ge=1)
+    """Attention heads."""
+    text_width: int = Field(default=64, ge=8)
+    """Width of the text encoder trained from scratch."""
+    text_layers: int = Field(default=1, ge=1)
+    """Layers of the text encoder trained from scratch."""
+    dda_encoder: tuple[int, ...] = (0, 1, 2)
+    """Encoder blocks with attention (the mid block counts last) that get domain-decoupled attention; paper: all."""
+    dda_decoder: tuple[int, ...] = (0,)
+    """Decoder blocks with attention that get domain-decoupled attention; paper: every other."""
+    ssm_encoder: tuple[int, ...] = (0, 1, 2)
+    """Encoder blocks with attention whose text attention is a semantic score map; paper: all."""
+    ssm_decoder: tuple[int, ...] = (0,)
+    """Decoder blocks with attention whose text attention is a semantic score map; paper: every other."""
+    plain_attention: Literal["entangled", "separate"] = "separate"
+    """Self-attention of the blocks without DDA: tokens of both domains together (Eq. 1-3), or each alone."""
+    merge: Literal["cross", "none"] = "cross"
+    """The third stage: a zero-initialised position-wise convolution between the domains after each block."""
+    eta_start: Literal["mean", "identity"] = "mean"
+    """Where Eq. 7 starts: both domains with the mean map, or each with its own."""
+
+
+class TrainConfig(Frozen):
+    """Optimisation (section IV-B)."""
+
+    steps: int = Field(default=1000, ge=1)
+    """Optimiser steps per category."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's learning rate at its peak; the paper uses 1e-4."""
+    warmup_steps: int = Field(default=0, ge=0)
+    """Steps over which the learning rate rises linearly from zero."""
+    decay: Literal["none", "cosine"] = "none"
+    """What the learning rate does after the warm-up."""
+    global_batch_size: int = Field(default=32, ge=1)
+    """Samples per optimiser step over all workers; the paper uses 32."""
+    workers: int = Field(default=1, ge=1)
+    """Workers per category, each a DeepSpeed engine."""
+    cpus_per_worker: int = Field(default=1, ge=1)
+    """CPU cores one worker may use."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs one worker asks for."""
+    zero_stage: Literal[0, 1, 2] = 0
+    """DeepSpeed ZeRO stage; EMA is kept outside the engine, which stage 3 does not allow."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of the engine."""
+    prediction: Literal["epsilon", "v"] = "epsilon"
+    """What the network predicts; Eq. 8 has epsilon."""
+    noise_schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
+    """Noise schedule; scaled_linear is Stable Diffusion's."""
+    reference: Literal["defect", "background", "full", "none"] = "defect"
+    """Reference image: the raw-mask cells kept, removed, the whole image, or nothing (Fig. 4: kept)."""
+    reference_noise: Literal["same", "independent", "clean"] = "independent"
+    """Noise on the reference latent; the paper's ``same`` gives the target away, see the README."""
+    clean_background: float = Field(default=0.0, ge=0, le=1)
+    """Share of training pairs noised and judged inside a raw mask only, as ``background = clean`` samples."""
+    window: int = Field(default=0, ge=0)
+    """Side in pixels of the window around the raw mask that is trained and sampled on; 0 is the whole image."""
+    normal_fraction: float = Field(default=0.25, ge=0, le=1)
+    """Share of a batch that is normal images with an empty mask."""
+    text_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Chance that a prompt is dropped, for classifier-free guidance."""
+    control_dropout: float = Field(default=0.5, ge=0, le=1)
+    """Chance that the control mask is dropped, so that it stays optional."""
+    reference_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Chance that the reference is dropped, so that it stays optional."""
+    flips: bool = False
+    """Mirror images and masks at random; only right where a mirrored product is a product."""
+    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    """Decay of the averaged weights that are published; 0 publishes the last weights."""
+    gradient_clip: float = Field(default=1.0, gt=0)
+    """Largest gradient norm."""
+    checkpoint_every: int = Field(default=500, ge=1)
+    """Steps between checkpoints that a run can resume from."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Checkpoints kept per category."""
+    max_failures: int = Field(default=2, ge=0)
+    """Worker failures a category survives by resuming from its last checkpoint."""
+
+
+class SynthesizeConfig(Frozen):
+    """Drawing pairs."""
+
+    pairs_per_defect: int = Field(default=1000, ge=1)
+    """Pairs per defect; the paper makes 1000."""
+    steps: int = Field(default=20, ge=1, le=1000)
+    """Denoising steps of DPM-Solver++."""
+    guidance: float = Field(default=3.0, ge=0)
+    """Classifier-free guidance scale; 1 or less switches it off."""
+    start: Literal["noise", "base"] = "noise"
+    """Start from pure noise, or from the noised base image and raw mask (the paper's figure)."""
+    strength: float = Field(default=1.0, gt=0, le=1)
+    """How far ``start = base`` is noised; 1 is pure noise."""
+    background: Literal["free", "keep", "clean"] = "free"
+    """``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base itself (ours)."""
+    control: bool = True
+    """Give the raw mask to the network as the control map S^O (Eq. 7)."""
+    shard_size: int = Field(default=8, ge=1)
+    """Pairs made together in one batch; fixed, so that the number of workers cannot change a pixel."""
+    workers: int = Field(default=0, ge=0)
+    """Samplers; 0 means as many as the cluster has room for."""
+    cpus_per_worker: int = Field(default=1, ge=1)
+    """CPU cores one sampler may use."""
+    gpus_per_worker: float = Field(default=0, ge=0)
+    """GPUs one sampler asks for."""
+
+
+class ScoreConfig(Frozen):
+    """Scoring the pairs."""
+
+    features: Literal["standin", "inception"] = "inception"
+    """Networks behind IS and IC-LPIPS: the published ones, or labelled stand-ins that need no weights."""
+    weights_dir: str = ""
+    """Folder with the published networks' files; empty means PyTorch's hub cache."""
+    splits: int = Field(default=10, ge=1)
+    """Splits of the Inception Score; torch-fidelity's default is 10."""
+    cluster_size: int = Field(default=50, ge=2)
+    """Most images of one IC-LPIPS cluster that are compared; AnomalyDiffusion uses 50."""
+    alignment: bool = True
+    """Compare each mask with what a localiser trained on real masks sees in its image."""
+    workers: int = Field(default=0, ge=0)
+    """Feature extractors; 0 means as many as the cluster has room for."""
+
+
+class DetectConfig(Frozen):
+    """The paper's check: a U-Net localiser (section IV-D)."""
+
+    steps: int = Field(default=6000, ge=1)
+    """Optimiser steps per detector."""
+    batch_size: int = Field(default=16, ge=1)
+    """Images per step."""
+    learning_rate: float = Field(default=1e-4, gt=0)
+    """Adam's learning rate."""
+    channels: int = Field(default=64, ge=4)
+    """Channels of the localiser's first level; DRAEM's network has 64."""
+    normal_fraction: float = Field(default=0.5, ge=0, lt=1)
+    """Share of a batch that is normal images; the peers use half."""
+    compare_real: bool = True
+    """Also train on the same number of real training pairs, for comparison."""
+
+
+class ServeConfig(Frozen):
+    """The endpoint."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; anything but loopback asks for a token."""
+    port: int = Field(default=8000, ge=0, le=65535)
+    """Port; 0 picks a free one."""
+    replicas: int = Field(default=1, ge=1)
+    """Samplers behind the endpoint."""
+    max_batch_size: int = Field(default=4, ge=1)
+    """Most pairs one request may ask for."""
+    gpus_per_replica: float = Field(default=0, ge=0)
+    """GPUs one sampler asks for."""
+
+
+class Config(Frozen):
+    """Everything a run is determined by; stored as ``config.json`` in the run."""
+
+    run: RunConfig = Field(default_factory=RunConfig)
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    synthesize: SynthesizeConfig = Field(default_factory=SynthesizeConfig)
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+    detect: DetectConfig = Field(default_factory=DetectConfig)
+    serve: ServeConfig = Field(default_factory=ServeConfig)
+
+    def digest(self) -> str:
+        """Hash of what determines the results: everything but where they lie and how they are served."""
+        content = self.model_dump(mode="json", exclude={"serve": True, "run": {"storage"}})
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,156 @@
+"""Datasets by name: one file, one class, one ``@dataset("name")``, and the loader is known everywhere.
+
+Not in the paper. A loader comes from ``data/datasets/``, from the entry point group ``dhdiff_ray.datasets`` of an
+installed package, or from a Python file given by its path, so that a private dataset needs no fork.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+from dhdiff_ray.records import Sample
+
+ENTRY_POINTS = "dhdiff_ray.datasets"
+
+
+class DatasetError(ValueError):
+    """A dataset that cannot be used as it lies there; the message names the path and the remedy."""
+
+
+class Dataset(ABC):
+    """How one published layout is read. Loaders have no state: every method is told the root."""
+
+    name: ClassVar[str] = ""
+    """Set by ``@dataset``; what ``--dataset`` takes."""
+    licence: ClassVar[str]
+    """Licence of the images, as their publisher states it."""
+    source: ClassVar[str]
+    """Where a person gets the images."""
+
+    @abstractmethod
+    def categories(self, root: Path) -> list[str]:
+        """Sorted names of the categories below ``root``.
+
+        Raises:
+            DatasetError: there is no such folder, or nothing in it has the expected layout.
+        """
+
+    @abstractmethod
+    def scan(self, root: Path, categories: Sequence[str] = ()) -> list[Sample]:
+        """All images of ``categories`` (empty: of all), sorted by key; opens no image.
+
+        Raises:
+            DatasetError: unknown category, an anomaly without mask, or a layout that does not fit.
+        """
+
+    @abstractmethod
+    def example(self, root: Path, seed: int = 0) -> None:
+        """Write a tiny copy of the layout with drawn images, for tests and for trying the tool."""
+
+
+_Loader = TypeVar("_Loader", bound=type[Dataset])
+_registered: dict[str, type[Dataset]] = {}
+
+
+def dataset(name: str) -> Callable[[_Loader], _Loader]:
+    """Register a loader class under ``name`` and return the class.
+
+    Raises:
+        DatasetError: another class has this name.
+    """
+
+    def register(loader: _Loader) -> _Loader:
+        taken = _registered.get(name)
+        if taken is not None:
+            raise DatasetError(
+                f"dataset name {name!r} is taken by {taken.__module__}.{taken.__qualname__}; choose another"
+            )
+        loader.name = name
+        _registered[name] = loader
+        return loader
+
+    return register
+
+
+def dataset_names() -> list[str]:
+    """Sorted names of all loaders that ship with the package or are installed beside it."""
+    _discover()
+    return sorted(_registered)
+
+
+def open_dataset(name_or_file: str) -> Dataset:
+    """The loader of that name, or the one that the given Python file registers.
+
+    Raises:
+        DatasetError: no such name (the nearest one is named), or a file that registers not exactly one loader.
+    """
+    if name_or_file.endswith(".py"):
+        return _from_file(Path(name_or_file).expanduser().resolve())
+    _discover()
+    if name_or_file not in _registered:
+        known = sorted(_registered)
+        raise DatasetError(
+            f"no dataset {name_or_file!r}{did_you_mean(name_or_file, known)} There are: {', '.join(known)}; "
+            "a path to a Python file that registers one works too"
+        )
+    return _registered[name_or_file]()
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or a full stop."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else "."
+
+
+def choose_categories(found: Sequence[str], wanted: Sequence[str], root: Path) -> list[str]:
+    """``wanted`` checked against what was ``found`` under ``root``; all of it when nothing is wanted.
+
+    Raises:
+        DatasetError: a wanted category is not there.
+    """
+    for name in wanted:
+        if name not in found:
+            raise DatasetError(
+                f"no category {name!r} in {root}{did_you_mean(name, found)} There are: {', '.join(found)}"
+            )
+    return [name for name in found if not wanted or name in wanted]
+
+
+def _discover() -> None:
+    from dhdiff_ray.data import datasets
+
+    for module in pkgutil.iter_modules(datasets.__path__, datasets.__name__ + "."):
+        importlib.import_module(module.name)
+    for point in entry_points(group=ENTRY_POINTS):
+        point.load()
+
+
+def _from_file(path: Path) -> Dataset:
+    if not path.is_file():
+        raise DatasetError(f"no dataset file {path}; give the name of a loader or a path to an existing Python file")
+    module_name = "dhdiff_dataset_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    if module_name not in sys.modules:
+        _discover()  # so that a file that takes a shipped name is refused, whatever was imported before
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    own = [loader for loader in _registered.values() if loader.__module__ == module_name]
+    if len(own) != 1:
+        raise DatasetError(f'{path} registers {len(own)} loaders; it needs exactly one class under @dataset("name")')
+    return own[0]()

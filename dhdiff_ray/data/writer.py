@@ -1,0 +1,189 @@
+"""Made pairs on disk: MVTec's tree, a ``metadata.jsonl`` per category, a card; the only file that writes images.
+
+The paper's detectors are trained on such pairs (section IV-D). The tree is the one that anomalib's ``MVTecAD`` and
+Hugging Face's ``load_dataset`` read. What we decided: the mask is written first and the image appears by rename, so an
+image that is there is a whole pair; equal pairs are equal bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from dhdiff_ray.data.images import read_image
+from dhdiff_ray.records import GOOD, Pair, Request, Sample
+from dhdiff_ray.storage import RunFolder
+
+PAIRS = "pairs"
+METADATA = "metadata.jsonl"
+
+
+class PairsError(ValueError):
+    """A tree of pairs with gaps, strangers or unreadable rows; the message says what to run."""
+
+
+class PairWriter:
+    """Lays down the pairs of one run under ``pairs/``; workers may write side by side."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self.folder = folder
+
+    def has_pair(self, request: Request) -> bool:
+        """Whether the pair is there as a whole."""
+        return self.folder.exists(_name(request.category, _image_file(request)))
+
+    def write_pair(self, pair: Pair) -> None:
+        """Write the mask, then the image; writing the same pair again changes nothing.
+
+        Raises:
+            ValueError: image is not uint8 (h, w, 3), mask not uint8 (h, w) of the same size with 0 and 255 only.
+        """
+        image, mask, request = pair.image, pair.mask, pair.request
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a pair's image must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
+        if mask.dtype != np.uint8 or mask.shape != image.shape[:2] or not np.isin(mask, (0, 255)).all():
+            raise ValueError(
+                f"a pair's mask must be uint8 {image.shape[:2]} of 0 and 255, not {mask.dtype} {mask.shape}"
+            )
+        self.folder.write_bytes(_name(request.category, _mask_file(request)), png_bytes(mask))
+        self.folder.write_bytes(_name(request.category, _image_file(request)), png_bytes(image))
+
+    def write_normals(
+        self, category: str, train_goods: Sequence[Sample], test_goods: Sequence[Sample], resolution: int
+    ) -> None:
+        """Put real normal images beside the pairs, so that an anomaly detector can use the tree as it is."""
+        for subset, samples in (("train", train_goods), ("test", test_goods)):
+            for index, sample in enumerate(samples):
+                name = _name(category, f"{subset}/{GOOD}/{index:06d}.png")
+                if not self.folder.exists(name):
+                    self.folder.write_bytes(name, png_bytes(read_image(sample, resolution)))
+
+    def finish(self, category: str, requests: Sequence[Request], extra: Mapping[str, Any]) -> None:
+        """Check that exactly the requested pairs are there; then write the category's metadata and the card.
+
+        Args:
+            category: the category that is complete now.
+            requests: all requests of the category, over all defects.
+            extra: plain values (no lists or tables) that go into every row, such as the configuration's hash.
+
+        Raises:
+            PairsError: pairs are missing, or files lie there that no request asks for. Readers match images and
+                masks by sorted order, so either would shift every pair behind it.
+        """
+        ordered = sorted(requests, key=lambda request: (request.defect, request.index))
+        expected = {file for request in ordered for file in (_image_file(request), _mask_file(request))}
+        start = len(_name(category, "")) + 1
+        found = {file[start:] for file in self.folder.files(_name(category, ""))}
+        found = {f for f in found if f.endswith(".png") and f.split("/")[1:2] != [GOOD]}
+        if missing := sorted(expected - found):
+            told = f"{len(missing)} files are missing, the first is {missing[0]}"
+            raise PairsError(f"pairs of {category!r} are not complete: {told}; submit synthesize again to go on")
+        if strangers := sorted(found - expected):
+            told = f"{len(strangers)} files were not asked for, the first is {strangers[0]}"
+            raise PairsError(f"pairs of {category!r}: {told}; ask for as many pairs as before, or use a new run")
+        rows = [{**_row(request), **extra} for request in ordered]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self.folder.write_bytes(_name(category, METADATA), lines.encode())
+        self.folder.write_bytes(f"{PAIRS}/README.md", _card(self.folder).encode())
+
+
+def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
+    """The metadata rows of one finished category, by defect and index.
+
+    Raises:
+        PairsError: the category has no finished pairs.
+    """
+    name = _name(category, METADATA)
+    if not folder.exists(name):
+        raise PairsError(f"no finished pairs of {category!r} in {folder.uri}; submit synthesize for this run first")
+    return [json.loads(line) for line in folder.read_bytes(name).decode().splitlines()]
+
+
+def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Image uint8 (h, w, 3) and mask uint8 (h, w) of 0 and 255 that a metadata row names."""
+    image, mask = (
+        np.array(Image.open(io.BytesIO(folder.read_bytes(_name(row["category"], row[key])))))
+        for key in ("file_name", "mask_file_name")
+    )
+    return image, mask
+
+
+def read_pairs(folder: RunFolder, category: str) -> Iterable[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+    """Row, image and mask of every pair of one finished category, one after the other."""
+    for row in read_pair_rows(folder, category):
+        yield row, *read_pair(folder, row)
+
+
+def png_bytes(array: np.ndarray) -> bytes:
+    """PNG of a uint8 (h, w, 3) image or (h, w) mask, with no metadata: the same array gives the same bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def jpeg_bytes(array: np.ndarray, quality: int = 85) -> bytes:
+    """JPEG of a uint8 (h, w, 3) or (h, w) array, for previews."""
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def save_png(path: Path, array: np.ndarray) -> None:
+    """Write one image or mask of a dataset on the local disk, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png_bytes(array))
+
+
+def _name(category: str, file: str) -> str:
+    return f"{PAIRS}/{category}/{file}".rstrip("/")
+
+
+def _image_file(request: Request) -> str:
+    return f"test/{request.defect}/{request.name}.png"
+
+
+def _mask_file(request: Request) -> str:
+    return f"ground_truth/{request.defect}/{request.name}_mask.png"
+
+
+def _row(request: Request) -> dict[str, Any]:
+    return {"file_name": _image_file(request), "mask_file_name": _mask_file(request), **request.as_dict()}
+
+
+def _card(folder: RunFolder) -> str:
+    """The card, made from the finished categories alone, so that it does not matter who writes it last."""
+    names = [file.split("/")[1] for file in folder.files(PAIRS) if file.count("/") == 2 and file.endswith(METADATA)]
+    table = []
+    for category in sorted(names):
+        rows = read_pair_rows(folder, category)
+        for defect in sorted({row["defect"] for row in rows}):
+            table.append(f"| {category} | {defect} | {sum(row['defect'] == defect for row in rows)} |")
+    return _CARD.format(table="\n".join(table))
+
+
+_CARD = """---
+configs:
+- config_name: pairs
+  default: true
+  data_files:
+  - split: train
+    path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]
+---
+# Made pairs: defect images with their masks
+
+Drawn by a Double Helix Diffusion model; no photograph shows these defects. Images in `train/good` and `test/good` are
+real, resized, and under the licence of the dataset they come from.
+
+| category | defect | pairs |
+| --- | --- | ---: |
+{table}
+
+Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `seed`, `prompt`,
+`base` (the normal image) and `reference` (the real anomaly).
+"""

@@ -1,0 +1,100 @@
+"""Train the localiser on pairs, made or real, and normal images (section IV-D).
+
+The peers' recipe (Adam, half of each batch normal images with an empty mask, no augmentation) with two changes. The
+loss is cross-entropy plus Dice instead of their focal loss: on drawn defects after 100 steps (two categories, two
+seeds) pixel AP was .96 to .97 against .94 to .96, mean IoU at 0.5 was .77 against .74. And the weights
+after the last step are kept, at the end of a cosine: the peers keep the epoch that does best on the test set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dhdiff_ray.config import DetectConfig
+from dhdiff_ray.detector.evaluate import as_input
+from dhdiff_ray.detector.unet import Localiser
+
+
+def train_localiser(
+    images: np.ndarray,
+    masks: np.ndarray,
+    normals: np.ndarray,
+    config: DetectConfig,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+    device: str | None = None,
+) -> Localiser:
+    """Train a localiser; on a CPU its weights are a function of the arguments alone.
+
+    Runs on as many threads as the caller gave torch.
+
+    Args:
+        images: defective images, uint8 (n, h, w, 3).
+        masks: their masks (n, h, w), defect where non-zero; one that is empty makes its image a normal one.
+        normals: normal images, uint8 (m, h, w, 3); m may be 0.
+        config: steps, batch, learning rate, width.
+        seed: draws the first weights and the batches.
+        on_step: called after each step with (steps done, loss).
+        device: where to train; by default a GPU if there is one.
+
+    Returns:
+        The localiser after the last step, in evaluation mode.
+
+    Raises:
+        ValueError: no defective images, or arrays that do not fit together.
+    """
+    if len(images) == 0:
+        raise ValueError(
+            "no defective images to train the localiser on; make pairs first: dhdiff-ray submit synthesize"
+        )
+    if images.shape[:3] != masks.shape:
+        raise ValueError(
+            f"images {images.shape} and masks {masks.shape} do not belong together; expected (n, h, w, 3) and (n, h, w)"
+        )
+    # Activations that fade to denormals make a CPU some ten times slower; they are zero for every practical purpose.
+    torch.set_flush_denormal(True)
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = Localiser(config.channels)
+    model = model.to(device=place, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
+    draw = np.random.default_rng(seed)
+    for step in range(config.steps):
+        batch, targets = _batch(images, masks, normals, config, draw)
+        loss = localisation_loss(model(batch.to(place)), targets.to(place))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if on_step is not None:
+            on_step(step + 1, float(loss.detach()))
+    return model.eval()
+
+
+def localisation_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy per pixel plus one minus the Dice overlap of the whole batch; both tensors (n, 1, h, w)."""
+    entropy = functional.binary_cross_entropy_with_logits(logits, targets)
+    seen = torch.sigmoid(logits)
+    # Over the batch, not per image: an image without defect has no overlap to speak of.
+    dice = (2 * (seen * targets).sum() + 1) / (seen.sum() + targets.sum() + 1)
+    return entropy + 1 - dice
+
+
+def _batch(
+    images: np.ndarray, masks: np.ndarray, normals: np.ndarray, config: DetectConfig, draw: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Images (b, 3, h, w) in [-1, 1] and targets (b, 1, h, w) of 0 and 1; normal images come first."""
+    quiet = round(config.batch_size * config.normal_fraction) if len(normals) else 0
+    picked = draw.integers(len(images), size=config.batch_size - quiet)
+    calm = draw.integers(max(len(normals), 1), size=quiet)
+    pixels = np.concatenate([normals[calm], images[picked]]) if quiet else images[picked]
+    targets = np.zeros((config.batch_size, 1, *images.shape[1:3]), dtype=np.float32)
+    targets[quiet:, 0] = masks[picked] > 0
+    return as_input(pixels), torch.from_numpy(targets)

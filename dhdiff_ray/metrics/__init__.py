@@ -1,0 +1,1 @@
+"""Exact metrics that can be computed in parts and merged."""

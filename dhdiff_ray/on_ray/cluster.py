@@ -1,0 +1,250 @@
+"""A private one-machine Ray cluster that lives exactly as long as one command.
+
+Not in the paper. Decided: in-process through ``ray.init(address="local")``, so that even a killed command takes its
+cluster along (at once, but for two small helpers that Ray ends within a minute); its own random token, handed down by
+environment, so that nothing is written to the home folder; its own folder and ports, so that two on one machine never
+meet. ``ray stop`` is never called: it would stop everyone's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+MARK = "DHDIFF_CLUSTER"
+"""Environment variable all processes of one cluster inherit; tells ours from anybody else's."""
+
+JOB_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_COLOR_PREFIX": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "1",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
+    "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "10",
+}
+"""What every job runs with: quick to notice a lost worker, quick to give up, nothing sent home."""
+
+PATIENCE = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"}
+"""A busy machine takes longer to start Ray than the minute Ray gives it; counts if ``ray`` is not imported yet."""
+
+STARTS = 2
+"""Ray gives its node 30 s to come up, whatever the machine is doing; then we try once more."""
+
+LONGEST_TEMP = 40
+"""Ray puts sockets below its folder, and a socket's path may have 107 characters."""
+
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be started, reached or used; the message says what to type next."""
+
+
+@dataclass(frozen=True)
+class LocalCluster:
+    """A running private cluster."""
+
+    address: str
+    """Address of the Jobs API, ``http://127.0.0.1:PORT``."""
+    folder: Path
+    """Short-lived folder of this cluster: sockets, logs, configurations of its jobs."""
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process of the cluster, without the calling one."""
+        return _processes(self.folder.name)
+
+
+def auth_env() -> None:
+    """Have Ray's clients send the token there is; call before ``ray`` is imported.
+
+    Ray 2.59+ turns tokens on for its clusters by default but its clients stay silent unless ``RAY_AUTH_MODE`` is set.
+    """
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or file.exists()):
+        os.environ["RAY_AUTH_MODE"] = "token"
+        _refresh_auth()
+
+
+@contextlib.contextmanager
+def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> Iterator[LocalCluster]:
+    """Start a private cluster, yield it, and leave no process and no file of it behind.
+
+    Args:
+        num_cpus: cores to offer; None takes all.
+        object_store_mb: size of Ray's shared memory; images travel through files, so little is needed.
+
+    Raises:
+        ClusterError: Ray did not start; the message has Ray's own words.
+    """
+    base = tempfile.gettempdir()
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-", dir=base if len(base) < LONGEST_TEMP else "/tmp"))
+    before = dict(os.environ)
+    for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
+        os.environ.pop(name, None)  # cores are shared out by Ray, which sets OMP_NUM_THREADS for each worker
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    os.environ.update(JOB_ENVIRONMENT | PATIENCE | token | {MARK: folder.name})
+    _refresh_auth()
+    with _interruptible() as arm:
+        try:
+            address = _start(folder, num_cpus, object_store_mb)
+            arm()  # Ray has put its own handler, which dies on the spot
+            yield LocalCluster(address, folder)
+        finally:
+            with _uninterrupted():
+                _shut_down(folder)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.environ.clear()
+                os.environ.update(before)
+                _refresh_auth()
+
+
+def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
+    import ray
+
+    if ray.is_initialized():
+        raise ClusterError("this process is already connected to a Ray cluster; call ray.shutdown() first")
+    for attempt in range(STARTS):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        settings: dict[str, Any] = {
+            "address": "local",  # without it ray.init joins any cluster it finds
+            "num_cpus": num_cpus,
+            "include_dashboard": True,
+            "dashboard_host": "127.0.0.1",
+            "dashboard_port": port,
+            "object_store_memory": object_store_mb * 2**20,
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "_temp_dir": str(folder / f"r{attempt}"),  # Ray opens its folder to everybody; the one above is ours alone
+        }
+        try:
+            with _free_agent_port():
+                context = ray.init(**settings)
+            _sign(ray.get_runtime_context().gcs_address, settings["_temp_dir"])
+            return f"http://{context.dashboard_url}"
+        except Exception as error:  # Ray raises bare ones here
+            if attempt + 1 == STARTS:
+                raise ClusterError(
+                    f"Ray did not start on this machine ({str(error).strip() or type(error).__name__}). Is it busy, or "
+                    "out of memory? Try again, or look with: dhdiff-ray doctor"
+                ) from error
+            _shut_down(folder)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _sign(address: str, folder: str) -> None:
+    """Write down which cluster the folder is, as ``ray start`` does and ``ray.init`` does not.
+
+    Without it a job's supervisor takes any cluster it finds on the machine for its own.
+    """
+    from ray._private.utils import write_ray_address
+
+    write_ray_address(address, folder)
+
+
+@contextlib.contextmanager
+def _free_agent_port() -> Iterator[None]:
+    """Have the node's job agent take any free port.
+
+    ``ray.init`` has no word for it (``ray start`` has ``--dashboard-agent-listen-port``), and with the fixed default
+    the second cluster on a machine comes up but never accepts a job.
+    """
+    from ray._private import parameter
+
+    original: Any = parameter.RayParams
+    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # pyright: ignore
+    try:
+        yield
+    finally:
+        parameter.RayParams = original
+
+
+def _shut_down(folder: Path) -> None:
+    """Shut Ray down, then make sure: whatever of ours is still there after 3 s is killed."""
+    started = _processes(folder.name)
+    try:
+        if "ray" in sys.modules:
+            import ray
+
+            ray.shutdown()
+    finally:
+        started = list({*started, *_processes(folder.name)})
+        for process in psutil.wait_procs(started, timeout=3)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=3)
+
+
+def _processes(mark: str) -> list[psutil.Process]:
+    """Processes that carry the mark in their environment, and everything below them.
+
+    Ray's workers rename themselves and lose their readable environment, hence the second half.
+    """
+    ours: dict[int, psutil.Process] = {}
+    others: list[tuple[int, psutil.Process]] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid == os.getpid():
+                continue
+            if process.environ().get(MARK) == mark:
+                ours[process.pid] = process
+            else:
+                others.append((process.ppid(), process))
+    grown = True
+    while grown:
+        below = {process.pid: process for parent, process in others if parent in ours and process.pid not in ours}
+        ours |= below
+        grown = bool(below)
+    return [ours[pid] for pid in sorted(ours)]
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[Callable[[], object]]:
+    """SIGTERM ends the command the way Ctrl-C does, so that the cluster goes with it; call what is given to renew."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield lambda: signal.signal(signal.SIGTERM, interrupt)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not leave half a cluster."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _refresh_auth() -> None:
+    """Let a Ray that is already imported see the changed environment; it caches mode and token."""
+    if "ray" in sys.modules:
+        raylet: Any = sys.modules["ray._raylet"]
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -1,0 +1,145 @@
+"""What a job tells while it runs: one JSON object per event, in its log and in the run's ``events.jsonl``.
+
+Not in the paper. Decided: the job's driver is the only writer; workers send through one small actor, ``EventHub``, so
+that it works on any storage. In a log an event is a line that starts with ``@event ``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import ray
+
+from dhdiff_ray.storage import RunFolder
+
+PREFIX = "@event "
+FILE = "events.jsonl"
+FLUSH_SECONDS = 10.0
+"""How often events reach a storage that cannot append."""
+
+
+class Events:
+    """Writes the events of one verb: to standard output, and appended to the run's ``events.jsonl``.
+
+    Safe to use from several threads. Use it as a context manager, or call ``close()``.
+    """
+
+    def __init__(self, folder: RunFolder, verb: str) -> None:
+        self.folder = folder
+        self.verb = verb
+        self._lock = threading.Lock()
+        self._last_flush = time.monotonic()
+        self._waiting = ""
+        self._earlier: str | None = None
+
+    def emit(self, event: str = "progress", **fields: Any) -> None:
+        """Tell one event.
+
+        Args:
+            event: ``start``, ``progress``, ``metric``, ``warning``, ``failed`` or ``done``.
+            fields: plain JSON values; ``category``, ``done``, ``total`` and ``loss`` are drawn as a progress bar.
+        """
+        record = {"event": event, "verb": self.verb, **fields}
+        record.setdefault("time", round(time.time(), 3))
+        line = json.dumps(record, ensure_ascii=False, default=_plain) + "\n"
+        with self._lock:
+            sys.stdout.write(PREFIX + line)
+            sys.stdout.flush()
+            if self.folder.is_local:
+                path = Path(self.folder.path(FILE))
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with path.open("a", encoding="utf-8") as stream:
+                    stream.write(line)
+                return
+            self._waiting += line
+            if time.monotonic() - self._last_flush >= FLUSH_SECONDS:
+                self._flush()
+
+    @contextlib.contextmanager
+    def hub(self, every: float = 1.0) -> Iterator[Any]:
+        """An actor for workers to send through (``hub.emit.remote({...})``), emptied into this log by a thread."""
+        handle: Any = EventHub.remote()
+        stop = threading.Event()
+
+        def pump() -> None:
+            while not stop.wait(every):
+                self.pump(handle)
+
+        thread = threading.Thread(target=pump, name="events", daemon=True)
+        thread.start()
+        try:
+            yield handle
+        finally:
+            stop.set()
+            thread.join()
+            self.pump(handle)
+            ray.kill(handle)
+
+    def pump(self, hub: Any) -> int:
+        """Write what workers sent since the last call; returns how many events that were."""
+        records = ray.get(hub.drain.remote())
+        for record in records:
+            self.emit(**record)
+        return len(records)
+
+    def close(self) -> None:
+        """Write what is still waiting."""
+        with self._lock:
+            if self._waiting:
+                self._flush()
+
+    def __enter__(self) -> Events:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def _flush(self) -> None:
+        """An object store has no append: the whole file is written again, after what earlier verbs wrote."""
+        if self._earlier is None:
+            self._earlier = self.folder.read_bytes(FILE).decode() if self.folder.exists(FILE) else ""
+        self._earlier += self._waiting
+        self._waiting = ""
+        self.folder.write_bytes(FILE, self._earlier.encode())
+        self._last_flush = time.monotonic()
+
+
+@ray.remote(num_cpus=0)
+class EventHub:
+    """Mailbox between workers and the driver; takes no core."""
+
+    def __init__(self) -> None:
+        self._events: list[dict[str, Any]] = []
+
+    def emit(self, event: dict[str, Any]) -> None:
+        """Put one event in; the time is that of sending if the sender says so."""
+        self._events.append({"time": round(time.time(), 3), **event})
+
+    def drain(self) -> list[dict[str, Any]]:
+        """Take everything out."""
+        taken, self._events = self._events, []
+        return taken
+
+
+def read_events(folder: RunFolder) -> list[dict[str, Any]]:
+    """All events of a run, oldest first; a line cut short by a crash is left out."""
+    if not folder.exists(FILE):
+        return []
+    records = []
+    for line in folder.read_bytes(FILE).decode().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
+
+
+def _plain(value: Any) -> Any:
+    """Numpy and torch scalars as Python numbers; anything else as text."""
+    return value.item() if hasattr(value, "item") else str(value)

@@ -1,0 +1,345 @@
+"""Send a verb to a cluster through Ray's Jobs API, follow it, stop it.
+
+Not in the paper. Decided: a job is ``python -m dhdiff_ray.on_ray.VERB config.json``, the same on every cluster. A
+private cluster shares our disk and our Python, so nothing is uploaded (a job starts about 3 s sooner); any other gets
+``config.json`` as its working folder and this package as a module. What the cluster cannot hold is refused: Ray alone
+would leave it pending for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.config_layers import ConfigError
+from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
+
+VERBS = ("train", "synthesize", "score", "detect")
+ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
+RECONNECTS = 5
+"""How often a log is picked up again after its connection was cut."""
+AGENT_SECONDS = 60.0
+"""How long a cluster that has just come up may take until it accepts jobs."""
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One job as the cluster knows it."""
+
+    id: str
+    verb: str
+    run: str
+    status: str
+    """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
+    driver_exit_code: int | None
+    message: str
+    started: float | None
+    """Seconds since the epoch."""
+    ended: float | None
+    metadata: dict[str, str]
+
+    @property
+    def exit_code(self) -> int:
+        """What the command that followed the job leaves: 0 done, 2 configuration refused, 3 failed, 4 stopped."""
+        if self.status == "FAILED":
+            return 2 if self.driver_exit_code == 2 else 3
+        return 4 if self.status == "STOPPED" else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+class Jobs:
+    """The jobs of one cluster."""
+
+    def __init__(self, cluster: str | LocalCluster) -> None:
+        """Connect.
+
+        Args:
+            cluster: address of a cluster's dashboard such as ``http://127.0.0.1:8265``, or our own private cluster.
+
+        Raises:
+            ClusterError: nobody answers there, or the token is missing or wrong.
+        """
+        self.local = cluster if isinstance(cluster, LocalCluster) else None
+        address = cluster.address if isinstance(cluster, LocalCluster) else cluster
+        self.address = address if "://" in address else f"http://{address}"
+        auth_env()
+        from ray.job_submission import JobSubmissionClient
+
+        for name in ("modules.job.sdk", "modules.dashboard_sdk"):  # they tell of each upload and connection
+            logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.ERROR)
+
+        with self._reached(), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray lets these win over ours
+            self._client = JobSubmissionClient(self.address)
+
+    def submit(
+        self, verb: str, config: Config, *, resume: bool = False, job_id: str | None = None, check: bool = True
+    ) -> str:
+        """Send one verb; returns the job's id.
+
+        Args:
+            verb: one of ``VERBS``, or the dotted name of a module that calls ``entry.entry``.
+            config: relative local paths in it are made absolute.
+            resume: go on with what the run already has.
+            job_id: a name of your own, unique on the cluster.
+            check: refuse what the cluster as it is now cannot hold; switch off where it grows by itself.
+
+        Raises:
+            ClusterError: unreachable or unauthorised.
+            ConfigError: more is asked for than the cluster has.
+            ValueError: the id is taken.
+        """
+        config = absolute(config)
+        if check:
+            self._check_room(verb, config)
+        name = job_id or f"{verb.rpartition('.')[2]}-{config.run.name}-{secrets.token_hex(3)}"
+        module = f"dhdiff_ray.on_ray.{verb}" if verb in VERBS else verb
+        metadata = {
+            "verb": verb,
+            "run": config.run.name,
+            "storage": config.run.storage,
+            "categories": ",".join(config.data.categories),
+            "config_digest": config.digest(),
+        }
+        folder = self._folder_of(name)
+        try:
+            shipped, environment = self._ship(folder, config)
+            command = _python(self.local is not None) + f" -m {module} {shipped}" + (" --resume" if resume else "")
+            with self._reached():
+                return self._send(entrypoint=command, submission_id=name, metadata=metadata, runtime_env=environment)
+        finally:
+            if self.local is None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def follow(self, job_id: str) -> Iterator[str]:
+        """The job's log, line by line, from its beginning until it has ended; survives a dropped connection.
+
+        Raises:
+            ClusterError: the cluster went away.
+        """
+        import aiohttp
+
+        seen = cuts = 0
+        with self._reached(job_id), asyncio.Runner() as runner:
+            while True:
+                rest, skip, ended = "", seen, False
+                chunks = self._client.tail_job_logs(job_id)
+                try:
+                    while (chunk := runner.run(_next(chunks))) is not None:
+                        *lines, rest = (rest + chunk).split("\n")
+                        fresh, skip = lines[skip:], max(0, skip - len(lines))
+                        seen += len(fresh)
+                        yield from fresh
+                    ended = self.status(job_id).status in ENDED
+                except (aiohttp.ClientError, RuntimeError, OSError) as error:  # the connection was cut
+                    cuts += 1
+                    if cuts > RECONNECTS:
+                        raise ClusterError(
+                            f"lost the cluster at {self.address} ({type(error).__name__}); when it is back: "
+                            f"dhdiff-ray jobs logs --follow {job_id} --address {self.address}"
+                        ) from None
+                if ended:
+                    if rest:
+                        yield rest
+                    return
+                time.sleep(2.0 if cuts else 0.2)
+
+    def status(self, job_id: str) -> JobInfo:
+        """One job.
+
+        Raises:
+            ValueError: the cluster knows no such job.
+        """
+        with self._reached(job_id):
+            return _info(self._client.get_job_info(job_id))
+
+    def wait(self, job_id: str, timeout: float = 30.0) -> JobInfo:
+        """The job once it has ended, or as it is after ``timeout`` seconds."""
+        limit = time.monotonic() + timeout
+        while (info := self.status(job_id)).status not in ENDED and time.monotonic() < limit:
+            time.sleep(0.1)
+        return info
+
+    def list(self, everything: bool = False) -> list[JobInfo]:
+        """Our jobs, oldest first; ``everything`` adds those that others submitted."""
+        with self._reached():
+            found = [_info(detail) for detail in self._client.list_jobs() if detail.submission_id]
+        return sorted((job for job in found if everything or job.verb), key=lambda job: job.started or 0)
+
+    def logs(self, job_id: str) -> str:
+        """The whole log so far."""
+        with self._reached(job_id):
+            return self._client.get_job_logs(job_id)
+
+    def stop(self, job_id: str) -> bool:
+        """Ask a job to end (SIGTERM, then SIGKILL after 3 s); False if it had already ended."""
+        with self._reached(job_id):
+            return self._client.stop_job(job_id)
+
+    def versions(self) -> dict[str, str]:
+        """What the cluster runs: ``ray`` and, where it tells, the session."""
+        with self._reached():
+            return {"ray": self._client._do_request("GET", "/api/version").json()["ray_version"]}
+
+    def _send(self, **job: Any) -> str:
+        """Submit; a cluster that has just come up refuses until its job agent runs, which takes long under load."""
+        limit = time.monotonic() + AGENT_SECONDS
+        while True:
+            try:
+                return self._client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > limit:
+                    raise
+                time.sleep(1.0)
+
+    def _check_room(self, verb: str, config: Config) -> None:
+        need = resources(verb, config)
+        if not need:
+            return
+        from ray.util.state import list_nodes
+
+        with self._reached(), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
+            found: list[Any] = list_nodes(self.address)
+        nodes = [node.resources_total or {} for node in found if node.state == "ALIVE"]
+        workers = int(need["workers"])
+        one = {"CPU": need["CPU"], "GPU": need["GPU"]}
+        room = sum(min(int(node.get(k, 0) / v) for k, v in one.items() if v) for node in nodes)
+        if room < workers:
+            have = ", ".join(f"{sum(node.get(k, 0) for node in nodes):g} {k}" for k in ("CPU", "GPU"))
+            wanted = " and ".join(f"{v:g} {k}" for k, v in one.items() if v)
+            raise ConfigError(
+                f"{verb} asks for {workers} worker(s) with {wanted} each; the cluster has {have} on {len(nodes)} "
+                f"node(s) and room for {room}. Ask for less (--set {verb}.workers=1 --set {verb}.gpus_per_worker=0) "
+                "or, where nodes are added on demand, pass --no-check"
+            )
+
+    def _folder_of(self, name: str) -> Path:
+        if self.local is None:
+            return Path(tempfile.mkdtemp(prefix="dhdiff-job-"))
+        folder = self.local.folder / "jobs" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def _ship(self, folder: Path, config: Config) -> tuple[str, dict[str, Any]]:
+        """Write the configuration; returns its path as the job sees it, and the job's runtime environment."""
+        file = folder / "config.json"
+        if self.local is not None:
+            file.write_text(config.model_dump_json())
+            return shlex.quote(str(file)), {}
+        code = Path(config.data.dataset)
+        if code.suffix == ".py" and code.is_file():
+            shutil.copy(code, folder)
+            config = config.model_copy(update={"data": config.data.model_copy(update={"dataset": code.name})})
+        file.write_text(config.model_dump_json())
+        variables = JOB_ENVIRONMENT | {k: os.environ[k] for k in ("HF_HUB_OFFLINE",) if k in os.environ}
+        environment = {"working_dir": str(folder), "env_vars": variables, "excludes": ["**/__pycache__/", "*.pyc"]}
+        return file.name, environment | {"py_modules": [str(Path(__file__).resolve().parents[1])]}
+
+    @contextlib.contextmanager
+    def _reached(self, job_id: str = "") -> Iterator[None]:
+        """Turn what the client raises into an error that says what to do."""
+        import requests
+        from ray.exceptions import AuthenticationError
+        from ray.util.state.exception import RayStateApiException, ServerUnavailable
+
+        try:
+            yield
+        except AuthenticationError:
+            raise ClusterError(
+                f"the cluster at {self.address} refuses us: it wants a token. Put it into ~/.ray/auth_token or "
+                "RAY_AUTH_TOKEN (on the head node `ray get-auth-token` prints it), then: dhdiff-ray doctor --address "
+                f"{self.address}"
+            ) from None
+        except (ConnectionError, requests.exceptions.RequestException, ServerUnavailable) as error:
+            raise ClusterError(
+                f"no Ray cluster answers at {self.address} ({type(error).__name__}); give the dashboard's address, "
+                f"such as http://127.0.0.1:8265. Check with: dhdiff-ray doctor --address {self.address}; without "
+                "--address and RAY_ADDRESS a private cluster is started for the command"
+            ) from None
+        except RayStateApiException as error:
+            raise ClusterError(f"the cluster at {self.address} does not tell what it has: {error}") from None
+        except RuntimeError as error:
+            text = str(error)
+            if isinstance(error, ClusterError):
+                raise
+            if "already exists" in text or "already been used" in text:
+                raise ValueError("a job of that id was already submitted; see: dhdiff-ray jobs list") from None
+            if "404" in text or "does not exist" in text:
+                what = f"no job {job_id!r} at {self.address}; see: dhdiff-ray jobs list" if job_id else text
+                raise ValueError(what) from None
+            raise ClusterError(f"the cluster at {self.address} answered: {text}") from None
+
+
+def absolute(config: Config) -> Config:
+    """The configuration with local paths made absolute: the job starts in another folder."""
+    storage, root, dataset = config.run.storage, config.data.root, config.data.dataset
+    data: dict[str, Any] = {}
+    if root and "://" not in root:
+        data["root"] = str(Path(root).expanduser().resolve())
+    if dataset.endswith(".py"):
+        data["dataset"] = str(Path(dataset).expanduser().resolve())
+    run = {} if "://" in storage else {"storage": str(Path(storage).expanduser().resolve())}
+    return config.model_copy(
+        update={"run": config.run.model_copy(update=run), "data": config.data.model_copy(update=data)}
+    )
+
+
+def resources(verb: str, config: Config) -> dict[str, float]:
+    """What must be free at once for the verb to make progress: workers, and CPU and GPU of each."""
+    if verb == "train":
+        part = config.train
+        return {"workers": part.workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+    if verb == "synthesize":
+        part = config.synthesize
+        return {"workers": max(1, part.workers), "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+    return {}
+
+
+async def _next(chunks: Any) -> str | None:
+    return await anext(chunks, None)
+
+
+def _python(local: bool) -> str:
+    """Shell words that start Python: ours where it exists, else the cluster's; ``exec`` lets signals reach it."""
+    ours = shlex.quote(sys.executable)
+    return f"exec {ours}" if local else f"PY={ours}; test -x $PY || PY=python; exec $PY"
+
+
+def _info(detail: Any) -> JobInfo:
+    metadata = dict(detail.metadata or {})
+    return JobInfo(
+        id=detail.submission_id or detail.job_id or "",
+        verb=metadata.get("verb", ""),
+        run=metadata.get("run", ""),
+        status=getattr(detail.status, "value", str(detail.status)),
+        driver_exit_code=detail.driver_exit_code,
+        message=detail.message or "",
+        started=detail.start_time / 1000 if detail.start_time else None,
+        ended=detail.end_time / 1000 if detail.end_time else None,
+        metadata=metadata,
+    )
+
+
+@contextlib.contextmanager
+def _without(*names: str) -> Iterator[None]:
+    """Hide environment variables for a moment."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

@@ -1,0 +1,112 @@
+"""Work on a cluster: a pool of actors over fixed units through Ray Data, and a few tasks side by side.
+
+Not in the paper. Decided: a unit is one row and one block, so what a batch holds never depends on how many actors there
+are; a unit that raises is told and the others go on; an actor that dies is started again three times, Ray Data's own
+default being for ever.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+RETRIES = 3
+"""Restarts of one actor, and tries of one unit, after a crash."""
+
+
+def map_units(
+    units: Sequence[Any],
+    worker: Callable[..., Callable[[Any], Any]],
+    arguments: Mapping[str, Any],
+    *,
+    workers: int = 0,
+    cpus: float = 1,
+    gpus: float = 0,
+) -> Iterator[tuple[int, Any, str]]:
+    """Hand each unit to one of a pool of actors.
+
+    Args:
+        units: what is to be done; anything that pickles.
+        worker: a class; each actor makes one from ``arguments`` and calls it with a unit at a time.
+        arguments: of the class.
+        workers: actors; 0 means as many as the cluster has room for.
+        cpus: cores of one actor.
+        gpus: GPUs of one actor.
+
+    Yields:
+        (position of the unit, answer, "") or (position, None, why it failed), in the order they are done.
+
+    Raises:
+        ray.exceptions.RayError: an actor crashed over and over.
+    """
+    if not units:
+        return
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False  # the events are the progress; bars would fill the job's log
+    size = min(room(cpus, gpus), len(units), workers or len(units))
+    rows = [{"at": at, "unit": pickle.dumps(unit)} for at, unit in enumerate(units)]
+    answers = from_items(rows, override_num_blocks=len(rows)).map(
+        cast(Any, Actor),
+        fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments)},
+        compute=ActorPoolStrategy(size=size),
+        num_cpus=cpus,
+        num_gpus=gpus or None,
+        max_restarts=RETRIES,
+        max_task_retries=RETRIES,
+    )
+    for row in answers.iter_rows():
+        yield row["at"], pickle.loads(row["answer"]), row["error"]
+
+
+class Actor:
+    """One actor of the pool, around a worker that knows nothing of Ray."""
+
+    def __init__(self, worker: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any]) -> None:
+        self.work = worker(**arguments)
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Do one unit."""
+        answer, error = None, ""
+        try:
+            answer = self.work(pickle.loads(row["unit"]))
+        except Exception as caught:  # noqa: BLE001  whatever it is, the driver tells it with the unit's name
+            error = str(caught) if isinstance(caught, ValueError) else f"{type(caught).__name__}: {caught}"
+        return {"at": row["at"], "answer": pickle.dumps(answer), "error": error}
+
+
+def room(cpus: float, gpus: float = 0) -> int:
+    """How many workers of that size the cluster holds; at least one, so that Ray says what is missing."""
+    have = ray.cluster_resources()
+    rooms = [have.get(name, 0) // need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
+    return max(1, int(min(rooms, default=1)))
+
+
+def side_by_side(tasks: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, str]]:
+    """Wait for running tasks, given by a key; one that fails does not stop the others.
+
+    Returns:
+        Values, and reasons of failure, both by key.
+    """
+    values: dict[Any, Any] = {}
+    errors: dict[Any, str] = {}
+    for key, reference in tasks.items():
+        try:
+            values[key] = ray.get(reference)
+        except RayError as error:
+            errors[key] = reason(error)
+    return values, errors
+
+
+def reason(error: RayError) -> str:
+    """One line that says why: the words of the error raised in the task, or Ray's last line."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    text = str(cause).strip()
+    if isinstance(cause, ValueError):
+        return text
+    return f"{type(cause).__name__}: {(text.splitlines() or [''])[-1]}"

@@ -1,0 +1,210 @@
+"""Make the pairs of every category on all workers (section IV-B; DESIGN: contracts on disk).
+
+Ray Data over fixed units, an actor pool of samplers, each unit laid down by the actor that made it. Decided: a unit is
+always made whole, filled up with the requests a longer plan would have, so that the number of pairs asked for, like the
+number of workers, changes no pixel; what is there is kept and counts, so a rerun makes what is missing; a unit that
+fails does not stop the others.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.data.writer import PAIRS, PairWriter
+from dhdiff_ray.on_ray.entry import entry
+from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.pool import map_units
+from dhdiff_ray.on_ray.run import category_names, run_folder, stored_split
+from dhdiff_ray.records import GOOD, Request
+from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.synthesis import plan, shards
+from dhdiff_ray.training.checkpoint import model_facts
+
+SETTINGS = "synthesis.json"
+"""What each category's pairs were made with."""
+EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker"}
+"""What of the settings changes no pair."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Requests made in one batch, and those of them whose pairs are to be written."""
+
+    requests: tuple[Request, ...]
+    missing: tuple[Request, ...]
+
+    @property
+    def category(self) -> str:
+        """The category of all its requests."""
+        return self.requests[0].category
+
+    @property
+    def name(self) -> str:
+        """Names the unit in messages."""
+        return f"{self.requests[0].defect} {self.requests[0].name} to {self.requests[-1].name}"
+
+
+def main(config: Config, resume: bool = False) -> int:
+    """Make what is missing of the pairs; 0, or 1 if a unit failed. It always goes on with what is there."""
+    folder = run_folder(config)
+    with Events(folder, "synthesize") as events:
+        split = stored_split(folder, config.data.root)
+        units: list[Unit] = []
+        wanted: dict[str, list[Request]] = {}
+        facts: dict[str, dict[str, Any]] = {}
+        done: Counter[str] = Counter()
+        for category in category_names(config, split):
+            facts[category] = model_facts(folder, category)
+            there = existing(folder, category)
+            refuse_mixture(config, folder, facts[category], bool(there))
+            wanted[category], own = units_of(config, split, category, there)
+            done[category] = len(wanted[category]) - sum(len(unit.missing) for unit in own)
+            units += own
+            events.emit("start", category=category, done=done[category], total=len(wanted[category]))
+        failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
+        for category, requests in wanted.items():
+            if category not in failed:
+                finish(config, folder, split, requests, facts[category])
+                events.emit("done", category=category, done=len(requests), total=len(requests))
+    return 1 if failed else 0
+
+
+def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
+    """What lies there of each defect's pairs: index -> whether it is a whole pair or a mask without its image."""
+    found: dict[str, dict[int, bool]] = {}
+    for file in folder.files(f"{PAIRS}/{category}"):
+        parts = file.split("/")  # pairs/<category>/{test,ground_truth}/<defect>/NNNNNN[_mask].png
+        stem = parts[-1].removesuffix(".png").removesuffix("_mask")
+        if len(parts) == 5 and parts[2] != "train" and parts[3] != GOOD and stem.isdecimal():
+            own = found.setdefault(parts[3], {})
+            own[int(stem)] = own.get(int(stem), False) or parts[2] == "test"
+    return found
+
+
+def units_of(
+    config: Config, split: Split, category: str, there: dict[str, dict[int, bool]]
+) -> tuple[list[Request], list[Unit]]:
+    """All requests of a category, those of an earlier, longer run included, and the units with a pair to make."""
+    size, asked = config.synthesize.shard_size, config.synthesize.pairs_per_defect
+    extent = {defect: max([asked, *(index + 1 for index in own)]) for defect, own in there.items()}
+    longest = -(-max([asked, *extent.values()]) // size) * size
+    whole = config.synthesize.model_copy(update={"pairs_per_defect": longest})
+    wanted: list[Request] = []
+    units: list[Unit] = []
+    for shard in shards(plan(config.model_copy(update={"synthesize": whole}), split, category), size):
+        defect = shard[0].defect
+        own = [request for request in shard if request.index < extent.get(defect, asked)]
+        missing = tuple(request for request in own if not there.get(defect, {}).get(request.index))
+        wanted += own
+        if missing:
+            units.append(Unit(shard, missing))
+    return wanted, units
+
+
+def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any_there: bool) -> None:
+    """Write down what the pairs of a category are made with; pairs of two models or settings never share a folder.
+
+    Raises:
+        ValueError: the pairs that are there were made otherwise.
+    """
+    category = facts["category"]
+    sampling = config.synthesize.model_dump(mode="json", exclude=EXECUTION)
+    now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, **sampling}
+    known = folder.read_json(SETTINGS) if folder.exists(SETTINGS) else {}
+    before = known.get(category)
+    if any_there and before is not None and before != now:
+        changed = ", ".join(f"{k} = {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v)
+        raise ValueError(
+            f"the pairs of {category!r} in {folder.uri} were made otherwise ({changed}); "
+            f"ask for the same, or remove {PAIRS}/{category} first"
+        )
+    if before != now:
+        folder.write_json(SETTINGS, {**known, category: now})
+
+
+class Maker:
+    """One sampler of the pool: makes units of any category, holding one category's pipeline at a time."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        import torch
+
+        self.config = Config.model_validate(config)
+        # Fixed whatever the machine has: sums of floats depend on the number of threads.
+        torch.set_num_threads(self.config.synthesize.cpus_per_worker)
+        self.folder = run_folder(self.config)
+        self.writer = PairWriter(self.folder)
+        self.split = Split.from_json(self.folder.read_json("split.json"))
+        self._held: tuple[str, Any] = ("", None)
+
+    def __call__(self, unit: Unit) -> float:
+        """Make one unit and lay down what is missing of it; returns the seconds it took."""
+        start = time.monotonic()
+        missing = {r.index for r in unit.missing if not self.writer.has_pair(r)}
+        if missing:  # else another try had got this far
+            import torch
+
+            from dhdiff_ray.synthesis import make
+
+            torch.set_flush_denormal(True)
+            for pair in make(unit.requests, self._pipeline(unit.category), self.config, self.split.train):
+                if pair.request.index in missing:
+                    self.writer.write_pair(pair)
+        return time.monotonic() - start
+
+    def _pipeline(self, category: str) -> Any:
+        if self._held[0] != category:
+            import torch
+
+            from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+            self._held = ("", None)  # first let the other one go
+            pipeline = DHDiffPipeline.from_pretrained(self.folder.local(f"models/{category}"))
+            if self.config.synthesize.gpus_per_worker and torch.cuda.is_available():
+                pipeline.to("cuda")
+            self._held = (category, pipeline)
+        return self._held[1]
+
+
+def _make_all(config: Config, events: Events, units: list[Unit], done: Counter[str], total: dict[str, int]) -> set[str]:
+    """Run all units, telling progress; returns the categories in which a unit failed."""
+    s = config.synthesize
+    failed: set[str] = set()
+    pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker}
+    for at, seconds, error in map_units(units, Maker, {"config": config.model_dump(mode="json")}, **pool):
+        unit = units[at]
+        if error:
+            failed.add(unit.category)
+            events.emit("failed", category=unit.category, message=f"{unit.name}: {error}")
+            continue
+        done[unit.category] += len(unit.missing)
+        events.emit(
+            "progress",
+            category=unit.category,
+            done=done[unit.category],
+            total=total[unit.category],
+            made=len(unit.missing),
+            seconds=round(seconds, 3),
+        )
+    return failed
+
+
+def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[Request], facts: dict[str, Any]) -> None:
+    """Complete a category whose pairs are all there: real normal images beside them, metadata, card."""
+    category = facts["category"]
+    own = split.category(category)
+    writer = PairWriter(folder)
+    train, test = ([s for s in side if s.is_good] for side in (own.train, own.test))
+    writer.write_normals(category, train, test, config.data.resolution)
+    writer.finish(category, requests, {"weights_sha256": facts["weights_sha256"], "config_digest": config.digest()})
+
+
+if __name__ == "__main__":
+    from dhdiff_ray.on_ray import synthesize  # what is sent to actors must have a name that they can import
+
+    entry(synthesize.main)

@@ -1,0 +1,116 @@
+"""Train one model per category, side by side (section IV-B).
+
+A queue of driver tasks, each a TorchTrainer whose workers are DeepSpeed engines. Decided: not Tune; a category that
+fails does not stop the others; a rerun under the same name resumes each category from its last checkpoint and skips
+those that are done.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.split import Split, make_split
+from dhdiff_ray.on_ray.entry import entry
+from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.run import category_names, run_folder, scan
+from dhdiff_ray.training.checkpoint import is_trained
+
+
+def main(config: Config, resume: bool = False) -> int:
+    """Split the images, train every category, publish each; 0, or 1 if a category failed."""
+    folder = run_folder(config)
+    if folder.exists("config.json") and not resume:
+        raise ValueError(f"the run {folder.uri} exists; add --resume to go on with it, or choose another --run")
+    with Events(folder, "train") as events:
+        samples = scan(config, events)
+        if folder.exists("split.json"):
+            split = Split.from_json(folder.read_json("split.json"))
+            split.check(config.data.root)
+        else:
+            split = make_split(
+                samples, fraction=config.data.train_fraction, seed=config.run.seed, root=config.data.root
+            )
+            folder.write_json("split.json", split.to_json())
+        folder.write_json("config.json", config.model_dump(mode="json"))
+        categories = category_names(config, split)
+        waiting = [c for c in categories if not is_trained(folder, c)]
+        for category in categories:
+            steps = config.train.steps
+            done = 0 if category in waiting else steps
+            events.emit("start", category=category, done=done, total=steps)
+        with events.hub(every=0.5) as hub:
+            failed = train_many(config, waiting, hub, events)
+    return 1 if failed else 0
+
+
+def train_many(config: Config, categories: list[str], hub: Any, events: Events) -> list[str]:
+    """Train categories with as many at a time as the cluster has room for; returns those that failed."""
+    task = ray.remote(num_cpus=0, max_retries=2)(train_category)
+    queue, live, failed = deque(categories), {}, []
+    while queue or live:
+        while queue and len(live) < slots(config):
+            category = queue.popleft()
+            reference = task.options(name=f"train:{category}").remote(config.model_dump(mode="json"), category, hub)
+            live[reference] = category
+        done, _ = ray.wait(list(live), timeout=2)
+        for reference in done:
+            category = live.pop(reference)
+            try:
+                ray.get(reference)
+                events.emit("done", category=category, done=config.train.steps, total=config.train.steps)
+            except RayError as error:
+                failed.append(category)
+                events.emit("failed", category=category, message=str(error).strip().splitlines()[-1], trace=str(error))
+    return failed
+
+
+def slots(config: Config) -> int:
+    """How many categories fit at once; at least one, so that Ray says what is missing."""
+    t, have = config.train, ray.cluster_resources()
+    rooms: list[float] = [have.get("CPU", 0) // (t.workers * t.cpus_per_worker)]
+    if t.gpus_per_worker:
+        rooms.append(have.get("GPU", 0) // (t.workers * t.gpus_per_worker))
+    return max(1, int(min(rooms)))
+
+
+def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
+    """One category: a Ray Train run whose name and place make it resume by itself."""
+    # Imported here: the job's driver needs none of it, and torch costs seconds and hundreds of megabytes.
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if len(ray.nodes()) == 1:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
+    config = Config.model_validate(values)
+    t = config.train
+    resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
+    TorchTrainer(
+        work,
+        train_loop_config={"config": values, "category": category, "hub": hub},
+        scaling_config=ScalingConfig(
+            num_workers=t.workers, use_gpu=t.gpus_per_worker > 0, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=category,
+            storage_path=f"{run_folder(config).uri}/checkpoints",
+            failure_config=FailureConfig(max_failures=t.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
+        ),
+    ).fit()
+
+
+def work(settings: dict[str, Any]) -> None:
+    """What each worker runs; imported there alone, so that driver and controller stay without diffusers."""
+    from dhdiff_ray.on_ray.train_worker import train_worker
+
+    train_worker(settings)
+
+
+if __name__ == "__main__":
+    entry(main)

@@ -1,0 +1,154 @@
+"""The loop that runs in each worker of one category: a DeepSpeed engine around the objective (section IV-B).
+
+Decided: Ray has made the process group, DeepSpeed joins it; EMA is kept outside the engine on rank 0; ``report`` only
+with a checkpoint, since each report waits for the controller's poll.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import read_many
+from dhdiff_ray.on_ray.run import run_folder, stored_split
+
+TAG = "engine"
+EVENT_SECONDS = 1.0
+
+
+def train_worker(settings: dict[str, Any]) -> None:
+    """Train one category on this worker; rank 0 publishes the weights."""
+    # Ray's controller imports this module too, to find the function: what only the worker needs is imported here.
+    import torch
+
+    from dhdiff_ray.training.batches import BatchSource
+    from dhdiff_ray.training.build import build
+    from dhdiff_ray.training.checkpoint import publish
+    from dhdiff_ray.training.loop import fit, new_average
+
+    config = Config.model_validate(settings["config"])
+    category, hub = settings["category"], settings["hub"]
+    context = ray.train.get_context()
+    rank, world_size = context.get_world_rank(), context.get_world_size()
+    if not torch.cuda.is_available():
+        torch.set_num_threads(config.train.cpus_per_worker)
+
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root).category(category)
+
+    def tell(**event: Any) -> None:
+        if rank == 0:
+            hub.emit.remote({"verb": "train", "category": category, "time": round(time.time(), 3), **event})
+
+    samples, images, masks = read_many(
+        split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
+    )
+    parts = build(config, samples, images)
+    source = BatchSource(config, samples, images, masks, parts.tokenizer)
+    engine = deepspeed_engine(parts.objective, config, world_size)
+    average = new_average(parts.objective, config.train) if rank == 0 else None
+    start = restore(engine, average)
+    if average is not None:
+        average.to(engine.device)
+    recent: list[float] = []
+    last = [time.monotonic()]
+
+    def on_step(done: int, log: dict[str, float]) -> None:
+        recent.append(log["loss"])
+        now = time.monotonic()
+        if now - last[0] >= EVENT_SECONDS or done == config.train.steps:
+            loss = round(sum(recent) / len(recent), 5)
+            tell(event="progress", done=done, total=config.train.steps, loss=loss)
+            recent.clear()
+            last[0] = now
+
+    def on_checkpoint(done: int, log: dict[str, float]) -> None:
+        save(engine, average, done, log, rank, world_size)
+
+    fit(
+        engine,
+        source,
+        config.train,
+        average=average,
+        start=start,
+        rank=rank,
+        world_size=world_size,
+        on_step=on_step,
+        on_checkpoint=on_checkpoint,
+    )
+    if rank == 0:
+        defects = sorted({s.defect for s in split.train if not s.is_good})
+        publish(parts, average, folder, category, config, {"defects": defects, "training_images": len(samples)})
+
+
+def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
+    """A DeepSpeed engine in the process group that Ray made."""
+    import deepspeed
+    import torch
+    from deepspeed.ops import __compatible_ops__
+
+    # Training reduces through gloo or NCCL; without this line a minute goes into compiling an unused CPU extension.
+    __compatible_ops__["deepspeed_shm_comm"] = False
+    t = config.train
+    parameters = [p for p in objective.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=0.0, fused=True)
+    engine, *_ = deepspeed.initialize(
+        model=objective,
+        optimizer=optimizer,
+        config={
+            "train_batch_size": t.global_batch_size,
+            "train_micro_batch_size_per_gpu": t.global_batch_size // world_size,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": t.gradient_clip,
+            "steps_per_print": 10**9,
+            "bf16": {"enabled": t.precision == "bf16"},
+            "zero_optimization": {"stage": t.zero_stage},
+            "zero_allow_untested_optimizer": True,
+        },
+    )
+    return engine
+
+
+def save(engine: Any, average: Any, done: int, log: dict[str, float], rank: int, world_size: int) -> None:
+    """Report a checkpoint: every rank its part, rank 0 the averaged weights."""
+    import torch
+
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-"))
+    engine.save_checkpoint(str(folder), tag=TAG, client_state={"done": done})
+    if rank == 0:
+        (folder / "dhdiff.json").write_text(json.dumps({"done": done, "world_size": world_size}))
+        if average is not None:
+            torch.save(average.state_dict(), folder / "average.pt")
+    ray.train.report(
+        {"done": done, **log},
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_dir_name=f"step_{done:07d}",
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+    )
+
+
+def restore(engine: Any, average: Any) -> int:
+    """Go on from the last checkpoint, if there is one; returns the steps done."""
+    import torch
+    import torch.distributed as dist
+
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        return 0
+    with checkpoint.as_directory() as folder:
+        path, state = engine.load_checkpoint(folder, tag=TAG)
+        if path is None:
+            raise RuntimeError(
+                f"DeepSpeed found no checkpoint in {folder}; remove the run's checkpoints and train anew"
+            )
+        if average is not None:
+            average.load_state_dict(torch.load(Path(folder) / "average.pt", weights_only=True))
+        if dist.is_initialized():
+            dist.barrier()  # inside the with: a fast rank must not remove the shared download under a slow one
+    return state["done"]

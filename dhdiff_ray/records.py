@@ -1,0 +1,90 @@
+"""The nouns everybody shares: a real image, a request for a pair, a made pair, a score.
+
+Standard library and numpy only, so that every layer may import it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+GOOD = "good"
+"""The name the archives give to normal images; it stands where a defect's name would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A real image as a dataset lists it; paths are absolute, ``key`` is relative to the dataset's root."""
+
+    key: str
+    category: str
+    defect: str
+    subset: str
+    """The folder the archive put it in: ``train``, ``test`` or ``validation``."""
+    image: str
+    mask: str | None = None
+    group: str | None = None
+    """Images of the same physical part share a group and never lie on both sides of a split."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the image shows no defect."""
+        return self.defect == GOOD
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one pair is made from; together with the model it determines every pixel of the pair."""
+
+    category: str
+    defect: str
+    index: int
+    """Counts the pairs of one defect from 0; names the files."""
+    seed: int
+    prompt: str
+    base: str
+    """``Sample.key`` of the normal image the defect is put on."""
+    reference: str
+    """``Sample.key`` of the real training anomaly that lends its raw mask and its look."""
+
+    @property
+    def name(self) -> str:
+        """Zero-padded file stem, equal for image and mask."""
+        return f"{self.index:06d}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The request as plain JSON values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A made image with its mask: ``image`` uint8 (h, w, 3), ``mask`` uint8 (h, w) of 0 and 255."""
+
+    request: Request
+    image: np.ndarray
+    mask: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One value with the conditions it was measured under."""
+
+    metric: str
+    value: float | None
+    n: int
+    """Images that entered the value."""
+    conditions: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The score as plain JSON values."""
+        return asdict(self)
+
+
+def pair_seed(run_seed: int, category: str, defect: str, index: int) -> int:
+    """Seed of one pair: 63 bits of a hash, so that no worker, shard or order can change it."""
+    digest = hashlib.blake2b(f"{category}|{defect}|{index}|{run_seed}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1

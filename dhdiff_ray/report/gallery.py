@@ -1,0 +1,180 @@
+"""Pictures of the page: what each pair was made from, what came out, and the real image it resembles most.
+
+The columns follow the paper's Fig. 4 and 5. What we decided: the first pairs of each defect are shown, never the best;
+the nearest real image is looked for among all training anomalies of the category, so that a copy would show.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from scipy.ndimage import binary_dilation
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import ImageError, read_image, read_mask
+from dhdiff_ray.data.regions import raw_mask, reference_image
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.data.writer import METADATA, PAIRS, jpeg_bytes, png_bytes, read_pair, read_pair_rows
+from dhdiff_ray.records import Sample
+from dhdiff_ray.storage import RunFolder
+
+SIDE = 192
+"""Largest side of a picture on the page, in pixels."""
+COMPARED_SIDE = 32
+"""Side at which the nearest real image is looked for."""
+OUTLINE = (255, 0, 200)
+
+
+@dataclass
+class Thumb:
+    """One pair's row of pictures, as data URIs; None where an image is not readable from here."""
+
+    name: str
+    prompt: str
+    seed: int
+    base: str | None
+    reference: str | None
+    image: str
+    mask: str
+    overlay: str
+    nearest: str | None
+    nearest_name: str
+    empty: bool
+    """Whether the mask is empty."""
+
+
+@dataclass
+class CategoryGallery:
+    """Pairs of one category by defect; no defects where none were made yet."""
+
+    name: str
+    defects: dict[str, list[Thumb]] = field(default_factory=dict)
+    made: dict[str, int] = field(default_factory=dict)
+    """Pairs there are per defect."""
+
+
+def galleries(folder: RunFolder, config: Config, thumbs: int) -> list[CategoryGallery]:
+    """The first ``thumbs`` pairs of every defect, by category."""
+    split = Split.from_json(folder.read_json("split.json")) if folder.exists("split.json") else None
+    names = split.categories if split else sorted(config.data.categories)
+    chosen = [name for name in names if not config.data.categories or name in config.data.categories]
+    return [_category(folder, config, split, name, thumbs) for name in chosen]
+
+
+def served_pair(folder: RunFolder) -> dict[str, Any] | None:
+    """The pair that the demo asked the endpoint for, if it did."""
+    if not folder.exists("served/request.json") or not folder.exists("served/image.png"):
+        return None
+    uris = {name: data_uri(folder.read_bytes(f"served/{name}.png"), "png") for name in ("image", "mask")}
+    return {"request": folder.read_json("served/request.json").get("request", {}), **uris}
+
+
+def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The image enlarged to about ``SIDE`` pixels, with a thin line just outside the mask.
+
+    Args:
+        image: uint8 (h, w, 3).
+        mask: (h, w), above zero is defect.
+    """
+    factor = max(1, SIDE // image.shape[0])
+    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
+    inside = (mask > 0).repeat(factor, axis=0).repeat(factor, axis=1)
+    grown = np.asarray(binary_dilation(inside, iterations=max(1, large.shape[0] // 96)), dtype=bool)
+    line = grown & ~inside
+    large[line] = OUTLINE
+    return large
+
+
+def nearest(image: np.ndarray, others: np.ndarray) -> int:
+    """Index of the image of (n, h, w, 3) with the least squared pixel distance to (h, w, 3), both made small first."""
+    distances = ((_small(others) - _small(image[None])) ** 2).sum(axis=(1, 2, 3))
+    return int(np.argmin(distances))
+
+
+def picture(array: np.ndarray) -> str:
+    """Data URI of an image or mask: small ones exactly, larger ones as a JPEG of at most ``SIDE`` pixels."""
+    if array.shape[0] <= SIDE:
+        return data_uri(png_bytes(array), "png")
+    small = Image.fromarray(array).resize((SIDE, SIDE), Image.Resampling.BOX)
+    return data_uri(jpeg_bytes(np.array(small), quality=88), "jpeg")
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes of a picture as an address that holds them."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _category(folder: RunFolder, config: Config, split: Split | None, name: str, thumbs: int) -> CategoryGallery:
+    gallery = CategoryGallery(name)
+    if not folder.exists(f"{PAIRS}/{name}/{METADATA}"):
+        return gallery
+    rows = read_pair_rows(folder, name)
+    samples = {s.key: s for s in (split.category(name).train if split else ())}
+    real = _readable((s for s in samples.values() if not s.is_good), config.data.resolution)
+    stack = np.stack([image for _, image in real]) if real else None
+    for defect in sorted({row["defect"] for row in rows}):
+        own = [row for row in rows if row["defect"] == defect]
+        gallery.made[defect] = len(own)
+        gallery.defects[defect] = [_thumb(folder, config, row, samples, real, stack) for row in own[:thumbs]]
+    return gallery
+
+
+def _thumb(
+    folder: RunFolder,
+    config: Config,
+    row: dict[str, Any],
+    samples: dict[str, Sample],
+    real: list[tuple[Sample, np.ndarray]],
+    stack: np.ndarray | None,
+) -> Thumb:
+    image, mask = read_pair(folder, row)
+    at = nearest(image, stack) if stack is not None else None
+    return Thumb(
+        name=f"{row['index']:06d}",
+        prompt=row["prompt"],
+        seed=row["seed"],
+        base=_base(config, samples.get(row["base"])),
+        reference=_reference(config, samples.get(row["reference"])),
+        image=picture(image),
+        mask=picture(mask),
+        overlay=picture(outlined(image, mask)),
+        nearest=picture(real[at][1]) if at is not None else None,
+        nearest_name=real[at][0].key if at is not None else "",
+        empty=not mask.any(),
+    )
+
+
+def _base(config: Config, sample: Sample | None) -> str | None:
+    found = _readable([sample] if sample else [], config.data.resolution)
+    return picture(found[0][1]) if found else None
+
+
+def _reference(config: Config, sample: Sample | None) -> str | None:
+    """The reference as the network sees it: with the cells that the configuration keeps."""
+    found = _readable([sample] if sample else [], config.data.resolution)
+    if not found:
+        return None
+    real, image = found[0]
+    cells = raw_mask(read_mask(real, config.data.resolution), config.data.grid)
+    return picture(reference_image(image, cells, config.train.reference))
+
+
+def _readable(samples: Iterable[Sample], resolution: int) -> list[tuple[Sample, np.ndarray]]:
+    """Images that can be read from here; a page made on another machine than the data does without the rest."""
+    found = []
+    for sample in samples:
+        try:
+            found.append((sample, read_image(sample, resolution)))
+        except ImageError:
+            continue
+    return found
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    size = (COMPARED_SIDE, COMPARED_SIDE)
+    return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX), np.float32) for one in images])

@@ -1,0 +1,109 @@
+"""The run's page: everything a run folder holds, in one HTML file that opens anywhere (sections IV-C and IV-D).
+
+Not in the paper. The page reads the run's folder and nothing else but the real images its split names; it needs no
+cluster, no network and no script (one only sorts tables). What was not run yet is named with the command that runs it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import dhdiff_ray
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.registry import DatasetError, open_dataset
+from dhdiff_ray.report.curves import loss_curves
+from dhdiff_ray.report.gallery import galleries, served_pair
+from dhdiff_ray.report.tables import alignment_table, detection_table, score_tables, timing_table
+from dhdiff_ray.storage import RunFolder
+
+PAGE = "report.html"
+
+
+def write_report(config: Config, thumbs: int = 6) -> str:
+    """Write ``report.html`` into the run that the configuration names; returns the page's path or URI."""
+    folder = RunFolder.of(config.run.storage, config.run.name)
+    folder.write_bytes(PAGE, build_report(folder, thumbs).encode())
+    return f"{folder.uri}/{PAGE}"
+
+
+def build_report(folder: RunFolder, thumbs: int = 6) -> str:
+    """The page of a run as HTML.
+
+    Args:
+        folder: the run.
+        thumbs: pairs shown per defect, the first ones: they are not chosen.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    if not folder.exists("config.json"):
+        raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
+    config = Config.model_validate(folder.read_json("config.json"))
+    scores = _json(folder, "scores.json") or {}
+    events = _events(folder)
+    storage, _, name = folder.uri.rpartition("/")
+    environment = Environment(
+        loader=PackageLoader("dhdiff_ray", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        name=name,
+        config=config,
+        config_text=json.dumps(config.model_dump(mode="json"), indent=2),
+        digest=config.digest(),
+        facts=_facts(config),
+        version=dhdiff_ray.__version__,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        categories=galleries(folder, config, thumbs),
+        curves=loss_curves(events),
+        scores=score_tables(scores.get("scores", [])),
+        alignment=alignment_table(scores.get("pair_alignment", {})),
+        detection=detection_table(_json(folder, "detection.json") or {}),
+        timings=timing_table(_json(folder, "timings.json"), events),
+        served=served_pair(folder),
+        command=lambda verb: f"dhdiff-ray submit {verb} --run {name} --storage {storage}",
+    )
+
+
+def _facts(config: Config) -> list[tuple[str, str]]:
+    try:
+        loader = open_dataset(config.data.dataset)
+        licence, source = loader.licence, loader.source
+    except DatasetError:
+        licence, source = "unknown: the dataset's loader is not installed here", ""
+    data, train, made = config.data, config.train, config.synthesize
+    return [
+        ("Dataset", config.data.dataset + (f" ({source})" if source else "")),
+        ("Licence of the real images", licence),
+        ("Resolution", f"{data.resolution} × {data.resolution} px, raw mask {data.grid} × {data.grid}"),
+        ("Anomalies trained on", f"{data.train_fraction:.0%} of each defect"),
+        ("Training", f"{train.steps} steps × {train.global_batch_size}, reference {train.reference}"),
+        ("Pairs", f"{made.pairs_per_defect} per defect, {made.steps} denoising steps, background {made.background}"),
+        ("Seed", str(config.run.seed)),
+    ]
+
+
+def _json(folder: RunFolder, name: str) -> Any:
+    return folder.read_json(name) if folder.exists(name) else None
+
+
+def _events(folder: RunFolder) -> list[dict[str, Any]]:
+    """The run's events; a last line that was cut short by a crash is passed over."""
+    if not folder.exists("events.jsonl"):
+        return []
+    events = []
+    for line in folder.read_bytes("events.jsonl").decode(errors="replace").splitlines():
+        try:
+            event = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(event, dict):
+            events.append(event)
+    return events

@@ -1,0 +1,123 @@
+"""A run is one folder, on any URI that pyarrow.fs opens (a local path, s3://, gs://).
+
+Writes are atomic: on a local disk a temporary file, fsync and rename; an object store's PUT is atomic by itself.
+Nothing here knows what the files mean.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs as pafs
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; names are relative posix paths such as ``models/bottle``."""
+
+    uri: str
+    """Absolute local path or URI, without a trailing slash."""
+
+    @classmethod
+    def of(cls, storage: str, run: str) -> RunFolder:
+        """The folder of ``run`` under ``storage``; a local storage path is made absolute."""
+        if not run or "/" in run or run.startswith("."):
+            raise ValueError(f"run name {run!r} must be one folder name; pass --run NAME")
+        base = storage if "://" in storage else str(Path(storage).expanduser().resolve())
+        return cls(f"{base.rstrip('/')}/{run}")
+
+    @cached_property
+    def _opened(self) -> tuple[pafs.FileSystem, str]:
+        return pafs.FileSystem.from_uri(self.uri)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the folder lies on a file system this process reaches by path."""
+        return isinstance(self._opened[0], pafs.LocalFileSystem)
+
+    def path(self, name: str = "") -> str:
+        """Path of ``name`` inside the opened file system."""
+        return f"{self._opened[1]}/{name}".rstrip("/")
+
+    def exists(self, name: str = "") -> bool:
+        """Whether a file or folder of that name is there."""
+        return self._opened[0].get_file_info(self.path(name)).type != pafs.FileType.NotFound
+
+    def files(self, name: str = "") -> Iterator[str]:
+        """All files below ``name``, sorted, relative to the run."""
+        filesystem, base = self._opened
+        selector = pafs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
+        infos = filesystem.get_file_info(selector)
+        found = (i.path for i in infos if i.type == pafs.FileType.File)
+        yield from sorted(p[len(base) :].lstrip("/") for p in found)
+
+    def read_bytes(self, name: str) -> bytes:
+        """Content of one file.
+
+        Raises:
+            FileNotFoundError: there is no such file; the message has its full path.
+        """
+        with self._opened[0].open_input_stream(self.path(name)) as stream:
+            return stream.read()
+
+    def write_bytes(self, name: str, data: bytes) -> None:
+        """Write one file so that a reader sees either nothing, the old or the whole new content."""
+        filesystem, _ = self._opened
+        target = self.path(name)
+        filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+        if not self.is_local:
+            with filesystem.open_output_stream(target) as stream:
+                stream.write(data)
+            return
+        handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)  # noqa: PTH101
+            os.replace(temporary, target)  # noqa: PTH105
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def read_json(self, name: str) -> Any:
+        """Content of one JSON file."""
+        return json.loads(self.read_bytes(name))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write one JSON file, indented, keys in the order given."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def delete(self, name: str) -> None:
+        """Remove a file or folder; silent if it is not there."""
+        filesystem, _ = self._opened
+        kind = filesystem.get_file_info(self.path(name)).type
+        if kind == pafs.FileType.Directory:
+            filesystem.delete_dir(self.path(name))
+        elif kind == pafs.FileType.File:
+            filesystem.delete_file(self.path(name))
+
+    def upload(self, folder: str | Path, name: str) -> None:
+        """Copy a local folder to ``name``, replacing what is there."""
+        filesystem, _ = self._opened
+        self.delete(name)
+        filesystem.create_dir(self.path(name), recursive=True)
+        pafs.copy_files(str(folder), self.path(name), pafs.LocalFileSystem(), filesystem)
+
+    def local(self, name: str) -> Path:
+        """A local path with the content of folder ``name``; a remote one is copied to a temporary folder."""
+        if not self.exists(name):
+            raise FileNotFoundError(f"{self.uri}/{name} is not there")
+        if self.is_local:
+            return Path(self.path(name))
+        target = Path(tempfile.mkdtemp(prefix="dhdiff-"))
+        pafs.copy_files(self.path(name), str(target), self._opened[0], pafs.LocalFileSystem())
+        return target

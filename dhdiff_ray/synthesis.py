@@ -1,0 +1,130 @@
+"""Plan requests and make pairs: the same pairs on any number of workers (section IV-B; DESIGN: contracts on disk).
+
+Decided: a request names a normal training image as base and a training anomaly as reference, drawn from its own seed;
+requests are cut into fixed shards made in one batch each, so that no number of workers can change a pixel.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import read_image, read_mask
+from dhdiff_ray.data.prompts import defect_words, prompt
+from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.records import Pair, Request, Sample, pair_seed
+
+if TYPE_CHECKING:
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+
+def plan(config: Config, split: Split, category: str) -> list[Request]:
+    """Every request of one category: ``synthesize.pairs_per_defect`` for each defect that was trained on.
+
+    A longer plan begins with the shorter one, so that asking for more keeps what is there.
+    """
+    own = split.category(category)
+    bases = sorted(s.key for s in own.train if s.is_good)
+    requests = []
+    for defect in sorted({s.defect for s in own.train if not s.is_good}):
+        references = sorted(s.key for s in own.train if s.defect == defect)
+        for index in range(config.synthesize.pairs_per_defect):
+            seed = pair_seed(config.run.seed, category, defect, index)
+            draw = random.Random(seed)
+            requests.append(
+                Request(
+                    category=category,
+                    defect=defect,
+                    index=index,
+                    seed=seed,
+                    prompt=prompt(category, defect),
+                    base=draw.choice(bases),
+                    reference=draw.choice(references),
+                )
+            )
+    return requests
+
+
+def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:
+    """Fixed units of work: runs of ``size`` requests of one defect, the last one shorter."""
+    units: list[tuple[Request, ...]] = []
+    for defect in dict.fromkeys(r.defect for r in requests):
+        same = [r for r in requests if r.defect == defect]
+        units += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
+    return units
+
+
+def make(
+    requests: Sequence[Request],
+    pipeline: DHDiffPipeline,
+    config: Config,
+    samples: Sequence[Sample],
+    *,
+    base: np.ndarray | None = None,
+    control: np.ndarray | None = None,
+) -> list[Pair]:
+    """Make the pairs of one unit in one batch.
+
+    Args:
+        requests: of one category.
+        pipeline: the category's sampler.
+        config: the run's configuration.
+        samples: the training images that requests name by key.
+        base: a user's own product image, uint8 (h, w, 3), instead of the requests' bases.
+        control: a user's own control mask (h, w), above zero where the defect shall be, instead of the reference's.
+
+    Returns:
+        Pairs in the order of the requests.
+    """
+    import torch  # planning needs neither torch nor diffusers, and every driver plans
+
+    from dhdiff_ray.model.latents import to_mask, to_tensor
+
+    by_key = {s.key: s for s in samples}
+    side, s = config.data.resolution, config.synthesize
+    references = np.stack([read_image(by_key[r.reference], side) for r in requests])
+    cells = np.stack([raw_mask(read_mask(by_key[r.reference], side), config.data.grid) for r in requests])
+    shown = np.stack([reference_image(i, c, config.train.reference) for i, c in zip(references, cells, strict=True)])
+    if base is None:
+        bases = np.stack([read_image(by_key[r.base], side) for r in requests])
+    else:
+        bases = np.stack([base] * len(requests))
+    region = drawn = cells
+    if control is not None:
+        region = np.stack([raw_mask(control, config.data.grid)] * len(requests))
+        drawn = np.stack([control] * len(requests))
+    window = config.train.window or side
+    cuts = [window_around(r, window) for r in region]
+
+    def cut(arrays: np.ndarray) -> np.ndarray:
+        return np.stack([a[c] for a, c in zip(arrays, cuts, strict=True)])
+
+    made = pipeline(
+        [r.prompt for r in requests],
+        [torch.Generator().manual_seed(r.seed) for r in requests],
+        defects=[defect_words(r.defect) for r in requests],
+        size=(window, window),
+        reference=None if config.train.reference == "none" else to_tensor(cut(shown)),
+        base=to_tensor(cut(bases)),
+        raw_mask=to_mask(cut(region)),
+        control_mask=to_mask(cut(drawn)) if s.control or control is not None else None,
+        steps=s.steps,
+        guidance=s.guidance,
+        start=s.start,
+        strength=s.strength,
+        background=s.background,
+        reference_noise=config.train.reference_noise,
+    )
+    drawn_images = (made.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    drawn_masks = (made.masks[:, 0] * 255).to(torch.uint8).cpu().numpy()
+    pairs = []
+    for i, request in enumerate(requests):
+        image, mask = bases[i].copy(), np.zeros((side, side), np.uint8)
+        image[cuts[i]], mask[cuts[i]] = drawn_images[i], drawn_masks[i]
+        pairs.append(Pair(request, image, mask))
+    return pairs

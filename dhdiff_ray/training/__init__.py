@@ -1,0 +1,1 @@
+"""One step, the loop, the checkpoint: no Ray here."""

@@ -1,0 +1,102 @@
+"""Final weights as a diffusers folder in the run: ``models/<category>/`` (DESIGN: contracts on disk).
+
+Decided: ``dhdiff.json`` is written last; a category without it is not trained, whatever else lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.storage import RunFolder
+
+if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
+    from diffusers.training_utils import EMAModel
+
+    from dhdiff_ray.training.build import Parts
+
+MARKER = "dhdiff.json"
+
+
+def is_trained(folder: RunFolder, category: str) -> bool:
+    """Whether a finished model of the category lies in the run."""
+    return folder.exists(f"models/{category}/{MARKER}")
+
+
+def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
+    """What was written beside a model: category, defects, steps, weights' hash, config hash.
+
+    Raises:
+        ValueError: the category is not trained.
+    """
+    if not is_trained(folder, category):
+        raise ValueError(
+            f"{folder.uri} has no trained model of {category!r}; run: dhdiff-ray submit train ... --resume"
+        )
+    return folder.read_json(f"models/{category}/{MARKER}")
+
+
+def publish(
+    parts: Parts,
+    average: EMAModel | None,
+    folder: RunFolder,
+    category: str,
+    config: Config,
+    facts: dict[str, Any],
+) -> None:
+    """Write the averaged weights, or the last ones, as ``models/<category>/``, with a model card.
+
+    Args:
+        parts: the trained model; left with the published weights.
+        average: averaged weights, or None.
+        folder: the run.
+        category: what it draws.
+        config: goes into the card by its hash.
+        facts: defects, licence of the images and other plain values for card and marker.
+    """
+    if average is not None:
+        average.copy_to(parts.objective.parameters())
+    parts.objective.eval()
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
+        target = Path(temporary) / category
+        parts.pipeline().save_pretrained(target, safe_serialization=True)
+        weights = sorted(target.rglob("*.safetensors"))
+        digest = hashlib.sha256(b"".join(hashlib.sha256(w.read_bytes()).digest() for w in weights)).hexdigest()
+        facts = {
+            "category": category,
+            "weights_sha256": digest,
+            "config_digest": config.digest(),
+            "steps": config.train.steps,
+            "resolution": config.data.resolution,
+            **facts,
+        }
+        (target / "README.md").write_text(_card(facts))
+        folder.upload(target, f"models/{category}")
+    folder.write_json(f"models/{category}/{MARKER}", facts)
+
+
+def _card(facts: dict[str, Any]) -> str:
+    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
+    return "\n".join(
+        [
+            "---",
+            "library_name: diffusers",
+            "pipeline_tag: text-to-image",
+            "tags: [anomaly-synthesis, dh-diff]",
+            "---",
+            "",
+            f"# Double Helix Diffusion: {facts['category']}",
+            "",
+            "Draws defect images together with their pixel masks. Open it with "
+            "`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain "
+            "`DiffusionPipeline.from_pretrained` does not know the class.",
+            "",
+            "The images it was trained on keep their own licence, which may forbid commercial use.",
+            "",
+            *lines,
+            "",
+        ]
+    )

@@ -1,0 +1,139 @@
+"""The training loop, given an engine and a ``report``; knows neither Ray nor DeepSpeed (section IV-B).
+
+Decided: the learning rate is a function of the step, and so is every batch, so that resuming needs no state but
+weights, moments and the averaged weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+
+from dhdiff_ray.config import TrainConfig
+from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.step import Objective
+
+
+class Engine(Protocol):
+    """What the loop asks of DeepSpeed's engine, or of :class:`PlainEngine`."""
+
+    module: Any
+    optimizer: Any
+
+    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and log of a batch."""
+        ...
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss."""
+        ...
+
+    def step(self) -> None:
+        """Clip, update, clear the gradients."""
+        ...
+
+
+class PlainEngine:
+    """The same on one process with plain PyTorch, for tests and notebooks."""
+
+    def __init__(self, objective: Objective, config: TrainConfig) -> None:
+        self.module = objective
+        self.clip = config.gradient_clip
+        self.optimizer = torch.optim.AdamW(
+            objective.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True
+        )
+
+    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss and log of a batch."""
+        return self.module(batch)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the loss."""
+        loss.backward()
+
+    def step(self) -> None:
+        """Clip, update, clear the gradients."""
+        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Learning rate of a step, counted from 0."""
+    rate = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
+    if config.decay == "cosine":
+        rate *= 0.05 + 0.95 * (1 + math.cos(math.pi * step / config.steps)) / 2
+    return rate
+
+
+def new_average(objective: Objective, config: TrainConfig) -> EMAModel | None:
+    """Averaged weights, or None where ``ema_decay`` is 0."""
+    if config.ema_decay == 0:
+        return None
+    return EMAModel(objective.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.8, foreach=True)
+
+
+def fit(
+    engine: Engine,
+    source: BatchSource,
+    config: TrainConfig,
+    *,
+    average: EMAModel | None,
+    start: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_checkpoint: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, float]:
+    """Train from step ``start`` to ``config.steps``.
+
+    Args:
+        engine: holds an :class:`Objective`.
+        source: where batches come from.
+        config: the training configuration.
+        average: averaged weights to keep up to date.
+        start: steps already done.
+        rank: this worker's number.
+        world_size: workers.
+        on_step: called with the steps done and the log of the step.
+        on_checkpoint: called every ``checkpoint_every`` steps and after the last.
+
+    Returns:
+        The log of the last step.
+
+    Raises:
+        ValueError: the global batch does not divide by the workers, or the loss is not finite.
+    """
+    if config.global_batch_size % world_size:
+        raise ValueError(
+            f"train.global_batch_size = {config.global_batch_size} does not divide by {world_size} workers; "
+            f"use a multiple of {world_size}"
+        )
+    torch.set_flush_denormal(True)  # zero-initialised layers make denormals, which are slow on a CPU
+    size = config.global_batch_size // world_size
+    device = next(engine.module.parameters()).device
+    log: dict[str, float] = {}
+    for step in range(start, config.steps):
+        for group in engine.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        loss, parts = engine(source.draw(step, size, rank, world_size).to(device))
+        log = {name: float(value) for name, value in parts.items()}
+        if not math.isfinite(log["loss"]):
+            raise ValueError(
+                f"the loss is {log['loss']} at step {step + 1}; lower train.learning_rate or use train.precision = fp32"
+            )
+        engine.backward(loss)
+        engine.step()
+        if average is not None:
+            average.step(engine.module.parameters())
+        done = step + 1
+        if on_step is not None:
+            on_step(done, log)
+        if on_checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
+            on_checkpoint(done, log)
+    return log

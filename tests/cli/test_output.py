@@ -1,0 +1,62 @@
+"""Data on stdout, words on stderr, progress as plain lines where no bar can be drawn."""
+
+import json
+
+from dhdiff_ray.cli.output import Output, table
+
+
+def test_with_json_stdout_holds_one_document_and_stderr_the_words(capsys):
+    output = Output(as_json=True)
+    output.note("working")
+    output.data({"a": [1]}, text="never shown")
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"a": [1]}
+    assert captured.err == "working\n"
+
+
+def test_without_json_the_text_is_the_data(capsys):
+    Output().data({"a": 1}, text="one")
+    assert capsys.readouterr() == ("one\n", "")
+
+
+def test_a_path_in_brackets_is_printed_as_it_is(capsys):
+    Output().note("[red]/a/b[/red] [1]")
+    assert capsys.readouterr().err == "[red]/a/b[/red] [1]\n"
+
+
+def test_tables_round_numbers_and_show_what_is_missing(capsys):
+    Output().data([], table=table("", ("name", "value"), [("iou", 0.123456), ("ap", None)]))
+    shown = capsys.readouterr().out
+    assert "0.1235" in shown
+    assert "-" in shown
+
+
+def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
+    with Output().progress() as view:
+        for done in (1, 2, 3, 10):
+            view.event(
+                {"event": "progress", "verb": "train", "category": "bottle", "done": done, "total": 10, "loss": 0.5}
+            )
+    assert capsys.readouterr().err.splitlines() == ["train bottle 1/10 loss 0.5", "train bottle 10/10 loss 0.5"]
+
+
+def test_a_failed_category_is_named(capsys):
+    with Output().progress() as view:
+        view.event({"event": "failed", "category": "cable", "message": "no masks"})
+    assert "cable: no masks" in capsys.readouterr().err
+
+
+def test_unknown_events_are_left_to_the_log(capsys):
+    with Output().progress() as view:
+        view.event({"event": "something new"})
+    assert capsys.readouterr().err == ""
+
+
+def test_what_a_library_prints_does_not_reach_stdout(capsys):
+    output = Output(as_json=True)
+    with output.alone_on_stdout():
+        print("(raylet) WARNING")
+        output.data([1])
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == [1]
+    assert captured.err == "(raylet) WARNING\n"

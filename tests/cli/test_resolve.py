@@ -1,0 +1,88 @@
+"""What a run already knows is not asked again; what cannot be used is refused before a job starts."""
+
+import json
+
+import pytest
+
+from dhdiff_ray.cli.resolve import Typed, check_dataset, resolve
+from dhdiff_ray.config import Config
+from dhdiff_ray.config_layers import ConfigError
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A run that was trained with other than default values, and has been moved since."""
+    folder = tmp_path / "runs" / "first"
+    folder.mkdir(parents=True)
+    config = Config.model_validate(
+        {"run": {"name": "first", "storage": "/elsewhere"}, "data": {"root": "/images"}, "train": {"steps": 7}}
+    )
+    (folder / "config.json").write_text(config.model_dump_json())
+    return str(tmp_path / "runs")
+
+
+def test_a_later_verb_starts_from_what_the_run_was_made_with(stored):
+    loaded = resolve("synthesize", Typed(run="first", storage=stored, pairs=3))
+    assert loaded.config.train.steps == 7
+    assert loaded.config.data.root == "/images"
+    assert loaded.config.synthesize.pairs_per_defect == 3
+    assert loaded.origins["synthesize.pairs_per_defect"] == "--pairs"
+
+
+def test_a_moved_run_is_used_where_it_lies_now(stored):
+    assert resolve("score", Typed(run="first", storage=stored)).config.run.storage == stored
+
+
+def test_flags_and_sets_win_over_the_run(stored):
+    typed = Typed(run="first", storage=stored, root="/new", sets=["train.steps=9"])
+    config = resolve("train", typed, resume=True).config
+    assert (config.train.steps, config.data.root) == (9, "/new")
+
+
+def test_train_refuses_a_run_that_exists(stored):
+    with pytest.raises(ConfigError, match=r"--resume.*--run NEW_NAME"):
+        resolve("train", Typed(run="first", storage=stored, root="/images"))
+
+
+def test_train_asks_for_a_name_and_a_dataset(tmp_path):
+    with pytest.raises(ConfigError, match="--run NAME"):
+        resolve("train", Typed(root="/images"))
+    with pytest.raises(ConfigError, match="--root FOLDER"):
+        resolve("train", Typed(run="x", storage=str(tmp_path)))
+
+
+def test_an_unknown_run_names_those_there_are(stored):
+    with pytest.raises(ConfigError, match="there are: first"):
+        resolve("score", Typed(run="frist", storage=stored))
+
+
+def test_check_dataset_counts_by_category_and_refuses_an_unknown_one(tmp_path):
+    from dhdiff_ray.data.registry import open_dataset
+
+    open_dataset("mvtec").example(tmp_path)
+    config = Config.model_validate({"data": {"root": str(tmp_path)}})
+    counts = check_dataset(config)
+    assert counts
+    assert all(n > 0 for n in counts.values())
+    name = next(iter(counts))
+    with pytest.raises(ValueError, match=f"did you mean '{name}'"):
+        check_dataset(Config.model_validate({"data": {"root": str(tmp_path), "categories": [name + "x"]}}))
+
+
+def test_dry_run_shows_the_plan_and_sends_nothing(invoke, stored):
+    result = invoke("submit", "synthesize", "--run", "first", "--storage", stored, "-n", 3, "--dry-run", "--json")
+    plan = json.loads(result.stdout)
+    assert plan["verb"] == "synthesize"
+    assert plan["resources"]["workers"] == 1
+    assert plan["origins"]["synthesize.pairs_per_defect"] == "--pairs"
+
+
+def test_pairs_belong_to_synthesize(invoke, stored):
+    result = invoke("submit", "score", "--run", "first", "--storage", stored, "-n", 3)
+    assert isinstance(result.exception, ConfigError)
+
+
+def test_detach_without_a_cluster_says_how_to_start_one(invoke, stored):
+    result = invoke("submit", "score", "--run", "first", "--storage", stored, "--detach")
+    assert isinstance(result.exception, ConfigError)
+    assert "ray start --head" in str(result.exception)

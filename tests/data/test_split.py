@@ -1,0 +1,107 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.data.split import Split, SplitError, make_split
+from dhdiff_ray.records import Sample
+
+
+def samples_of(groups: dict[str, list[str | None]], goods: int = 2) -> list[Sample]:
+    """Samples of one category: defect -> the group of each of its images."""
+    found = []
+    for subset in ("train", "test"):
+        found += [("good", subset, index, None) for index in range(goods)]
+    found += [(defect, "test", i, group) for defect, parts in groups.items() for i, group in enumerate(parts)]
+    keys = [(f"c/{subset}/{defect}/{i:03d}.png", defect, subset, group) for defect, subset, i, group in found]
+    return [Sample(k, "c", d, s, f"/d/{k}", None if d == "good" else f"/d/m/{k}", group) for k, d, s, group in keys]
+
+
+def shares(split: Split, defect: str) -> tuple[int, int]:
+    train, test = (sum(sample.defect == defect for sample in side) for side in (split.train, split.test))
+    return train, test
+
+
+def test_half_of_each_defect_trains_and_normals_keep_their_side():
+    split = make_split(samples_of({"crack": [None] * 10, "dent": [None] * 7}), fraction=0.5, seed=0, root="/d")
+    assert shares(split, "crack") == (5, 5)
+    assert shares(split, "dent") == (3, 4)
+    assert all(s.subset == "train" for s in split.train if s.is_good)
+    assert all(s.subset == "test" for s in split.test if s.is_good)
+    assert not set(split.train) & set(split.test)
+    assert len(split.train) + len(split.test) == 21
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(0.01, 1), (0.3, 3), (0.99, 9)])
+def test_both_sides_get_at_least_one_anomaly(fraction, expected):
+    split = make_split(samples_of({"crack": [None] * 10}), fraction=fraction, seed=0, root="/d")
+    assert shares(split, "crack") == (expected, 10 - expected)
+
+
+def test_the_seed_alone_decides_which_anomalies_train():
+    samples = samples_of({"crack": [None] * 20})
+    first, again = (make_split(order, fraction=0.5, seed=1, root="/d") for order in (samples, samples[::-1]))
+    assert first == again
+    assert make_split(samples, fraction=0.5, seed=2, root="/d") != first
+
+
+def test_a_group_never_lies_on_both_sides_even_across_defects_and_normals():
+    groups = ["a"] * 6 + ["b"] * 3 + ["c"] * 2 + ["d"]
+    samples = samples_of({"crack": groups, "dent": ["a", "e", "f", "c", "b", None, None]})
+    samples = [replace(s, group="f") if s.key == "c/train/good/001.png" else s for s in samples]
+    samples = [replace(s, group="d") if s.key == "c/test/good/000.png" else s for s in samples]
+    for seed in range(20):
+        split = make_split(samples, fraction=0.5, seed=seed, root="/d")
+        sides = [{s.group for s in side if s.group} for side in (split.train, split.test)]
+        assert not sides[0] & sides[1]
+        assert "f" in sides[0]
+        assert "d" in sides[1]
+        assert shares(split, "crack")[0] in (5, 6)
+
+
+def test_one_part_on_which_all_images_of_a_defect_lie_cannot_be_split():
+    with pytest.raises(SplitError, match=r"c/crack: 3 images of 1 physical parts"):
+        make_split(samples_of({"crack": ["a"] * 3}), fraction=0.5, seed=0, root="/d")
+
+
+def test_missing_normals_or_anomalies_are_named():
+    with pytest.raises(SplitError, match="no normal images"):
+        make_split(samples_of({"crack": [None] * 4}, goods=0), fraction=0.5, seed=0, root="/d")
+    with pytest.raises(SplitError, match="no anomalies"):
+        make_split(samples_of({}), fraction=0.5, seed=0, root="/d")
+
+
+def real_split(root: Path) -> Split:
+    open_dataset("mvtec").example(root)
+    return make_split(open_dataset("mvtec").scan(root), fraction=0.5, seed=0, root=root)
+
+
+def test_a_split_survives_json_with_the_hash_of_every_file(tmp_path):
+    split = real_split(tmp_path)
+    written = json.loads(json.dumps(split.to_json()))
+    again = Split.from_json(written)
+    assert (again.train, again.test, again.root) == (split.train, split.test, split.root)
+    assert len(again.hashes) == len(list(tmp_path.rglob("*.png")))
+    assert again.to_json() == written
+    again.check(tmp_path)
+
+
+def test_changed_and_missing_files_are_named(tmp_path):
+    split = Split.from_json(real_split(tmp_path).to_json())
+    (tmp_path / "bottle/test/broken_large/000.png").write_bytes(b"other")
+    (tmp_path / "grid/ground_truth/bent/001_mask.png").unlink()
+    with pytest.raises(SplitError, match=r"missing grid/\S*001_mask.png; changed bottle/test/broken_large/000.png"):
+        split.check(tmp_path)
+    with pytest.raises(SplitError, match="no category 'cable'"):
+        split.category("cable")
+    bottle = split.category("bottle")
+    assert bottle.categories == ["bottle"]
+    assert all(file.startswith("bottle/") for file in bottle.hashes)
+
+
+def test_hashes_can_be_left_out(tmp_path):
+    written = real_split(tmp_path).to_json(hashes=False)
+    assert "sha256" not in written["train"][0]
+    Split.from_json(written).check(tmp_path)

@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from dhdiff_ray.metrics.detection import agreement, auroc, average_precision, localisation
+
+
+def test_auroc_and_ap_by_hand():
+    labels, scores = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.7, 0.1])
+    assert auroc(labels, scores) == pytest.approx(3 / 4)
+    assert average_precision(labels, scores) == pytest.approx((1 + 2 / 3) / 2)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(4), np.ones(4)])
+def test_auroc_of_one_class_is_none(labels):
+    assert auroc(labels, np.arange(4)) is None
+
+
+def test_pixels_of_normal_images_count():
+    masks = np.zeros((2, 4, 4), np.uint8)
+    masks[0, 0, 0] = 255
+    maps = np.zeros((2, 4, 4), np.float32)
+    maps[0, 0, 0] = 0.5
+    clean = localisation(masks, maps, np.array([0.5, 0.0]))
+    assert clean == {"image_auroc": 1.0, "pixel_auroc": 1.0, "pixel_ap": 1.0, "n_good": 1, "n_defect": 1}
+    maps[1] = 0.9
+    assert localisation(masks, maps, np.array([0.5, 0.9]))["pixel_ap"] == pytest.approx(1 / 17)
+
+
+def test_agreement_counts_an_empty_mask_as_no_overlap():
+    maps = np.zeros((3, 4, 4), np.float32)
+    maps[:, :2] = 0.9
+    masks = np.zeros((3, 4, 4), np.uint8)
+    masks[0, :2] = 255
+    masks[1, :1] = 255
+    result = agreement(masks, maps)
+    assert result["iou"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert result["nonempty"] == pytest.approx(2 / 3)
+    assert result["n"] == 3
+    assert result["ap"] == pytest.approx(12 / 16)
+
+
+def test_agreement_of_empty_masks_only_has_no_ap():
+    assert agreement(np.zeros((2, 4, 4)), np.zeros((2, 4, 4))) == {"iou": 0.0, "ap": None, "nonempty": 0.0, "n": 2}
+
+
+def test_agreement_of_nothing_names_the_remedy():
+    with pytest.raises(ValueError, match="submit synthesize"):
+        agreement(np.zeros((0, 4, 4)), np.zeros((0, 4, 4)))

@@ -1,0 +1,107 @@
+"""Training on Ray: side by side, through a killed worker, with sharded optimisers, and not twice."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dhdiff_ray.data.images import read_many
+from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.on_ray import train
+from dhdiff_ray.on_ray.events import read_events
+from dhdiff_ray.on_ray.run import run_folder, stored_split
+from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.build import build
+from dhdiff_ray.training.checkpoint import model_facts
+from dhdiff_ray.training.loop import PlainEngine, fit, new_average
+
+
+def mortal_work(settings):
+    """The real work; mesh's first worker kills itself after the third step, and each tells where it starts."""
+    from dhdiff_ray.config import Config
+    from dhdiff_ray.on_ray import train_worker
+    from dhdiff_ray.training import loop
+
+    folder = Path(run_folder(Config.model_validate(settings["config"])).path())
+    name = settings["category"]
+
+    def watched(*arguments, start, on_step, **named):
+        with (folder / f"{name}.starts").open("a") as told:
+            told.write(f"{start} ")
+
+        def mortal_step(done, log):
+            on_step(done, log)
+            if (name, done, start) == ("mesh", 3, 0):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return fit(*arguments, start=start, on_step=mortal_step, **named)
+
+    loop.fit = watched  # the worker imports it when it runs
+    train_worker.train_worker(settings)
+
+
+def mortal_category(values, category, hub):
+    from dhdiff_ray.on_ray import train
+
+    train.work = mortal_work
+    train.train_category(values, category, hub)
+
+
+@pytest.fixture
+def pickled_by_value():
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+
+
+def trained_here(config, category):
+    """The same training without Ray and without DeepSpeed."""
+    split = stored_split(run_folder(config), config.data.root).category(category)
+    samples, images, masks = read_many(split.train, config.data.resolution, False, print)
+    parts = build(config, samples, images)
+    average = new_average(parts.objective, config.train)
+    source = BatchSource(config, samples, images, masks, parts.tokenizer)
+    fit(PlainEngine(parts.objective, config.train), source, config.train, average=average)
+    average.copy_to(parts.objective.parameters())
+    return parts.objective.unet.state_dict()
+
+
+@pytest.mark.ray
+def test_two_categories_train_side_by_side_through_a_killed_worker_and_only_once(
+    two_cores, configure, monkeypatch, pickled_by_value
+):
+    config = configure("pair", "train.max_failures=1")
+    folder = run_folder(config)
+    monkeypatch.setattr(train, "train_category", mortal_category)
+    assert train.main(config) == 0
+    assert Path(folder.path("capsule.starts")).read_text().split() == ["0"]
+    assert Path(folder.path("mesh.starts")).read_text().split() == ["0", "2"], "resumed from its last checkpoint"
+    for category in ("capsule", "mesh"):
+        model = DHDiffPipeline.from_pretrained(folder.path(f"models/{category}"))
+        expected = trained_here(config, category)
+        for name, weights in model.unet.state_dict().items():
+            torch.testing.assert_close(weights, expected[name], atol=2e-5, rtol=1e-3, msg=f"{category}: {name}")
+        assert model_facts(folder, category)["steps"] == 4
+
+    with pytest.raises(ValueError, match="add --resume"):
+        train.main(config)
+    before = len([e for e in read_events(folder) if e["event"] == "progress"])
+    assert train.main(config, resume=True) == 0
+    after = read_events(folder)
+    assert len([e for e in after if e["event"] == "progress"]) == before, "nothing was trained again"
+    assert [(e["category"], e["done"]) for e in after[-2:]] == [("capsule", 4), ("mesh", 4)]
+
+
+@pytest.mark.ray
+def test_two_workers_with_a_sharded_optimiser_publish_one_model(two_cores, configure):
+    sets = ("train.workers=2", "train.zero_stage=2", "train.steps=2", "data.categories=['mesh']")
+    config = configure("zero", *sets)
+    folder = run_folder(config)
+    assert train.main(config) == 0
+    pipeline = DHDiffPipeline.from_pretrained(folder.path("models/mesh"))
+    assert all(torch.isfinite(p).all() for p in pipeline.unet.parameters())
+    saved = [file.rpartition("/")[2] for file in folder.files("checkpoints/mesh/step_0000002/engine")]
+    assert sum("optim_states" in name for name in saved) == 2, "each worker keeps its part of the moments"

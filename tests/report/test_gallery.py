@@ -1,0 +1,59 @@
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from dhdiff_ray.report.gallery import OUTLINE, SIDE, galleries, nearest, outlined, picture
+
+
+def opened(uri):
+    return np.array(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
+
+
+def test_the_outline_lies_just_outside_the_mask_and_hides_nothing_of_the_defect():
+    image = np.full((64, 64, 3), 50, np.uint8)
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:30, 20:30] = 255
+    large = outlined(image, mask)
+    assert large.shape == (192, 192, 3)
+    line = (large == OUTLINE).all(axis=-1)
+    assert line.any()
+    assert not line[60:90, 60:90].any()
+    assert line[58:60, 60:90].all()
+    assert (outlined(image, mask * 0) == 50).all()
+
+
+def test_the_nearest_image_is_the_one_that_was_copied():
+    others = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3)).astype(np.uint8)
+    assert nearest(np.minimum(others[3].astype(int) + 4, 255).astype(np.uint8), others) == 3
+
+
+def test_small_pictures_are_exact_and_large_ones_are_bounded():
+    small = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    assert np.array_equal(opened(picture(small)), small)
+    assert opened(picture(np.zeros((512, 512, 3), np.uint8))).shape == (SIDE, SIDE, 3)
+
+
+def test_the_first_pairs_of_each_defect_are_shown(finished_run):
+    folder, config, _ = finished_run
+    shown = galleries(folder, config, thumbs=1)
+    assert [gallery.name for gallery in shown] == ["capsule", "mesh"]
+    assert all(set(gallery.defects) == set(gallery.made) and len(gallery.defects) == 3 for gallery in shown)
+    assert all([thumb.name for thumb in thumbs] == ["000000"] for g in shown for thumbs in g.defects.values())
+    thumb = shown[0].defects["crack"][0]
+    assert thumb.base and thumb.reference and thumb.nearest
+    assert thumb.nearest_name.startswith("capsule/test/")
+    assert not thumb.empty
+
+
+def test_the_reference_is_shown_as_the_network_sees_it(finished_run):
+    folder, config, _ = finished_run
+    thumb = galleries(folder, config, thumbs=1)[0].defects["crack"][0]
+    blank = (opened(thumb.reference) == 127).all(axis=-1).mean()
+    assert 0.3 < blank < 1
+
+
+def test_a_category_without_pairs_has_no_defects(started_run):
+    folder, config, _ = started_run
+    assert all(gallery.defects == {} for gallery in galleries(folder, config, thumbs=6))

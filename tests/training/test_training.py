@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+import torch
+
+from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.data.datasets.procedural import generate
+from dhdiff_ray.data.images import read_many
+from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.build import build
+from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
+from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average
+
+SMALL = (
+    "data.resolution=32",
+    "model.haar_levels=1",
+    "model.channels=[16,16]",
+    "model.attention_blocks=[false,true]",
+    "model.dda_encoder=[0,1]",
+    "model.dda_decoder=[0]",
+    "model.ssm_encoder=[0,1]",
+    "model.ssm_decoder=[0]",
+    "model.text_width=16",
+    "train.global_batch_size=4",
+    "train.steps=6",
+    "train.checkpoint_every=3",
+    "train.window=0",
+)
+
+
+@pytest.fixture(scope="module")
+def capsules(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data") / "procedural"
+    generate(root, resolution=32, categories=["capsule"], defects_per_type=2, train_good=2, test_good=1)
+    return read_many(open_dataset("procedural").scan(root), 32, False, print)
+
+
+def _parts(capsules, *sets):
+    config = load_config(preset="tiny", sets=(*SMALL, *sets)).config
+    samples, images, masks = capsules
+    parts = build(config, samples, images)
+    return config, parts, BatchSource(config, samples, images, masks, parts.tokenizer)
+
+
+def test_a_batch_depends_on_seed_and_step_alone(capsules):
+    _, _, source = _parts(capsules)
+    one, again, next_one = source.draw(3, 4), source.draw(3, 4), source.draw(4, 4)
+    assert torch.equal(one.image, again.image)
+    assert not torch.equal(one.image, next_one.image)
+
+
+def test_the_batches_of_two_ranks_together_are_the_batch_of_one(capsules):
+    _, _, source = _parts(capsules)
+    whole = source.draw(0, 4).image
+    parts = [source.draw(0, 2, rank, 2).image for rank in (0, 1)]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
+    _, _, source = _parts(capsules, "train.normal_fraction=1.0", "train.control_dropout=0.0")
+    batch = source.draw(0, 8)
+    assert batch.mask.sum() == batch.defect_tokens.sum() == batch.raw_mask.sum() == 0
+
+
+def test_conditions_are_dropped_as_often_as_asked(capsules):
+    _, _, source = _parts(
+        capsules, "train.text_dropout=1.0", "train.control_dropout=1.0", "train.reference_dropout=1.0"
+    )
+    batch = source.draw(0, 8)
+    assert batch.control_present.sum() == batch.defect_tokens.sum() == 0
+    assert torch.equal(batch.tokens, source.empty_tokens.expand(8, -1))
+    assert batch.reference.std() == 0
+
+
+@pytest.mark.parametrize("noise", ["same", "independent", "clean"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_every_way_to_noise_and_to_predict_gives_a_finite_loss(capsules, noise, prediction):
+    _, parts, source = _parts(capsules, f"train.reference_noise={noise}", f"train.prediction={prediction}")
+    loss, _ = parts.objective(source.draw(0, 2))
+    assert torch.isfinite(loss)
+
+
+def test_training_lowers_the_loss_on_a_fixed_batch(capsules):
+    config, parts, source = _parts(capsules, "train.steps=40", "train.learning_rate=3e-3")
+    batch = source.draw(0, 4)
+    before = parts.objective(batch)[0].item()
+    source.draw = lambda *_: batch
+    fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
+    assert parts.objective(batch)[0].item() < 0.7 * before
+
+
+def test_resuming_from_weights_and_moments_gives_what_an_uninterrupted_run_gives(capsules):
+    def trained(stop):
+        config, parts, source = _parts(capsules)
+        engine = PlainEngine(parts.objective, config.train)
+        if stop:
+            fit(engine, source, config.train.model_copy(update={"steps": 6}), average=None, start=0)
+            return parts.objective.state_dict()
+        kept = {}
+
+        def remember(done, _):
+            if done == 3:
+                kept["weights"] = {k: v.clone() for k, v in parts.objective.state_dict().items()}
+                kept["moments"] = torch.utils._pytree.tree_map(
+                    lambda x: x.clone() if isinstance(x, torch.Tensor) else x, engine.optimizer.state_dict()
+                )
+
+        fit(engine, source, config.train, average=None, on_checkpoint=remember)
+        _, fresh, source = _parts(capsules)
+        fresh.objective.load_state_dict(kept["weights"])
+        second = PlainEngine(fresh.objective, config.train)
+        second.optimizer.load_state_dict(kept["moments"])
+        fit(second, source, config.train, average=None, start=3)
+        return fresh.objective.state_dict()
+
+    whole, resumed = trained(stop=True), trained(stop=False)
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_learning_rate_rises_and_falls_as_configured():
+    config = load_config(
+        sets=("train.steps=100", "train.warmup_steps=10", "train.decay=cosine", "train.learning_rate=1.0")
+    ).config.train
+    rates = [learning_rate(i, config) for i in range(100)]
+    assert rates[0] == pytest.approx(0.1)
+    assert max(rates) == pytest.approx(1.0, abs=0.03)
+    assert rates[-1] == pytest.approx(0.05, abs=0.01)
+
+
+def test_a_batch_that_workers_cannot_share_is_refused_with_what_to_change(capsules):
+    config, parts, source = _parts(capsules)
+    with pytest.raises(ValueError, match="global_batch_size = 4 does not divide by 3"):
+        fit(PlainEngine(parts.objective, config.train), source, config.train, average=None, world_size=3)
+
+
+@pytest.mark.parametrize("window", [30, 48])
+def test_a_window_the_network_cannot_work_on_is_refused_with_what_fits(capsules, window):
+    with pytest.raises(ValueError, match=r"multiple of 4 and at most data.resolution = 32; set train.window"):
+        _parts(capsules, f"train.window={window}")
+
+
+def test_a_published_model_samples_the_same_pair_after_loading(capsules, tmp_path):
+    config, parts, source = _parts(capsules, "train.steps=2")
+    average = new_average(parts.objective, config.train)
+    fit(PlainEngine(parts.objective, config.train), source, config.train, average=average)
+    folder = RunFolder.of(str(tmp_path), "run")
+    assert not is_trained(folder, "capsule")
+    publish(parts, average, folder, "capsule", config, {"defects": ["crack"]})
+    assert model_facts(folder, "capsule")["defects"] == ["crack"]
+    assert not list((tmp_path / "run").rglob("*.bin"))
+    loaded = DHDiffPipeline.from_pretrained(tmp_path / "run/models/capsule")
+
+    def sample(pipeline):
+        made = pipeline(
+            ["a photo of a capsule with crack"],
+            [torch.Generator().manual_seed(5)],
+            defects=["crack"],
+            size=(32, 32),
+            reference=torch.zeros(1, 3, 32, 32),
+            steps=3,
+        )
+        return np.concatenate([made.images.flatten().numpy(), made.masks.flatten().numpy()])
+
+    assert np.array_equal(sample(loaded), sample(parts.pipeline()))
