@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def mortal_work(settings):
         def mortal_step(done, log):
             on_step(done, log)
             if (name, done, start) == ("mesh", 3, 0):
+                # Ray's controller learns of a checkpoint at its next poll, seconds after three such steps are over.
+                known = folder / "checkpoints" / name / "checkpoint_manager_snapshot.json"
+                until = time.monotonic() + 60
+                while not (known.exists() and "step_0000002" in known.read_text()) and time.monotonic() < until:
+                    time.sleep(0.1)
                 os.kill(os.getpid(), signal.SIGKILL)
 
         return fit(*arguments, start=start, on_step=mortal_step, **named)
