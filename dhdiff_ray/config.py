@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -65,6 +65,10 @@ class ModelConfig(Frozen):
     """Width of the text encoder trained from scratch."""
     text_layers: int = Field(default=1, ge=1)
     """Layers of the text encoder trained from scratch."""
+    dda: bool = True
+    """Domain-decoupled attention (Eq. 4-5) where the placement says so; false leaves it out everywhere (Table VIII)."""
+    ssm: bool = True
+    """Semantic score maps (Eq. 6-7) where the placement says so; false leaves them out everywhere (Table VIII)."""
     dda_encoder: tuple[int, ...] = (0, 1, 2)
     """Encoder blocks with attention (the mid block counts last) that get domain-decoupled attention; paper: all."""
     dda_decoder: tuple[int, ...] = (0,)
@@ -214,6 +218,28 @@ class ServeConfig(Frozen):
     """GPUs one sampler asks for."""
 
 
+class AblationRow(Frozen):
+    """One row of a table: a name and what differs from the recipe."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Short name; it ends up in the name of the row's runs."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys and their values, as with ``--set``."""
+    paper: float | None = None
+    """The paper's figure of this row (pixel AP in percent, on its own dataset)."""
+
+
+class AblationConfig(Frozen):
+    """A table of runs (section IV-E): each row trained, sampled and judged alike, once per seed."""
+
+    rows: tuple[AblationRow, ...] = ()
+    """Rows; empty means that the recipe is an ordinary run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each row is run with these values of ``run.seed``: training, pairs and detector."""
+    table: str = ""
+    """Which of the paper's tables this is, for the heading."""
+
+
 class Config(Frozen):
     """Everything a run is determined by; stored as ``config.json`` in the run."""
 
@@ -225,8 +251,9 @@ class Config(Frozen):
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     detect: DetectConfig = Field(default_factory=DetectConfig)
     serve: ServeConfig = Field(default_factory=ServeConfig)
+    ablation: AblationConfig = Field(default_factory=AblationConfig)
 
     def digest(self) -> str:
         """Hash of what determines the results: everything but where they lie and how they are served."""
-        content = self.model_dump(mode="json", exclude={"serve": True, "run": {"storage"}})
+        content = self.model_dump(mode="json", exclude={"serve": True, "ablation": True, "run": {"storage"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
