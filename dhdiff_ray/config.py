@@ -51,6 +51,12 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """The network (section III); what is fixed at construction."""
 
+    backbone: str = ""
+    """Folder or hub id of a Stable Diffusion 1.x whose weights to start from; empty trains from scratch."""
+    autoencoder: Literal["haar", "taef2"] = "haar"
+    """What stands for the backbone's autoencoder when training from scratch: a fixed transform, or TAEF2's weights."""
+    autoencoder_weights: str = ""
+    """Folder with TAEF2's two files."""
     haar_levels: int = Field(default=1, ge=0, le=3)
     """Levels of the fixed Haar transform that stands for the autoencoder in the ``tiny`` preset."""
     channels: tuple[int, ...] = (32, 48, 64)
@@ -83,6 +89,8 @@ class ModelConfig(Frozen):
     """The third stage: a zero-initialised position-wise convolution between the domains after each block."""
     eta_start: Literal["mean", "identity"] = "mean"
     """Where Eq. 7 starts: both domains with the mean map, or each with its own."""
+    reference_encoder: Literal["shared", "copy"] = "shared"
+    """tau of Eq. 4: the network's own encoder (Siamese), or a trainable copy of it."""
 
 
 class TrainConfig(Frozen):
@@ -104,10 +112,16 @@ class TrainConfig(Frozen):
     """CPU cores one worker may use."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs one worker asks for."""
+    adapt: Literal["full", "lora"] = "full"
+    """What of a pretrained backbone is trained: everything, or low-rank adapters and what is new."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2] = 0
     """DeepSpeed ZeRO stage; EMA is kept outside the engine, which stage 3 does not allow."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the engine."""
+    """Arithmetic of forward and backward; weights and their average stay fp32."""
     prediction: Literal["epsilon", "v"] = "epsilon"
     """What the network predicts; Eq. 8 has epsilon."""
     noise_schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"

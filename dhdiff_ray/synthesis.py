@@ -106,19 +106,19 @@ def make(
 
     made = pipeline(
         [r.prompt for r in requests],
-        [torch.Generator().manual_seed(r.seed) for r in requests],
-        defects=[defect_words(r.defect) for r in requests],
-        size=(window, window),
+        defect=[defect_words(r.defect) for r in requests],
+        generator=[torch.Generator().manual_seed(r.seed) for r in requests],
         reference=None if config.train.reference == "none" else to_tensor(cut(shown)),
         base=to_tensor(cut(bases)),
         raw_mask=to_mask(cut(region)),
         control_mask=to_mask(cut(drawn)) if s.control or control is not None else None,
-        steps=s.steps,
-        guidance=s.guidance,
+        num_inference_steps=s.steps,
+        guidance_scale=s.guidance,
         start=s.start,
         strength=s.strength,
         background=s.background,
         reference_noise=config.train.reference_noise,
+        output_type="pt",
     )
     drawn_images = (made.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     drawn_masks = (made.masks[:, 0] * 255).to(torch.uint8).cpu().numpy()

@@ -23,9 +23,10 @@ EtaStart = Literal["mean", "identity"]
 class SemanticScoreMap(nn.Module):
     """Text attention whose score maps are aligned across the domains before they pick up the text's values."""
 
-    def __init__(self, attention: Any, eta_start: EtaStart = "mean") -> None:
+    def __init__(self, attention: Any, layer: int, eta_start: EtaStart = "mean") -> None:
         super().__init__()
         self.shared = attention
+        self.layer = layer
         self.fusion = ScoreFusion(eta_start)
 
     def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, *, strands: Strands, **_: Any) -> Tensor:
@@ -37,7 +38,12 @@ class SemanticScoreMap(nn.Module):
         s_control = None
         if strands.control_mask is not None and strands.defect_tokens is not None:
             s_control = control_score_map(strands.control_mask, strands.defect_tokens, size)  # (b, 1, n, t)
-        s_hat = join(*self.fusion(s_image, s_annotation, s_control, strands.control_present, size))  # (2b, a, n, t)
+        fused = self.fusion(s_image, s_annotation, s_control, strands.control_present, size)  # (b, a, n, t) each
+        strands.watch(
+            self.layer, image=s_image, annotation=s_annotation, control=s_control, image_hat=fused[0],
+            annotation_hat=fused[1],
+        )  # fmt: skip
+        s_hat = join(*fused)  # (2b, a, n, t)
         v_text = heads_of(self.shared, self.shared.to_v(encoder_hidden_states))  # (2b, a, t, c / a)
         return project_out(self.shared, s_hat @ v_text)  # (2b, n, c)
 

@@ -27,8 +27,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     # Ray's controller imports this module too, to find the function: what only the worker needs is imported here.
     import torch
 
-    from dhdiff_ray.training.batches import BatchSource
-    from dhdiff_ray.training.build import build
+    from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import fit, new_average
 
@@ -50,8 +49,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
     )
     parts = build(config, samples, images)
-    source = BatchSource(config, samples, images, masks, parts.tokenizer)
     engine = deepspeed_engine(parts.objective, config, world_size)
+    where = {"folder": folder if rank == 0 else None, "category": category, "device": engine.device}
+    source = build_source(parts, config, samples, images, masks, **where)
     average = new_average(parts.objective, config.train) if rank == 0 else None
     start = restore(engine, average)
     if average is not None:
@@ -96,7 +96,7 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
     # Training reduces through gloo or NCCL; without this line a minute goes into compiling an unused CPU extension.
     __compatible_ops__["deepspeed_shm_comm"] = False
     t = config.train
-    parameters = [p for p in objective.parameters() if p.requires_grad]
+    parameters = objective.trained_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=0.0, fused=True)
     engine, *_ = deepspeed.initialize(
         model=objective,
@@ -107,7 +107,6 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
             "gradient_accumulation_steps": 1,
             "gradient_clipping": t.gradient_clip,
             "steps_per_print": 10**9,
-            "bf16": {"enabled": t.precision == "bf16"},
             "zero_optimization": {"stage": t.zero_stage},
             "zero_allow_untested_optimizer": True,
         },
