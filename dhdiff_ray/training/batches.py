@@ -82,6 +82,8 @@ class BatchSource:
 
     cache: LatentCache | None = None
     """Latents and text embeddings that were computed once; None computes them in each step."""
+    align: int = 1
+    """Windows begin at multiples of so many pixels: those of a cached latent's positions."""
 
     def __init__(
         self, config: Config, samples: Sequence[Sample], images: np.ndarray, masks: np.ndarray, tokenizer: Any
@@ -150,7 +152,7 @@ class BatchSource:
             text_dropped=draws[6] < c.text_dropout,
             control_present=float(draws[7] >= c.control_dropout),
             region=region,
-            window=window_around(region, self.window, (draws[10], draws[11])),
+            window=window_around(region, self.window, (draws[10], draws[11]), self.align),
         )
 
     def _arrays(self, row: Drawn) -> tuple[np.ndarray, ...]:

@@ -113,7 +113,8 @@ def build_source(
     """
     parts.objective.frozen_to(device)
     source = BatchSource(config, samples, images, masks, parts.tokenizer)
-    if can_cache(config, parts.vae):
+    if can_cache(parts.vae):
+        source.align = latent_shape(parts.vae)[1]
         text_encoder = parts.text_encoder if parts.text_is_frozen else None
         source.cache = latent_cache(source, config, parts.vae, text_encoder, folder, category, device)
     return source

@@ -1,7 +1,7 @@
 """Latents and text embeddings computed once and kept in the run: ``cache/<category>/latents-<key>.safetensors``.
 
-Not in the paper; a frozen autoencoder gives the same latent in every epoch, and on a large backbone encoding costs a
-good part of a step. Only where whole images are trained on: a window at a random place has a latent of its own.
+Not in the paper; a frozen autoencoder gives the same latent in every epoch, and encoding costs a good part of a step.
+Decided: whole images are encoded and windows are cut from their latents, at places the autoencoder's grid allows.
 """
 
 from __future__ import annotations
@@ -32,18 +32,25 @@ FLIPPED = ((False, False), (True, False), (False, True), (True, True))
 class LatentCache:
     """What training needs of each image: latents by flips, text embeddings where the text encoder is frozen."""
 
-    def __init__(self, tables: dict[str, Tensor], flips: bool) -> None:
+    def __init__(self, tables: dict[str, Tensor], flips: bool, factor: int) -> None:
         self.tables = tables
+        self.factor = factor
         self.variants = FLIPPED if flips else UNFLIPPED
 
     def latents(self, rows: Sequence[Drawn]) -> Tensor:
         """(3, b, c, h', w'): image, mask, reference."""
-        t = self.tables
-        at = [(self.variants.index(row.flips), row.index) for row in rows]
-        image, mask = (torch.stack([t[name][v, i] for v, i in at]) for name in ("image", "mask"))
-        dropped = [row.reference == "none" for row in rows]
-        shown = [t["blank"] if d else t["reference"][v, i] for d, (v, i) in zip(dropped, at, strict=True)]
-        return torch.stack([image, mask, torch.stack(shown)])
+        found = [self._one(row) for row in rows]
+        return torch.stack([torch.stack(column) for column in zip(*found, strict=True)])
+
+    def _one(self, row: Drawn) -> list[Tensor]:
+        t, variant = self.tables, self.variants.index(row.flips)
+        whole = [t["image"][variant, row.index], t["mask"][variant, row.index]]
+        whole.append(t["blank"] if row.reference == "none" else t["reference"][variant, row.index])
+        spans = []
+        for window, side, flipped in zip(row.window, whole[0].shape[1:], (row.flips[1], row.flips[0]), strict=True):
+            first, last = window.start // self.factor, window.stop // self.factor
+            spans.append(slice(side - last, side - first) if flipped else slice(first, last))
+        return [z[:, spans[0], spans[1]] for z in whole]
 
     def text(self, rows: Sequence[Drawn]) -> Tensor | None:
         """(b, t, k), or None where the text encoder is trained."""
@@ -53,9 +60,9 @@ class LatentCache:
         return torch.stack([t["empty_text"] if row.text_dropped else t["text"][row.index] for row in rows])
 
 
-def can_cache(config: Config, vae: Any) -> bool:
-    """Whether every image has one latent per flip, and computing it costs anything."""
-    return not isinstance(vae, HaarTransform) and config.train.window in (0, config.data.resolution)
+def can_cache(vae: Any) -> bool:
+    """Whether computing a latent costs enough to keep it."""
+    return not isinstance(vae, HaarTransform)
 
 
 def latent_cache(
@@ -80,11 +87,11 @@ def latent_cache(
     """
     name = f"cache/{category}/latents-{_key(source, config, vae, text_encoder)}.safetensors"
     if folder is not None and folder.exists(name):
-        return LatentCache(load(folder.read_bytes(name)), config.train.flips)
+        return LatentCache(load(folder.read_bytes(name)), config.train.flips, source.align)
     tables = _computed(source, config, vae, text_encoder, device)
     if folder is not None:
         folder.write_bytes(name, save(tables))
-    return LatentCache(tables, config.train.flips)
+    return LatentCache(tables, config.train.flips, source.align)
 
 
 @torch.no_grad()
@@ -92,8 +99,12 @@ def _computed(
     source: BatchSource, config: Config, vae: Any, text_encoder: Any | None, device: torch.device | str
 ) -> dict[str, Tensor]:
     def encoded(pixels: Tensor) -> Tensor:
-        parts = [encode(vae, pixels[i : i + BATCH].to(device)).float().cpu() for i in range(0, len(pixels), BATCH)]
-        return torch.cat(parts)
+        # Normal images share one mask and one reference: each picture is encoded once.
+        seen: dict[bytes, int] = {}
+        where = [seen.setdefault(p.numpy().tobytes(), len(seen)) for p in pixels]
+        unique = pixels[[where.index(i) for i in range(len(seen))]]
+        parts = [encode(vae, unique[i : i + BATCH].to(device)).float().cpu() for i in range(0, len(unique), BATCH)]
+        return torch.cat(parts)[where]
 
     tables: dict[str, list[Tensor]] = {"image": [], "mask": [], "reference": []}
     for flips in FLIPPED if config.train.flips else UNFLIPPED:
