@@ -65,6 +65,7 @@ def submit(
 
     Then: dhdiff-ray submit synthesize --run first -n 100
     """
+    from dhdiff_ray.config_checks import idle_switches
     from dhdiff_ray.config_layers import ConfigError
 
     output = Output(as_json)
@@ -73,6 +74,8 @@ def submit(
     typed = Typed(recipe, preset, dataset, root, category, run, storage, sets, pairs)
     loaded = resolve(verb, typed, resume=resume)
     counts = check_dataset(loaded.config) if verb is Verb.train else {}
+    for line in idle_switches(loaded.config, loaded.origins):
+        output.warn(line)
     if dry_run:
         _show_plan(output, verb, loaded.config, loaded.origins, counts)
         return

@@ -9,40 +9,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
 from dhdiff_ray.model.latents import decode, encode, image_to_mask, latent_shape, mask_to_image
+from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
-from dhdiff_ray.model.unet import DHDiffUNet
-
-
-@dataclass
-class DHDiffOutput(BaseOutput):
-    """Pairs.
-
-    With ``output_type="pt"``: images (b, 3, h, w) in [0, 1], float masks (b, 1, h, w) in [0, 1], masks of 0 and 1.
-    With ``"np"``: the same as float32 (b, h, w, 3) and (b, h, w). With ``"pil"``: lists of RGB and L pictures; float
-    masks stay an array.
-    """
-
-    images: Any
-    float_masks: Any
-    masks: Any
-    score_maps: list[list[dict[str, Any]]] | None = None
-    """Per step and text-attention layer: ``image``, ``annotation``, ``control`` (b, t, h, w), and after fusion
-    ``image_hat``, ``annotation_hat`` (Eq. 6 and 7, averaged over heads)."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
@@ -52,7 +31,7 @@ class DHDiffPipeline(DiffusionPipeline):
 
     def __init__(
         self,
-        unet: DHDiffUNet,
+        unet: Any,
         vae: Any,
         text_encoder: Any,
         tokenizer: Any,
@@ -85,7 +64,7 @@ class DHDiffPipeline(DiffusionPipeline):
         strength: float = 1.0,
         background: Literal["free", "keep", "clean"] | None = None,
         reference_noise: Literal["same", "independent", "clean"] | None = None,
-        output_type: Literal["pil", "np", "pt"] = "pil",
+        output_type: OutputType = "pil",
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
         return_score_maps: bool = False,
     ) -> DHDiffOutput:
@@ -221,7 +200,7 @@ class DHDiffPipeline(DiffusionPipeline):
             kept = functional.interpolate(split(keep)[0], size=(height, width))  # (b, 1, h, w)
             images = kept * (base_images / 2 + 0.5) + (1 - kept) * images
             float_masks = (1 - kept) * float_masks
-        return self._output(images, float_masks, output_type, maps if return_score_maps else None)
+        return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def check_prompts(
         self, prompt: str | Sequence[str] | None, defect: str | Sequence[str] | None, num_pairs: int
@@ -342,15 +321,3 @@ class DHDiffPipeline(DiffusionPipeline):
         repeats = text.shape[0] // count
         latents = latents.repeat(repeats, 1, 1, 1)
         return self.unet.encode_reference(latents, timestep.expand(count * repeats), text)
-
-    def _output(self, images: Tensor, float_masks: Tensor, output_type: str, maps: Any) -> DHDiffOutput:
-        masks = (float_masks > 0.5).to(images.dtype)
-        if output_type == "pt":
-            return DHDiffOutput(images=images, float_masks=float_masks, masks=masks, score_maps=maps)
-        pixels = images.permute(0, 2, 3, 1).cpu().numpy()  # (b, h, w, 3)
-        soft, hard = float_masks[:, 0].cpu().numpy(), masks[:, 0].cpu().numpy()
-        if output_type == "np":
-            return DHDiffOutput(images=pixels, float_masks=soft, masks=hard, score_maps=maps)
-        pictures = [Image.fromarray(p) for p in (pixels * 255).round().astype(np.uint8)]
-        pictured = [Image.fromarray(m) for m in (hard * 255).astype(np.uint8)]
-        return DHDiffOutput(images=pictures, float_masks=soft, masks=pictured, score_maps=maps)
