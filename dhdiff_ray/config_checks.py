@@ -15,7 +15,7 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
 
     Args:
         config: the resolved configuration.
-        given: dotted keys that a recipe, a flag or ``--set`` set.
+        given: dotted keys that a recipe, a flag or ``--set`` set; not those of a preset.
     """
     m, t, s = config.model, config.train, config.synthesize
     dda = m.dda and bool(m.dda_encoder or m.dda_decoder)
@@ -45,9 +45,8 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
         "synthesize.strength": (s.start == "base", "synthesize.start = base"),
     }  # fmt: skip
-    told = [
-        f"{key} has no effect; it needs {need}" for key in given if key in rules for ok, need in [rules[key]] if not ok
-    ]
+    judged = {key: rules[key] for key in given if key in rules}
+    told = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
     if "train.adapt" in given and t.adapt == "lora" and scratch:
         told.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
     return told

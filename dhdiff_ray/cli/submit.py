@@ -74,7 +74,8 @@ def submit(
     typed = Typed(recipe, preset, dataset, root, category, run, storage, sets, pairs)
     loaded = resolve(verb, typed, resume=resume)
     counts = check_dataset(loaded.config) if verb is Verb.train else {}
-    for line in idle_switches(loaded.config, loaded.origins):
+    typed_keys = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
+    for line in idle_switches(loaded.config, typed_keys):
         output.warn(line)
     if dry_run:
         _show_plan(output, verb, loaded.config, loaded.origins, counts)

@@ -1,7 +1,8 @@
-"""A model folder that opens without this package: ``DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)``.
+"""A model folder that opens without this package, with ``DiffusionPipeline.from_pretrained(folder, ...)``.
 
-Not in the paper. Decided: all of ``model/`` becomes one file, named by the hash of its text, beside the pipeline and
-beside each of its own components, since diffusers looks for a component's code in the component's folder.
+Not in the paper; the caller passes ``trust_remote_code=True``. Decided: all of ``model/`` becomes one file, named by
+the hash of its text, beside the pipeline and beside each of its own components, since diffusers looks for a component's
+code in the component's folder.
 """
 
 from __future__ import annotations

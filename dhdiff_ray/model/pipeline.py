@@ -19,9 +19,14 @@ from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
-from dhdiff_ray.model.latents import decode, encode, image_to_mask, latent_shape, mask_to_image
+from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
+from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
+from dhdiff_ray.model.unet import DHDiffUNet
+
+COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
+"""diffusers loads a component only if its class is imported already."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
