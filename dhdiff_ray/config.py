@@ -118,8 +118,8 @@ class TrainConfig(Frozen):
     """Rank of the adapters."""
     gradient_checkpointing: bool = False
     """Compute activations again in the backward pass: less memory, about a third more time."""
-    zero_stage: Literal[0, 1, 2] = 0
-    """DeepSpeed ZeRO stage; EMA is kept outside the engine, which stage 3 does not allow."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage; stage 3 shards the weights too and needs ``ema_decay = 0``: the average is kept outside."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Arithmetic of forward and backward; weights and their average stay fp32."""
     prediction: Literal["epsilon", "v"] = "epsilon"

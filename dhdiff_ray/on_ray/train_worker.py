@@ -6,6 +6,7 @@ with a checkpoint, since each report waits for the controller's poll.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -32,6 +33,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     from dhdiff_ray.training.loop import fit, new_average
 
     config = Config.model_validate(settings["config"])
+    refuse_what_cannot_be_averaged(config)
     category, hub = settings["category"], settings["hub"]
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -82,9 +84,29 @@ def train_worker(settings: dict[str, Any]) -> None:
         on_step=on_step,
         on_checkpoint=on_checkpoint,
     )
-    if rank == 0:
-        defects = sorted({s.defect for s in split.train if not s.is_good})
-        publish(parts, average, folder, category, config, {"defects": defects, "training_images": len(samples)})
+    with whole_weights(parts.objective, config.train.zero_stage):
+        if rank == 0:
+            defects = sorted({s.defect for s in split.train if not s.is_good})
+            publish(parts, average, folder, category, config, {"defects": defects, "training_images": len(samples)})
+
+
+def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:
+    """While open, every rank holds all weights, which ZeRO-3 shards otherwise."""
+    if zero_stage < 3:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(objective.parameters()))
+
+
+def refuse_what_cannot_be_averaged(config: Config) -> None:
+    """ZeRO-3 leaves no rank with all weights to average.
+
+    Raises:
+        ValueError: it says what to set.
+    """
+    if config.train.zero_stage == 3 and config.train.ema_decay:
+        raise ValueError("train.zero_stage = 3 shards the weights that the average needs: set train.ema_decay=0")
 
 
 def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
