@@ -1,7 +1,7 @@
 """What one sampling step of a pair costs against one step of the plain backbone for one image, at equal size and batch.
 
 ``python -m benchmarks.pair_cost [small|sd15] [--compile]``: times both side by side and alternately in one run, counts
-the arithmetic on the meta device, and on a GPU adds pairs per second by batch and the share of the measured matrix rate.
+the arithmetic on the meta device, and on a GPU adds pairs per second by batch and the share of the card's matrix rate.
 """
 
 import json
@@ -22,7 +22,7 @@ RESULTS = Path(__file__).parent / "results"
 TARGET = 2.4
 SD15 = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
 SMALL = SD15 | {"block_out_channels": (64, 128, 256, 256), "norm_num_groups": 16, "cross_attention_dim": 256}
-ROUNDS = 5
+ROUNDS = 4
 LATENT = 32
 """256 pixels."""
 

@@ -1,7 +1,7 @@
 """Does the paper's "same noise" on the reference give the target away? Trains briefly in each mode and looks.
 
-With the same noise, z^I - z^R = alpha (x - r): where reference and image agree the noise can be read off. If the network
-learns to, its loss with its own reference falls below its loss without, in ``same`` alone.
+With the same noise, z^I - z^R = alpha (x - r): where reference and image agree the noise can be read off. If the
+network learns to, its loss with its own reference falls below its loss without, in ``same`` alone.
 """
 
 import json
@@ -38,8 +38,8 @@ def main():
 
 
 def losses(data, noise, shown):
-    sets = (f"train.reference_noise={noise}", f"train.reference={shown}", f"train.steps={STEPS}", "train.normal_fraction=0",
-            "train.clean_background=0", "train.reference_dropout=0.2")  # fmt: skip
+    fixed = ("train.normal_fraction=0", "train.clean_background=0", "train.reference_dropout=0.2")
+    sets = (*fixed, f"train.reference_noise={noise}", f"train.reference={shown}", f"train.steps={STEPS}")
     config = load_config(preset="tiny", sets=sets).config
     parts = build(config, *data[:2])
     source = build_source(parts, config, *data)

@@ -82,4 +82,9 @@ class TextAttention(nn.Module):
             k = heads_of(self.shared, self.shared.to_k(encoder_hidden_states))  # (2b, a, t, d)
             image, annotation = split((q @ k.transpose(-1, -2) * self.shared.scale).softmax(dim=-1))
             strands.watch(self.layer, image=image, annotation=annotation)
-        return attend(self.shared, hidden_states, encoder_hidden_states)
+        if strands.recording:
+            return attend(self.shared, hidden_states, encoder_hidden_states)
+        text, _same = split(encoder_hidden_states)  # (b, t, k); both domains have one text
+        q = heads_of(self.shared, self.shared.to_q(hidden_states))  # (2b, a, n, d)
+        k, v = (heads_of(self.shared, f(text)) for f in (self.shared.to_k, self.shared.to_v))  # (b, a, t, d)
+        return project_out(self.shared, F.scaled_dot_product_attention(q, join(k, k), join(v, v)))

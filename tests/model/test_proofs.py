@@ -76,7 +76,8 @@ def test_eq6_and_7_equal_a_loop_over_pixels_and_tokens(controlled):
     layer = SemanticScoreMap(attention(context=4), 0)
     torch.nn.init.normal_(layer.fusion.eta.weight, std=0.1)
     torch.nn.init.normal_(layer.fusion.eta.bias, std=0.1)
-    x, text = torch.randn(2 * B, N, C), torch.randn(2 * B, T, 4)
+    x, text = torch.randn(2 * B, N, C), torch.randn(B, T, 4)
+    text = join(text, text)  # both domains have one text
     control, words = torch.rand(B, 1, H, W), torch.tensor([[0.0, 1, 1, 0, 0], [0, 0, 0, 1, 0]])
     given = {"control_mask": control, "defect_tokens": words} if controlled else {}
     got = layer(x, text, strands=strands(**given))

@@ -3,9 +3,8 @@ import pytest
 from dhdiff_ray.config import AblationConfig, AblationRow
 from dhdiff_ray.report.ablation import REAL, as_markdown, as_rows, summarise
 
-ABLATION = AblationConfig(
-    rows=(AblationRow(name="a", paper=71.5), AblationRow(name="b")), seeds=(0, 1), table="Table VIII"
-)
+ROWS = (AblationRow(name="a", paper=71.5), AblationRow(name="b"))
+ABLATION = AblationConfig(rows=ROWS, seeds=(0, 1), table="Table VIII")
 
 
 def cell(row, seed, category, pixel_ap, iou=0.5):
