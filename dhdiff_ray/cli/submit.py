@@ -179,9 +179,9 @@ def finish(info: JobInfo, output: Output, config: Config) -> None:
 def show_table(output: Output, config: Config) -> None:
     """Show the table of a recipe with rows, as far as it is done."""
     from dhdiff_ray.cli.output import table
-    from dhdiff_ray.report.ablation import as_rows
+    from dhdiff_ray.report.ablation import as_short_rows
 
-    head, lines = as_rows(run_folder(config).read_json("table.json")["rows"])
+    head, lines = as_short_rows(run_folder(config).read_json("table.json")["rows"])
     output.note_table(table(config.ablation.table or "ablation", head, lines))
 
 

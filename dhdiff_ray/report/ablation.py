@@ -50,8 +50,18 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
     return table
 
 
+def as_short_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Heading and lines of the few figures that fit a terminal, in percent."""
+    lines = []
+    for row in table:
+        paper = "-" if row["paper"] is None else f"{row['paper']:.1f}"
+        line = [row["row"], _spread(row.get("pixel_ap")), _spread(row.get("iou")), _one(row.get("nonempty"), "mean")]
+        lines.append([*line, str(len(row["seeds"])), paper])
+    return ["row", "pixel AP", "mask IoU", "not empty", "seeds", "paper (MVTec)"], lines
+
+
 def as_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heading and lines, as they are shown: pixel AP and alignment in percent."""
+    """Heading and lines of the page: pixel AP and alignment in percent, by category too."""
     categories = sorted({k for row in table for k in row.get("pixel_ap", {}) if k not in ("mean", "std")})
     head = ["row", "pixel AP", *(f"AP {c}" for c in categories), "mask IoU", *(f"IoU {c}" for c in categories)]
     head += ["not empty", "seeds", "train s", "paper*"]
