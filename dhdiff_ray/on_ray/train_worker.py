@@ -40,7 +40,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(config.train.cpus_per_worker)
 
     folder = run_folder(config)
-    split = stored_split(folder, config.data.root).category(category)
+    split = stored_split(folder, config.data.root, config).category(category)
 
     def tell(**event: Any) -> None:
         if rank == 0:
@@ -84,7 +84,9 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     if rank == 0:
         defects = sorted({s.defect for s in split.train if not s.is_good})
-        publish(parts, average, folder, category, config, {"defects": defects, "training_images": len(samples)})
+        licence = split.about.get("licence", "unknown")
+        facts = {"training_images": len(samples), "split_digest": split.digest, "images_licence": licence}
+        publish(parts, average, folder, category, config, {"defects": defects, **facts})
 
 
 def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
