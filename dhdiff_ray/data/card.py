@@ -141,6 +141,6 @@ real, resized, and under the licence of the dataset they come from.
 """
 
 _ROWS = """Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `prompt`,
-`seed`, `base` (the normal image), `reference` (the real anomaly), `control` (`raw_mask`: the reference's cells were the control
-map), `weights_sha256` (the model), `config_digest` and `split_digest`.
+`seed`, `base` (the normal image), `reference` (the real anomaly), `control` (`raw_mask`: the reference's cells were the
+control map), `weights_sha256` (the model), `config_digest` and `split_digest`.
 """

@@ -34,14 +34,23 @@ def read_image(sample: Sample, resolution: int) -> np.ndarray:
     Raises:
         ImageError: the file is missing, truncated or not an image.
     """
-    picture = _opened(sample.image)
-    if picture.mode.startswith("I"):
-        # Pillow clips 16-bit values to 255; scale them instead.
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-    picture = picture.convert("RGB")
+    picture = picture_rgb(sample.image)
     if picture.size != (resolution, resolution):
         picture = picture.resize((resolution, resolution), Image.Resampling.BICUBIC)
     return np.array(picture, dtype=np.uint8)
+
+
+def picture_rgb(path: str) -> Image.Image:
+    """One image at its own size, upright, as RGB.
+
+    Raises:
+        ImageError: the file is missing, truncated or not an image.
+    """
+    picture = _opened(path)
+    if picture.mode.startswith("I"):
+        # Pillow clips 16-bit values to 255; scale them instead.
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def read_mask(sample: Sample, resolution: int) -> np.ndarray:

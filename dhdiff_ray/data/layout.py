@@ -52,7 +52,7 @@ def folders_in(folder: Path, root: Path | None = None) -> list[Path]:
     _refuse_case_twins(paths)
     _refuse_links(entries, root)
     for path in paths:
-        check_name(path.name, str(path))
+        check_name(path.name, str(path.parent))
     return sorted(paths)
 
 

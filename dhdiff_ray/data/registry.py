@@ -30,6 +30,19 @@ class DatasetError(ValueError):
     """A dataset that cannot be used as it lies there; the message names the path and the remedy."""
 
 
+class Remark(str):
+    """A sentence about the data, with the path it is about."""
+
+    path: str = ""
+
+    @classmethod
+    def on(cls, path: str | Path, text: str) -> Remark:
+        """The sentence ``text`` about ``path``."""
+        remark = cls(text)
+        remark.path = str(path)
+        return remark
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a user may decide about how a dataset is read; ``DataConfig`` has the same words."""
@@ -71,15 +84,19 @@ class Dataset(ABC):
         words = self.licence.lower().replace("-", " ")
         return " nc" in f" {words}" or "non commercial" in words or "noncommercial" in words or "academic" in words
 
-    def leave_out(self, problem: str) -> None:
+    def leave_out(self, problem: str, path: str | Path = "") -> None:
         """Something of the data cannot be used: stop, or with ``skip_bad`` tell it and go on.
+
+        Args:
+            problem: what is wrong and what was expected; names the file.
+            path: the file.
 
         Raises:
             DatasetError: unless the user said to go on.
         """
         if not self.reading.skip_bad:
             raise DatasetError(f"{problem}; or leave such images out: --set data.skip_bad=true")
-        self.reading.tell(f"left out: {problem}")
+        self.reading.tell(Remark.on(path, f"left out: {problem}"))
 
     @abstractmethod
     def categories(self, root: Path) -> list[str]:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import DataConfig
+from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.records import GOOD, Sample
 
 TRAIN, TEST = "train", "test"
@@ -103,7 +104,8 @@ class Split:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Split:
         """The split that ``to_json`` wrote."""
-        root = values["root"]
+        about = values.get("about", {})
+        root = str(local_root(about["uri"])) if "uri" in about else values["root"]
         hashes = {}
         for row in (*values[TRAIN], *values[TEST]):
             files = ((row.get("image", row["key"]), "sha256"), (row["mask"], "mask_sha256"))
@@ -112,7 +114,7 @@ class Split:
         train, test = (tuple(_sample(row, root) for row in values[side]) for side in (TRAIN, TEST))
         mode, shots = values.get("mode", "fraction"), values.get("shots", 0)
         known = {file: digest for file, digest in hashes.items() if digest}
-        return cls(train, test, values["seed"], values["fraction"], root, known, mode, shots, values.get("about", {}))
+        return cls(train, test, values["seed"], values["fraction"], root, known, mode, shots, about)
 
     def check(self, root: str | Path) -> None:
         """Compare every file below ``root`` with the hash that was written down.
@@ -120,7 +122,7 @@ class Split:
         Raises:
             SplitError: files are missing or changed; the first few are named.
         """
-        now = _hash_all(self, Path(root), missing_ok=True)
+        now = _hash_all(self, local_root(root), missing_ok=True)
         missing = [file for file, digest in now.items() if not digest]
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
@@ -212,14 +214,15 @@ def make_split(
 
 def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapping[str, Any] | None = None) -> Split:
     """The split that a run's configuration asks for."""
+    remote = {"uri": data.root} if "://" in data.root else {}
     return make_split(
         samples,
         fraction=data.train_fraction,
         seed=seed,
-        root=data.root,
+        root=local_root(data.root),
         mode=data.split,
         shots=data.shots,
-        about={**(about or {}), "settings": _settings(data)},
+        about={**(about or {}), **remote, "settings": _settings(data)},
     )
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.config_layers import nearest
+from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.on_ray.events import Events
@@ -22,7 +22,7 @@ def run_folder(config: Config) -> RunFolder:
 
 def scan(config: Config, events: Events) -> list[Sample]:
     """The dataset's images of the categories asked for."""
-    root = Path(config.data.root)
+    root = local_root(config.data.root)
     loader = configured(config.data, lambda message: events.emit("warning", message=message))
     samples = loader.scan(root, config.data.categories)
     events.emit("scanned", images=len(samples), dataset=loader.name, licence=loader.licence, root=str(root))

@@ -89,7 +89,7 @@ class Folder(Dataset):
             for path in (image, mask):
                 if path is not None and not path.is_file():
                     role = f", the mask of {image}" if path is mask else ""
-                    self.leave_out(f"{where}: {path} is not there{role}")
+                    self.leave_out(f"{where}: {path} is not there{role}", path)
                     break
             else:
                 yield from self._sample(root, image, mask, row, where)
@@ -122,7 +122,7 @@ class Folder(Dataset):
         named = row.get("defect")
         defect = defect_of(named, where) if named else ("defect" if mask else GOOD)
         if defect != GOOD and mask is None:
-            self.leave_out(f"{where}: {image} shows {defect!r} but has no mask; name one")
+            self.leave_out(f"{where}: {image} shows {defect!r} but has no mask; name one", image)
             return
         if defect == GOOD and mask is not None:
             raise DatasetError(f"{where}: {image} is normal but has the mask {mask}; name its defect or leave it out")

@@ -54,13 +54,15 @@ class LOCO(MVTec):
                 for value in values[mask]:
                     if value not in names:
                         problem = f"{mask} has the pixel value {value}, which {root / category / NAMES} does not name"
-                        self.leave_out(f"{problem}; it names {min(names)} to {max(names)}")
+                        self.leave_out(f"{problem}; it names {min(names)} to {max(names)}", mask)
                         unusable = True
                     else:
                         held.setdefault(names[value], []).append(mask)
             key = image.relative_to(root).as_posix()
             if not held and not unusable:
-                self.leave_out(f"{image} shows a defect but has no mask; expected PNGs in {ground_truth / image.stem}")
+                self.leave_out(
+                    f"{image} shows a defect but has no mask; expected PNGs in {ground_truth / image.stem}", image
+                )
             elif unusable:
                 continue
             elif len(held) == 1 or self.reading.several_defects == "combined":
@@ -87,7 +89,7 @@ class LOCO(MVTec):
         try:
             return mask_values(str(mask))
         except ImageError as error:
-            self.leave_out(str(error))
+            self.leave_out(str(error), mask)
             return ()
 
     def example(self, root: Path, seed: int = 0) -> None:

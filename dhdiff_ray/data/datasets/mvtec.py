@@ -23,7 +23,7 @@ import numpy as np
 
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.layout import folders_in, images_in, masks_by_stem, read_table
-from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset
+from dhdiff_ray.data.registry import Dataset, DatasetError, Remark, choose_categories, dataset
 from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD, Sample
 
@@ -70,7 +70,7 @@ class MVTec(Dataset):
             for folder in folders_in(root / category / subset, root):
                 images = images_in(folder, root)
                 if not images:
-                    self.reading.tell(f"{folder} holds no images")
+                    self.reading.tell(Remark.on(folder, f"{folder} holds no images"))
                 elif folder.name == GOOD:
                     for image in images:
                         yield Sample(image.relative_to(root).as_posix(), category, GOOD, subset, str(image))
@@ -85,7 +85,7 @@ class MVTec(Dataset):
             mask = masks.get(image.stem)
             if mask is None:
                 wanted = root / category / "ground_truth" / defect / f"{image.stem}_mask.png"
-                self.leave_out(f"{image} shows a defect but has no mask; expected {wanted}")
+                self.leave_out(f"{image} shows a defect but has no mask; expected {wanted}", image)
                 continue
             yield Sample(image.relative_to(root).as_posix(), category, defect, subset, str(image), str(mask))
 

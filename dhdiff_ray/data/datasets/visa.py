@@ -102,7 +102,7 @@ class VisA(MVTec):
             key = image.relative_to(root).as_posix()
             listed.add(key)
             if not image.is_file():
-                self.leave_out(f"{where}: {image} is not there")
+                self.leave_out(f"{where}: {image} is not there", image)
                 continue
             if key not in sides:
                 raise DatasetError(f"{split} has no row for {key}; take the one of the archive")
@@ -114,7 +114,7 @@ class VisA(MVTec):
             mask = _located(root, category, row["mask"], where) if row["mask"] else None
             if mask is None or not mask.is_file():
                 wanted = mask or f"{root / category}/Data/Masks/Anomaly/{image.stem}.png"
-                self.leave_out(f"{image} shows a defect but has no mask; expected {wanted}")
+                self.leave_out(f"{image} shows a defect but has no mask; expected {wanted}", image)
                 continue
             yield from self._anomaly(key, category, names, sides[key], image, mask)
         self._tell_the_rest(root, category, listed, unknown, table)
@@ -130,11 +130,11 @@ class VisA(MVTec):
         try:
             held = mask_values(str(mask))
         except ImageError as error:
-            self.leave_out(str(error))
+            self.leave_out(str(error), mask)
             return
         for name in names:
             if ids.get(name) not in held:
-                self.leave_out(f"{mask} holds the class ids {held}, none of which is {name!r} of {image}")
+                self.leave_out(f"{mask} holds the class ids {held}, none of which is {name!r} of {image}", mask)
                 continue
             yield Sample(f"{key}#{name}", category, name, side, str(image), str(mask), values=(ids[name],))
 
@@ -144,7 +144,9 @@ class VisA(MVTec):
         for folder in folders_in(root / category / "Data" / "Images", root):
             extra = [p for p in images_in(folder, root) if p.relative_to(root).as_posix() not in listed]
             if extra:
-                self.leave_out(f"{len(extra)} images of {folder}, the first is {extra[0]}, have no row in {table}")
+                self.leave_out(
+                    f"{len(extra)} images of {folder}, the first is {extra[0]}, have no row in {table}", extra[0]
+                )
 
     def example(self, root: Path, seed: int = 0) -> None:
         """``pcb1`` of the archive: JPEGs, class-id masks, quoted labels, one image with two defects."""
