@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -36,6 +35,5 @@ def export(
     from dhdiff_ray.data.export import export as write
     from dhdiff_ray.storage import RunFolder
 
-    target = RunFolder(out.rstrip("/") if "://" in out else str(Path(out).expanduser().resolve()))
-    done = write(RunFolder.of(storage or "runs", run), target, form.value, shard_size=shard_size)
+    done = write(RunFolder.of(storage or "runs", run), RunFolder.at(out), form.value, shard_size=shard_size)
     Output(as_json).data(done, text=f"{done['pairs']} pairs, {done['files']} files in {done['out']}")

@@ -33,7 +33,7 @@ def local_root(root: str | Path) -> Path:
     """
     if "://" not in str(root):
         return Path(root).expanduser().resolve()
-    uri = str(root).rstrip("/")
+    uri = str(root)
     target = cache_folder() / "data" / hashlib.sha256(uri.encode()).hexdigest()[:16]
     if (target / WHOLE).is_file():
         return target

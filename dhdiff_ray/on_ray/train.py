@@ -97,7 +97,7 @@ def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
         ),
         run_config=RunConfig(
             name=category,
-            storage_path=f"{run_folder(config).uri}/checkpoints",
+            storage_path=run_folder(config).below("checkpoints").uri,
             failure_config=FailureConfig(max_failures=t.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
         ),
