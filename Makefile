@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test test-slow check bench clean
+.PHONY: setup demo test test-slow check bench interop clean
 
 setup: $(STAMP)
 
@@ -34,6 +34,19 @@ test-slow: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Other people's readers on our pairs, in an environment of its own. PAIRS=runs/demo/pairs tries a run's.
+INTEROP := .venv-interop
+PAIRS   ?=
+
+$(INTEROP)/.installed: $(STAMP) tests/interop/requirements.txt
+	$(BIN)/python -m uv venv --quiet --allow-existing --python $(BIN)/python $(INTEROP)
+	$(BIN)/python -m uv pip install --quiet --python $(INTEROP)/bin/python -r tests/interop/requirements.txt
+	@touch $@
+
+interop: $(INTEROP)/.installed
+	@if [ -z "$(PAIRS)" ]; then rm -rf runs/interop && $(BIN)/python tests/interop/draw_pairs.py runs/interop; fi
+	$(INTEROP)/bin/python tests/interop/read_pairs.py $(if $(PAIRS),$(PAIRS),runs/interop/drawn/pairs)
 
 clean:
 	rm -rf runs

@@ -17,17 +17,30 @@ GOOD = "good"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A real image as a dataset lists it; paths are absolute, ``key`` is relative to the dataset's root."""
+    """A real image as a dataset lists it; paths are absolute.
+
+    ``key`` is the image's path below the dataset's root; where one image stands for several defects, each of its
+    samples adds ``#defect``.
+    """
 
     key: str
     category: str
     defect: str
     subset: str
-    """The folder the archive put it in: ``train``, ``test`` or ``validation``."""
+    """The side the archive put it on: ``train``, ``test`` or ``validation``; empty where it does not say."""
     image: str
     mask: str | None = None
     group: str | None = None
     """Images of the same physical part share a group and never lie on both sides of a split."""
+    more_masks: tuple[str, ...] = ()
+    """Further mask files of the same image; where any of them is set, the defect is."""
+    values: tuple[int, ...] = ()
+    """Pixel values of the masks that mean this defect; empty: any value above zero."""
+
+    @property
+    def masks(self) -> tuple[str, ...]:
+        """All mask files; none for a normal image."""
+        return (self.mask, *self.more_masks) if self.mask else ()
 
     @property
     def is_good(self) -> bool:

@@ -23,15 +23,29 @@ class RunFolder:
     """The folder of one run; names are relative posix paths such as ``models/bottle``."""
 
     uri: str
-    """Absolute local path or URI, without a trailing slash."""
+    """Absolute local path, or URI with its options (``?endpoint_override=...``) at the end; no trailing slash."""
 
     @classmethod
     def of(cls, storage: str, run: str) -> RunFolder:
         """The folder of ``run`` under ``storage``; a local storage path is made absolute."""
         if not run or "/" in run or run.startswith("."):
             raise ValueError(f"run name {run!r} must be one folder name; pass --run NAME")
-        base = storage if "://" in storage else str(Path(storage).expanduser().resolve())
-        return cls(f"{base.rstrip('/')}/{run}")
+        return cls.at(storage).below(run)
+
+    @classmethod
+    def at(cls, place: str) -> RunFolder:
+        """Any folder: a local path, which is made absolute, or a URI, with its options after a question mark."""
+        if "://" not in place:
+            return cls(str(Path(place).expanduser().resolve()))
+        base, mark, options = place.partition("?")
+        return cls(base.rstrip("/") + mark + options)
+
+    def below(self, name: str) -> RunFolder:
+        """The folder ``name`` inside this one; the options of a URI stay at its end."""
+        if "://" not in self.uri:
+            return RunFolder(f"{self.uri.rstrip('/')}/{name}")
+        base, mark, options = self.uri.partition("?")
+        return RunFolder(f"{base}/{name}{mark}{options}")
 
     @cached_property
     def _opened(self) -> tuple[pafs.FileSystem, str]:

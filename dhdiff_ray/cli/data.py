@@ -1,52 +1,145 @@
-"""``data``: which datasets there are, what a folder holds, and a small one made on the spot."""
+"""``data``: which datasets there are, what a folder holds, what is wrong with it, and a small one made on the spot."""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output, table
 
-app = options.group("data", "Look at datasets, or make a small one.")
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
+
+app = options.group("data", "Look at datasets, check them, or make a small one.")
+
+Root = Annotated[str, typer.Option(help="Folder or URI of the dataset as downloaded.")]
+Dataset = Annotated[
+    str, typer.Option(help="A dataset loader, or a .py file with one.", autocompletion=options.datasets)
+]
 
 
 @app.command("list")
 def list_datasets(as_json: options.Json = False) -> None:
-    """List the dataset loaders there are.
+    """List the dataset loaders there are, with the terms of their images.
 
     Example: dhdiff-ray data list
     """
     from dhdiff_ray.data.registry import dataset_names, open_dataset
 
     found = [(name, open_dataset(name)) for name in dataset_names()]
-    value = [{"name": name, "licence": loader.licence, "source": loader.source} for name, loader in found]
-    rows = [(entry["name"], entry["licence"], entry["source"]) for entry in value]
-    Output(as_json).data(value, table=table("", ("name", "licence", "source"), rows))
+    value = [
+        {"name": name, "licence": d.licence, "non_commercial": d.non_commercial, "source": d.source}
+        for name, d in found
+    ]
+    rows = [(e["name"], e["licence"], "no" if e["non_commercial"] else "", e["source"]) for e in value]
+    Output(as_json).data(value, table=table("", ("name", "licence", "commercial use", "source"), rows))
 
 
 @app.command("scan")
 def scan(
-    root: Annotated[Path, typer.Option(help="Folder of the dataset as downloaded.")],
-    dataset: Annotated[str, typer.Option(help="A dataset loader, or a .py file with one.")] = "mvtec",
+    root: Root,
+    dataset: Dataset = "mvtec",
     category: options.Categories = None,
+    sets: options.Sets = None,
+    areas: Annotated[bool, typer.Option(help="Open the masks and measure them.")] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Count the images of a dataset by category and defect.
+    """Count the images of a dataset by category and defect, with sizes, mask areas and what is missing.
 
     Example: dhdiff-ray data scan --dataset mvtec --root data/mvtec
     """
+    from dhdiff_ray.data.registry import configured
+    from dhdiff_ray.data.survey import survey
+
+    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    output, missing = Output(as_json), []
+    loader = configured(data, missing.append)
+    rows = survey(loader, Path(data.root), data.categories, missing.append, areas=areas)
+    value = {"dataset": loader.name, "licence": loader.licence, "rows": rows, "missing": missing}
+    shown = [(*list(row.values())[:8], _percent(row.get("mask_percent"))) for row in rows]
+    names = ("category", "defect", "side", "images", "masks", "groups", "size", "mode", "mask area, %")
+    output.data(value, table=table("", names, shown))
+    for line in missing:
+        output.warn(line)
+
+
+@app.command("verify")
+def verify(
+    root: Root,
+    dataset: Dataset = "mvtec",
+    category: options.Categories = None,
+    sets: options.Sets = None,
+    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time; 0 is one per core.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Open every file and tell what would spoil a run, each with its remedy; 1 if there is an error.
+
+    Example: dhdiff-ray data verify --dataset mvtec --root data/mvtec --set data.split=third
+    """
+    from dhdiff_ray.data.verify import verify as check
+
+    config = _config(dataset, root, category, sets)
+    findings, summary = check(config.data, seed=config.run.seed, workers=workers)
+    output = Output(as_json)
+    lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
+    text = "\n".join(lines) or "nothing found"
+    output.data({**summary, "findings": [f.as_dict() for f in findings]}, text=text)
+    counts = f"{summary['error']} errors, {summary['warning']} warnings"
+    output.note(f"{summary['images']} images and {summary['masks']} masks opened: {counts}")
+    if summary["error"]:
+        raise typer.Exit(1)
+
+
+@app.command("preview")
+def preview(
+    root: Root,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("preview.html"),
+    dataset: Dataset = "mvtec",
+    category: options.Categories = None,
+    sets: options.Sets = None,
+    each: Annotated[int, typer.Option(min=1, help="Images shown of each defect.")] = 8,
+    as_json: options.Json = False,
+) -> None:
+    """Write one HTML page with a few images of each defect, masks outlined.
+
+    Example: dhdiff-ray data preview --dataset visa --root data/visa --out visa.html
+    """
+    from dhdiff_ray.data.preview import preview as page
+    from dhdiff_ray.data.registry import configured
+    from dhdiff_ray.storage import RunFolder
+
+    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    remarks: list[str] = []
+    loader = configured(data, remarks.append)
+    samples = loader.scan(Path(data.root), data.categories)
+    target = out.expanduser().resolve()
+    RunFolder(str(target.parent)).write_bytes(target.name, page(loader, data.root, samples, remarks, each).encode())
+    Output(as_json).data({"page": str(target), "images": len(samples), "remarks": remarks}, text=str(target))
+
+
+@app.command("check")
+def check_loader(
+    dataset: Annotated[str, typer.Argument(help="A .py file with a loader, or a loader's name.")],
+    as_json: options.Json = False,
+) -> None:
+    """Try a loader on the example it carries: does it keep what every loader promises; 1 if not.
+
+    Example: dhdiff-ray data check ./mine.py
+    """
+    import tempfile
+
+    from dhdiff_ray.data.contract import check_loader as check
     from dhdiff_ray.data.registry import open_dataset
 
-    samples = open_dataset(dataset).scan(root.expanduser().resolve(), category or ())
-    counts = Counter((s.category, s.defect, s.subset) for s in samples)
-    masks = Counter((s.category, s.defect, s.subset) for s in samples if s.mask)
-    names = ("category", "defect", "subset", "images", "masks")
-    value = [dict(zip(names, (*key, n, masks[key]), strict=True)) for key, n in sorted(counts.items())]
-    Output(as_json).data(value, table=table("", names, [tuple(row.values()) for row in value]))
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as folder:
+        found = check(open_dataset(dataset), Path(folder))
+    rows = [("failed" if wrong else "ok", name.replace("_", " "), wrong) for name, wrong in found.items()]
+    Output(as_json).data(found, table=table("", ("", "promise", "what is wrong"), rows))
+    if any(found.values()):
+        raise typer.Exit(1)
 
 
 @app.command("make")
@@ -65,3 +158,20 @@ def make(
     folder = root.expanduser().resolve()
     generate(folder, resolution=resolution, seed=seed)
     Output(as_json).data({"root": str(folder), "resolution": resolution, "seed": seed}, text=str(folder))
+
+
+def _config(dataset: str, root: str, category: list[str] | None, sets: list[str] | None) -> Config:
+    """The configuration that a run with these words would have; the root is where it lies on this machine."""
+    from dhdiff_ray.config_layers import load_config
+    from dhdiff_ray.data.mirror import local_root
+
+    flags = {
+        "data.dataset": ("--dataset", dataset),
+        "data.root": ("--root", str(local_root(root))),
+        "data.categories": ("--category", category or []),
+    }
+    return load_config(flags=flags, sets=tuple(sets or ())).config
+
+
+def _percent(values: list[float] | None) -> str:
+    return " / ".join(f"{value:.3g}" for value in values) if values else ""

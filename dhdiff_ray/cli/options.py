@@ -7,10 +7,21 @@ from typing import Annotated
 
 import typer
 
+
+def datasets(incomplete: str) -> list[str]:
+    """Names of dataset loaders that begin so, for the shell's completion."""
+    from dhdiff_ray.data.registry import dataset_names
+
+    return [name for name in dataset_names() if name.startswith(incomplete)]
+
+
 Recipe = Annotated[Path | None, typer.Argument(help="A TOML recipe such as jobs/demo.toml.", show_default=False)]
 Preset = Annotated[str | None, typer.Option(help="Model and training to start from: tiny, ...", show_default=False)]
 DatasetName = Annotated[
-    str | None, typer.Option("--dataset", help="A dataset loader, or a .py file with one.", show_default=False)
+    str | None,
+    typer.Option(
+        "--dataset", help="A dataset loader, or a .py file with one.", show_default=False, autocompletion=datasets
+    ),
 ]
 Root = Annotated[str | None, typer.Option(help="Folder of the dataset as downloaded.", show_default=False)]
 Categories = Annotated[

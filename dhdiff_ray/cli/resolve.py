@@ -102,10 +102,10 @@ def check_dataset(config: Config) -> dict[str, int]:
     """
     if "://" in config.data.root or not os.path.isdir(config.data.root):  # noqa: PTH112
         return {}
-    from dhdiff_ray.data.registry import open_dataset
+    from dhdiff_ray.data.registry import configured
 
     counts: dict[str, int] = {}
-    for sample in open_dataset(config.data.dataset).scan(Path(config.data.root), config.data.categories):
+    for sample in configured(config.data).scan(Path(config.data.root), config.data.categories):
         counts[sample.category] = counts.get(sample.category, 0) + 1
     return counts
 

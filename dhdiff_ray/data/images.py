@@ -1,18 +1,27 @@
 """Files to arrays: the square working image and its mask; reads only.
 
 Section IV-B works at one square resolution. What we decided: the image is resized with antialiasing; the mask is any
-value above zero and shrinks by maximum, so that a defect of a few pixels is still there at 64 x 64.
+value above zero and shrinks by maximum, so that a defect of a few pixels is still there at 64 x 64. A picture that its
+camera marked as turned is turned upright first; one of more pixels than Pillow holds safe is refused.
 """
 
 from __future__ import annotations
 
+import struct
+import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dhdiff_ray.records import Sample
+
+# A header that promises more pixels than any camera has is an attack or a mistake, never a warning among others.
+warnings.simplefilter("error", Image.DecompressionBombWarning)
+ORIENTATION = 0x0112
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, struct.error)
+"""What Pillow raises on files that are not what they say."""
 
 
 class ImageError(ValueError):
@@ -25,34 +34,83 @@ def read_image(sample: Sample, resolution: int) -> np.ndarray:
     Raises:
         ImageError: the file is missing, truncated or not an image.
     """
-    with _opened(sample.image) as picture:
-        if picture.mode.startswith("I"):
-            # Pillow clips 16-bit values to 255; scale them instead.
-            picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
-        picture = picture.convert("RGB")
-        if picture.size != (resolution, resolution):
-            picture = picture.resize((resolution, resolution), Image.Resampling.BICUBIC)
-        return np.array(picture, dtype=np.uint8)
+    picture = picture_rgb(sample.image)
+    if picture.size != (resolution, resolution):
+        picture = picture.resize((resolution, resolution), Image.Resampling.BICUBIC)
+    return np.array(picture, dtype=np.uint8)
+
+
+def picture_rgb(path: str) -> Image.Image:
+    """One image at its own size, upright, as RGB.
+
+    Raises:
+        ImageError: the file is missing, truncated or not an image.
+    """
+    picture = _opened(path)
+    if picture.mode.startswith("I"):
+        # Pillow clips 16-bit values to 255; scale them instead.
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    return picture.convert("RGB")
 
 
 def read_mask(sample: Sample, resolution: int) -> np.ndarray:
     """The mask of a sample, uint8 (resolution, resolution) of 0 and 255; all zero for a normal image.
 
     Raises:
-        ImageError: the file is unreadable, or its size differs from the image's.
+        ImageError: a file is unreadable, or its size differs from the image's.
     """
-    if sample.mask is None:
+    if not sample.masks:
         return np.zeros((resolution, resolution), dtype=np.uint8)
-    with _opened(sample.mask) as picture:
-        values = np.asarray(picture)
-        size = picture.size
-        bands = picture.getbands()
-    with _opened(sample.image, decode=False) as image:
-        if image.size != size:
-            raise ImageError(f"{sample.mask} is {size} pixels, but its image {sample.image} is {image.size}")
+    return shrink_mask(full_mask(sample), resolution)
+
+
+def full_mask(sample: Sample) -> np.ndarray:
+    """The mask of an anomaly at its image's own size, bool (h, w): all its files, of them the defect's own values.
+
+    Raises:
+        ImageError: a file is unreadable, or its size differs from the image's.
+    """
+    width, height = image_size(sample.image)
+    union = np.zeros((height, width), dtype=bool)
+    for path in sample.masks:
+        values = mask_array(path)
+        if values.shape != union.shape:
+            size, turned = values.shape[::-1], "" if values.shape != (width, height) else "; is one of them turned?"
+            raise ImageError(f"{path} is {size} pixels, but its image {sample.image} is {(width, height)}{turned}")
+        union |= np.isin(values, sample.values) if sample.values else values > 0
+    return union
+
+
+def mask_array(path: str) -> np.ndarray:
+    """One mask file as it is, (h, w); of several channels the largest value counts, transparency does not.
+
+    Raises:
+        ImageError: the file is missing or not an image.
+    """
+    picture = _opened(path)
+    if picture.mode == "CMYK":
+        picture = picture.convert("L")
+    values = np.asarray(picture)
     if values.ndim == 3:
-        values = values[..., : len([b for b in bands if b != "A"])].max(axis=-1)
-    return shrink_mask(values > 0, resolution)
+        values = values[..., : len([b for b in picture.getbands() if b != "A"])].max(axis=-1)
+    return values
+
+
+def mask_values(path: str) -> tuple[int, ...]:
+    """The different values above zero of one mask file, sorted."""
+    values = mask_array(path)
+    if values.dtype == np.uint8:
+        return tuple(int(v) for v in np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if v)
+    return tuple(int(v) for v in np.unique(values) if v > 0)
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """Width and height in pixels of an upright image, from its header alone.
+
+    Raises:
+        ImageError: the file is missing or not an image.
+    """
+    return header(path)[0]
 
 
 def shrink_mask(mask: np.ndarray, resolution: int) -> np.ndarray:
@@ -116,16 +174,35 @@ def read_many(
     return kept, np.stack(images), np.stack(masks)
 
 
+def header(path: str) -> tuple[tuple[int, int], str, bool]:
+    """Size (width, height) as it is shown, Pillow's mode, and whether the camera marked it as turned; decodes nothing.
+
+    Raises:
+        ImageError: the file is missing or not an image.
+    """
+    with _opened(path, decode=False) as picture:
+        # Only these formats carry the mark at the front; asking a PNG for it would decode the whole file.
+        exif = picture.getexif() if picture.format in ("JPEG", "MPO", "TIFF") else {}
+        orientation = exif.get(ORIENTATION, 1)
+        width, height = picture.size[::-1] if orientation in (5, 6, 7, 8) else picture.size
+        return (width, height), picture.mode, orientation not in (0, 1)
+
+
 def _opened(path: str, decode: bool = True) -> Image.Image:
     try:
         picture = Image.open(path)
-        if decode:
-            picture.load()
+        if not decode:
+            return picture
+        picture.load()
+        return ImageOps.exif_transpose(picture) if picture.format in ("JPEG", "MPO", "TIFF") else picture
     except FileNotFoundError:
         raise ImageError(f"{path} is not there") from None
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        limit = (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ImageError(f"{path} says it has more than {limit} million pixels; cut it into tiles") from None
+    except UNREADABLE as error:
+        empty = "it has no content" if Path(path).is_file() and not Path(path).stat().st_size else str(error)
         raise ImageError(
-            f"{path} cannot be read as an image ({error}); "
-            f"restore {Path(path).name}, or leave such files out with --skip-bad"
+            f"{path} cannot be read as an image ({empty}); "
+            f"restore {Path(path).name}, or leave such files out: --set data.skip_bad=true"
         ) from None
-    return picture

@@ -10,14 +10,17 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import logging
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
+from dhdiff_ray.config import DataConfig
 from dhdiff_ray.records import Sample
 
 ENTRY_POINTS = "dhdiff_ray.datasets"
@@ -27,15 +30,73 @@ class DatasetError(ValueError):
     """A dataset that cannot be used as it lies there; the message names the path and the remedy."""
 
 
+class Remark(str):
+    """A sentence about the data, with the path it is about."""
+
+    path: str = ""
+
+    @classmethod
+    def on(cls, path: str | Path, text: str) -> Remark:
+        """The sentence ``text`` about ``path``."""
+        remark = cls(text)
+        remark.path = str(path)
+        return remark
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user may decide about how a dataset is read; ``DataConfig`` has the same words."""
+
+    several_defects: Literal["combined", "each"] = "combined"
+    """An image with several defects is one sample of the defect ``combined``, or one sample of each."""
+    skip_bad: bool = False
+    """Leave out what cannot be used, each told by name, instead of stopping."""
+    manifest: str = ""
+    """A CSV or JSONL table below the root that lists the images or says which side they are on."""
+    images: str = ""
+    """``folder``: where images lie, such as ``{category}/{defect}/*.jpg``."""
+    masks: str = ""
+    """``folder``: where masks lie, such as ``{category}/masks/{defect}/{stem}.png``."""
+    tell: Callable[[str], None] = logging.getLogger(__name__).warning
+    """Takes what a person should know of the data, one sentence at a time."""
+
+    @classmethod
+    def of(cls, data: DataConfig, tell: Callable[[str], None] | None = None) -> Reading:
+        """The same from a run's configuration."""
+        return cls(data.several_defects, data.skip_bad, data.manifest, data.images, data.masks, tell or cls.tell)
+
+
 class Dataset(ABC):
-    """How one published layout is read. Loaders have no state: every method is told the root."""
+    """How one published layout is read. A loader keeps nothing: every method is told the root."""
 
     name: ClassVar[str] = ""
     """Set by ``@dataset``; what ``--dataset`` takes."""
+    reading: Reading = Reading()
+    """What the user decided; ``open_dataset`` sets it."""
     licence: ClassVar[str]
     """Licence of the images, as their publisher states it."""
     source: ClassVar[str]
     """Where a person gets the images."""
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence forbids commercial use; models and pairs made from the images inherit the question."""
+        words = self.licence.lower().replace("-", " ")
+        return " nc" in f" {words}" or "non commercial" in words or "noncommercial" in words or "academic" in words
+
+    def leave_out(self, problem: str, path: str | Path = "") -> None:
+        """Something of the data cannot be used: stop, or with ``skip_bad`` tell it and go on.
+
+        Args:
+            problem: what is wrong and what was expected; names the file.
+            path: the file.
+
+        Raises:
+            DatasetError: unless the user said to go on.
+        """
+        if not self.reading.skip_bad:
+            raise DatasetError(f"{problem}; or leave such images out: --set data.skip_bad=true")
+        self.reading.tell(Remark.on(path, f"left out: {problem}"))
 
     @abstractmethod
     def categories(self, root: Path) -> list[str]:
@@ -47,7 +108,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def scan(self, root: Path, categories: Sequence[str] = ()) -> list[Sample]:
-        """All images of ``categories`` (empty: of all), sorted by key; opens no image.
+        """All images of ``categories`` (empty: of all), sorted by key; opens masks only where they name the defect.
 
         Raises:
             DatasetError: unknown category, an anomaly without mask, or a layout that does not fit.
@@ -88,12 +149,28 @@ def dataset_names() -> list[str]:
     return sorted(_registered)
 
 
-def open_dataset(name_or_file: str) -> Dataset:
+def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
     """The loader of that name, or the one that the given Python file registers.
+
+    Args:
+        name_or_file: as ``--dataset`` takes it.
+        reading: how to read; None reads with the defaults.
 
     Raises:
         DatasetError: no such name (the nearest one is named), or a file that registers not exactly one loader.
     """
+    loader = _found(name_or_file)
+    if reading is not None:
+        loader.reading = reading
+    return loader
+
+
+def configured(data: DataConfig, tell: Callable[[str], None] | None = None) -> Dataset:
+    """The loader of a run's configuration, reading as it says; ``tell`` takes its remarks."""
+    return open_dataset(data.dataset, Reading.of(data, tell))
+
+
+def _found(name_or_file: str) -> Dataset:
     if name_or_file.endswith(".py"):
         return _from_file(Path(name_or_file).expanduser().resolve())
     _discover()

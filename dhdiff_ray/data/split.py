@@ -2,22 +2,30 @@
 
 The paper trains on half of each defect's anomalies and on the normal images. What we decided: images of one physical
 part (``group``) stay together, so the share is met as nearly as the groups allow; normal images keep the archive's
-own side; generator, scorer and detector read the one split that the run holds.
+own side, and where it gives none four fifths train; generator, scorer and detector read the one split that the run
+holds, and refuse another. ``full`` is the paper's test set read literally: it contains the training half, and says so.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dhdiff_ray.records import Sample
+from dhdiff_ray.config import DataConfig
+from dhdiff_ray.data.mirror import local_root
+from dhdiff_ray.records import GOOD, Sample
 
 TRAIN, TEST = "train", "test"
+NORMAL_FRACTION = 0.8
+"""Share of the normal images that train where the data does not say."""
+_KEPT = ("split", "train_fraction", "shots", "several_defects", "manifest")
+"""What of the configuration a split is made from, beside the seed and the images."""
 _Part = tuple[str, str]
 """A physical part: (category, group); an image without group is a part of its own."""
 
@@ -36,6 +44,23 @@ class Split:
     fraction: float
     root: str
     hashes: Mapping[str, str] = field(default_factory=dict)
+    mode: str = "fraction"
+    """``fraction``, ``half``, ``third``, ``full``, ``kshot`` or ``given``; see ``data.split``."""
+    shots: int = 0
+    """Training anomalies per defect of ``kshot``; else 0."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """The dataset's name, licence, source, and the settings that the split was made from."""
+
+    @property
+    def test_holds_training_images(self) -> bool:
+        """Whether scores on the test side are flattered by images that were trained on."""
+        return bool({s.key for s in self.train} & {s.key for s in self.test})
+
+    @property
+    def digest(self) -> str:
+        """Hash of which image, by name and content, lies on which side, and of the masks' content."""
+        sides = [[(s.key, self.hashes.get(s.key, "")) for s in side] for side in (self.train, self.test)]
+        return hashlib.sha256(json.dumps([sides, sorted(self.hashes.items())]).encode()).hexdigest()[:16]
 
     @property
     def categories(self) -> list[str]:
@@ -67,7 +92,11 @@ class Split:
         return {
             "root": self.root,
             "seed": self.seed,
+            "mode": self.mode,
             "fraction": self.fraction,
+            "shots": self.shots,
+            "test_holds_training_images": self.test_holds_training_images,
+            "about": dict(self.about),
             TRAIN: [_row(sample, self.root, known) for sample in self.train],
             TEST: [_row(sample, self.root, known) for sample in self.test],
         }
@@ -75,15 +104,17 @@ class Split:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Split:
         """The split that ``to_json`` wrote."""
-        root = values["root"]
-        hashes = {
-            row[file]: row[digest]
-            for row in (*values[TRAIN], *values[TEST])
-            for file, digest in (("key", "sha256"), ("mask", "mask_sha256"))
-            if digest in row
-        }
+        about = values.get("about", {})
+        root = str(local_root(about["uri"])) if "uri" in about else values["root"]
+        hashes = {}
+        for row in (*values[TRAIN], *values[TEST]):
+            files = ((row.get("image", row["key"]), "sha256"), (row["mask"], "mask_sha256"))
+            hashes.update({file: row[digest] for file, digest in files if digest in row})
+            hashes.update(row.get("more_masks", {}))
         train, test = (tuple(_sample(row, root) for row in values[side]) for side in (TRAIN, TEST))
-        return cls(train, test, values["seed"], values["fraction"], root, hashes)
+        mode, shots = values.get("mode", "fraction"), values.get("shots", 0)
+        known = {file: digest for file, digest in hashes.items() if digest}
+        return cls(train, test, values["seed"], values["fraction"], root, known, mode, shots, about)
 
     def check(self, root: str | Path) -> None:
         """Compare every file below ``root`` with the hash that was written down.
@@ -91,7 +122,7 @@ class Split:
         Raises:
             SplitError: files are missing or changed; the first few are named.
         """
-        now = _hash_all(self, Path(root), missing_ok=True)
+        now = _hash_all(self, local_root(root), missing_ok=True)
         missing = [file for file, digest in now.items() if not digest]
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
@@ -99,18 +130,47 @@ class Split:
             told = "; ".join(part for part in parts if part)
             raise SplitError(f"the images in {root} are not those this run was split on: {told}. Use a new run name")
 
+    def check_settings(self, data: DataConfig, seed: int | None = None) -> None:
+        """Compare what a verb was asked with what the split was made from; the seed where it trains.
 
-def make_split(samples: Iterable[Sample], *, fraction: float, seed: int, root: str | Path) -> Split:
-    """Cut each category's anomalies per defect; the same samples, fraction and seed give the same split.
+        Raises:
+            SplitError: they differ; what is scored would not be what was held out.
+        """
+        asked = {**_settings(data), "seed": self.seed if seed is None else seed}
+        made = {**self.about.get("settings", {}), "seed": self.seed}
+        if differing := [name for name in asked if name in made and asked[name] != made[name]]:
+            name = differing[0]
+            key = "run.seed" if name == "seed" else f"data.{name}"
+            raise SplitError(
+                f"this run's split was made with {key} = {made[name]!r}, not {asked[name]!r}; leave {key} as it is, or "
+                "train a new run"
+            )
+
+
+def make_split(
+    samples: Iterable[Sample],
+    *,
+    fraction: float,
+    seed: int,
+    root: str | Path,
+    mode: str = "fraction",
+    shots: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> Split:
+    """Cut each category's anomalies per defect; the same samples, settings and seed give the same split.
 
     A part with normal images follows them (to the training side if they lie on both). Normal images of a validation
     folder train: nothing is selected on them.
 
     Args:
         samples: of any number of categories.
-        fraction: share of each defect's anomalies that trains, between 0 and 1.
+        fraction: share of each defect's anomalies that trains, between 0 and 1; for ``fraction`` and ``full``.
         seed: draws which parts train.
         root: the dataset's folder, which keys are relative to.
+        mode: ``fraction``; ``half`` and ``third`` train on n//2 and n//3, at least one; ``kshot`` on ``shots``;
+            ``given`` on what the data says; ``full`` on ``fraction``, and tests on all.
+        shots: for ``kshot``.
+        about: the dataset's name, licence and source, kept with the split.
 
     Raises:
         SplitError: a category without anomalies or without normal training images, or a defect whose parts cannot
@@ -121,10 +181,16 @@ def make_split(samples: Iterable[Sample], *, fraction: float, seed: int, root: s
         raise SplitError(f"data.train_fraction = {fraction} must lie between 0 and 1")
     sides: dict[_Part, str] = {}
     for sample in ordered:
-        if sample.is_good and (sample.subset != TEST or _part(sample) not in sides):
+        given = sample.is_good or (mode == "given" and sample.subset)
+        if given and sample.subset and (sample.subset != TEST or _part(sample) not in sides):
             sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
     for category in sorted({sample.category for sample in ordered}):
         own = [sample for sample in ordered if sample.category == category]
+        # Normal images whose side nobody gave; with a single one it trains.
+        loose = [sample for sample in own if sample.is_good and _part(sample) not in sides]
+        if len({_part(s) for s in loose}) > 1:
+            _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
+        sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})
         if not any(sample.is_good and sides[_part(sample)] == TRAIN for sample in own):
             raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
         defects = sorted({sample.defect for sample in own if not sample.is_good})
@@ -132,15 +198,60 @@ def make_split(samples: Iterable[Sample], *, fraction: float, seed: int, root: s
             raise SplitError(f"category {category!r} has no anomalies; leave it out of --category")
         for defect in defects:
             anomalies = [sample for sample in own if sample.defect == defect]
-            _assign(anomalies, sides, fraction, random.Random(f"{seed}|{category}|{defect}"))
+            if mode == "given" and all(_part(sample) in sides for sample in anomalies):
+                _check_given(anomalies, sides)
+                continue
+            wanted = _wanted(mode, len(anomalies), fraction, shots)
+            _assign(anomalies, sides, wanted, random.Random(f"{seed}|{category}|{defect}"))
     train, test = (tuple(s for s in ordered if sides[_part(s)] == side) for side in (TRAIN, TEST))
-    return Split(train, test, seed, fraction, str(Path(root).absolute()))
+    if mode == "full":
+        test = tuple(s for s in ordered if not s.is_good or sides[_part(s)] == TEST)
+    root = str(Path(root).absolute())
+    return Split(
+        train, test, seed, fraction, root, mode=mode, shots=shots if mode == "kshot" else 0, about=dict(about or {})
+    )
 
 
-def _assign(anomalies: Sequence[Sample], sides: dict[_Part, str], fraction: float, rng: random.Random) -> None:
-    """Give a side to every part of one defect, so that the training share is as near to ``fraction`` as it can be."""
+def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapping[str, Any] | None = None) -> Split:
+    """The split that a run's configuration asks for."""
+    remote = {"uri": data.root} if "://" in data.root else {}
+    return make_split(
+        samples,
+        fraction=data.train_fraction,
+        seed=seed,
+        root=local_root(data.root),
+        mode=data.split,
+        shots=data.shots,
+        about={**(about or {}), **remote, "settings": _settings(data)},
+    )
+
+
+def _settings(data: DataConfig) -> dict[str, Any]:
+    """What matters of the settings: those that the mode does not look at are left out."""
+    unread = {"train_fraction": data.split not in ("fraction", "full", "given"), "shots": data.split != "kshot"}
+    return {name: getattr(data, name) for name in _KEPT if not unread.get(name)}
+
+
+def _wanted(mode: str, count: int, fraction: float, shots: int) -> float:
+    """How many of ``count`` anomalies of one defect shall train."""
+    if mode in ("half", "third"):
+        return max(1, count // (2 if mode == "half" else 3))
+    return min(shots, count - 1) if mode == "kshot" else fraction * count
+
+
+def _check_given(anomalies: Sequence[Sample], sides: Mapping[_Part, str]) -> None:
+    if len({sides[_part(sample)] for sample in anomalies}) < 2:
+        first, side = anomalies[0], sides[_part(anomalies[0])]
+        raise SplitError(
+            f"{first.category}/{first.defect}: the data puts all {len(anomalies)} images on the side {side!r}; name "
+            "another official split with --set data.manifest=..., or cut it by --set data.split=fraction"
+        )
+
+
+def _assign(samples: Sequence[Sample], sides: dict[_Part, str], wanted: float, rng: random.Random) -> None:
+    """Give a side to every part, so that the number of training images is as near to ``wanted`` as it can be."""
     sizes: dict[_Part, int] = {}
-    for sample in anomalies:
+    for sample in samples:
         sizes[_part(sample)] = sizes.get(_part(sample), 0) + 1
     free = [part for part in sizes if part not in sides]
     rng.shuffle(free)
@@ -149,42 +260,54 @@ def _assign(anomalies: Sequence[Sample], sides: dict[_Part, str], fraction: floa
     for part in free:
         for count, chosen in list(reachable.items()):
             reachable.setdefault(count + sizes[part], (*chosen, part))
-    usable = [count for count in reachable if 0 < count < len(anomalies)]
+    usable = [count for count in reachable if 0 < count < len(samples)]
     if not usable:
-        first = anomalies[0]
+        first = samples[0]
         raise SplitError(
-            f"{first.category}/{first.defect}: {len(anomalies)} images of {len(sizes)} physical parts cannot be put on "
-            "both sides of the split; each defect needs images of two parts or more"
+            f"{first.category}/{first.defect}: {len(samples)} images of {len(sizes)} physical parts cannot be put on "
+            "both sides of the split; each defect needs images of two parts or more, so add some, or take the defect "
+            "out of the dataset's folder"
         )
-    best = min(usable, key=lambda count: (abs(count - fraction * len(anomalies)), count))
+    best = min(usable, key=lambda count: (abs(count - wanted), count))
     sides.update({part: TRAIN if part in reachable[best] else TEST for part in free})
 
 
 def _part(sample: Sample) -> _Part:
-    return sample.category, f"group {sample.group}" if sample.group is not None else f"file {sample.key}"
+    return sample.category, f"group {sample.group}" if sample.group is not None else f"file {sample.image}"
+
+
+def _below(path: str, root: str) -> str:
+    return Path(path).relative_to(root).as_posix()
 
 
 def _files(sample: Sample, root: str) -> list[str]:
-    mask = [Path(sample.mask).relative_to(root).as_posix()] if sample.mask else []
-    return [sample.key, *mask]
+    return [_below(path, root) for path in (sample.image, *sample.masks)]
 
 
 def _row(sample: Sample, root: str, hashes: Mapping[str, str]) -> dict[str, Any]:
-    row = asdict(sample)
-    del row["image"]
-    key, *mask = _files(sample, root)
-    row["mask"] = mask[0] if mask else None
-    if key in hashes:
-        row["sha256"] = hashes[key]
-    if mask and mask[0] in hashes:
-        row["mask_sha256"] = hashes[mask[0]]
+    """One line of ``split.json``; what most samples have not is left out."""
+    row = {name: getattr(sample, name) for name in ("key", "category", "defect", "subset")}
+    image, *masks = _files(sample, root)
+    row |= {"mask": masks[0] if masks else None, "group": sample.group}
+    if image != sample.key:
+        row["image"] = image
+    if sample.values:
+        row["values"] = list(sample.values)
+    if image in hashes:
+        row["sha256"] = hashes[image]
+    if masks and masks[0] in hashes:
+        row["mask_sha256"] = hashes[masks[0]]
+    if masks[1:]:
+        row["more_masks"] = {mask: hashes.get(mask, "") for mask in masks[1:]}
     return row
 
 
 def _sample(row: Mapping[str, Any], root: str) -> Sample:
     mask = f"{root}/{row['mask']}" if row["mask"] else None
-    image = f"{root}/{row['key']}"
-    return Sample(row["key"], row["category"], row["defect"], row["subset"], image, mask, row["group"])
+    image = f"{root}/{row.get('image', row['key'])}"
+    more = tuple(f"{root}/{mask}" for mask in row.get("more_masks", ()))
+    values = tuple(row.get("values", ()))
+    return Sample(row["key"], row["category"], row["defect"], row["subset"], image, mask, row["group"], more, values)
 
 
 def _hash_all(split: Split, root: Path, missing_ok: bool = False) -> dict[str, str]:

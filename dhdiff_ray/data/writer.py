@@ -16,12 +16,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dhdiff_ray.data.card import card_text
 from dhdiff_ray.data.images import read_image
 from dhdiff_ray.records import GOOD, Pair, Request, Sample
 from dhdiff_ray.storage import RunFolder
 
 PAIRS = "pairs"
 METADATA = "metadata.jsonl"
+_TOLD = ("config.json", "split.json", "scores.json", "detection.json")
+"""What of a run the card tells."""
 
 
 class PairsError(ValueError):
@@ -90,7 +93,26 @@ class PairWriter:
         rows = [{**_row(request), **extra} for request in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
-        self.folder.write_bytes(f"{PAIRS}/README.md", _card(self.folder).encode())
+        write_card(self.folder)
+
+
+def write_card(folder: RunFolder) -> None:
+    """Write the card from what the run holds alone, so that it does not matter who writes it last, or how often."""
+    known = {name: folder.read_json(name) for name in _TOLD if folder.exists(name)}
+    text = card_text(
+        {category: read_pair_rows(folder, category) for category in finished_categories(folder)},
+        config=known.get("config.json"),
+        about=known.get("split.json", {}).get("about"),
+        scores=known.get("scores.json"),
+        detection=known.get("detection.json"),
+    )
+    folder.write_bytes(f"{PAIRS}/README.md", text.encode())
+
+
+def finished_categories(folder: RunFolder) -> list[str]:
+    """Sorted names of the categories whose pairs are complete."""
+    names = [file.split("/")[1] for file in folder.files(PAIRS) if file.count("/") == 2 and file.endswith(METADATA)]
+    return sorted(names)
 
 
 def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
@@ -140,6 +162,12 @@ def save_png(path: Path, array: np.ndarray) -> None:
     path.write_bytes(png_bytes(array))
 
 
+def save_jpeg(path: Path, array: np.ndarray) -> None:
+    """Write one image of a dataset as JPEG on the local disk, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg_bytes(array, quality=95))
+
+
 def _name(category: str, file: str) -> str:
     return f"{PAIRS}/{category}/{file}".rstrip("/")
 
@@ -154,36 +182,3 @@ def _mask_file(request: Request) -> str:
 
 def _row(request: Request) -> dict[str, Any]:
     return {"file_name": _image_file(request), "mask_file_name": _mask_file(request), **request.as_dict()}
-
-
-def _card(folder: RunFolder) -> str:
-    """The card, made from the finished categories alone, so that it does not matter who writes it last."""
-    names = [file.split("/")[1] for file in folder.files(PAIRS) if file.count("/") == 2 and file.endswith(METADATA)]
-    table = []
-    for category in sorted(names):
-        rows = read_pair_rows(folder, category)
-        for defect in sorted({row["defect"] for row in rows}):
-            table.append(f"| {category} | {defect} | {sum(row['defect'] == defect for row in rows)} |")
-    return _CARD.format(table="\n".join(table))
-
-
-_CARD = """---
-configs:
-- config_name: pairs
-  default: true
-  data_files:
-  - split: train
-    path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]
----
-# Made pairs: defect images with their masks
-
-Drawn by a Double Helix Diffusion model; no photograph shows these defects. Images in `train/good` and `test/good` are
-real, resized, and under the licence of the dataset they come from.
-
-| category | defect | pairs |
-| --- | --- | ---: |
-{table}
-
-Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `seed`, `prompt`,
-`base` (the normal image) and `reference` (the real anomaly).
-"""

@@ -18,13 +18,14 @@ from ray.exceptions import RayError
 from dhdiff_ray.config import AblationConfig, Config
 from dhdiff_ray.config_layers import with_values
 from dhdiff_ray.data.images import read_many
-from dhdiff_ray.data.split import Split, make_split
+from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.data.writer import PairWriter
 from dhdiff_ray.on_ray.detect import Teller, examine
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import reason
-from dhdiff_ray.on_ray.run import category_names, run_folder, scan
+from dhdiff_ray.on_ray.run import about_dataset, category_names, published_facts, run_folder, scan
+from dhdiff_ray.on_ray.synthesize import finish
 from dhdiff_ray.records import Sample
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.synthesis import make, plan, shards
@@ -116,7 +117,7 @@ def model_cell(config: Config, category: str, tell: Teller, oracle: bytes) -> di
     writer = PairWriter(folder)
     for pair in pairs:
         writer.write_pair(pair)
-    writer.finish(category, requests, {"weights_sha256": facts["weights_sha256"], "config_digest": config.digest()})
+    finish(config, folder, split, requests, {"category": category, **facts})
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
     aligned = alignment(Localiser.from_bytes(oracle), images, masks)
     resolution, bad = config.data.resolution, config.data.skip_bad
@@ -144,9 +145,8 @@ def trained(config: Config, split: Split, category: str, tell: Teller) -> tuple[
         average = new_average(parts.objective, config.train)
         engine = PlainEngine(parts.objective, config.train)
         last = fit(engine, source, config.train, average=average, on_step=lambda done, log: tell(done, log["loss"]))
-        defects = sorted({s.defect for s in split.train if not s.is_good})
         weights = sum(p.numel() for p in parts.objective.parameters())
-        facts = {"defects": defects, "training_images": len(samples), "parameters": weights, "last_loss": last["loss"]}
+        facts = {**published_facts(split, len(samples)), "parameters": weights, "last_loss": last["loss"]}
         publish(parts, average, folder, category, config, facts)
     known = model_facts(folder, category)
     pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
@@ -171,8 +171,7 @@ def _prepare(config: Config, row: str, seed: int, samples: list[Sample]) -> Conf
     own = row_config(config, row, seed)
     folder = run_folder(own)
     if not folder.exists("split.json"):
-        d = own.data
-        split = make_split(samples, fraction=d.train_fraction, seed=own.run.seed, root=d.root)
+        split = split_as(own.data, own.run.seed, samples, about_dataset(own))
         folder.write_json("split.json", split.to_json())
     folder.write_json("config.json", own.model_dump(mode="json"))
     return own

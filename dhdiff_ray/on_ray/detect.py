@@ -7,8 +7,6 @@ conditions it was trained under; ``score`` uses it as the oracle of pair alignme
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,11 +17,11 @@ import ray
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import read_pair, read_pair_rows
+from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import side_by_side
-from dhdiff_ray.on_ray.run import category_names, run_folder, stored_split
+from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Sample
 from dhdiff_ray.storage import RunFolder
 
@@ -39,10 +37,11 @@ def main(config: Config, resume: bool = False) -> int:
     folder = run_folder(config)
     kinds = ("synthetic", "real") if config.detect.compare_real else ("synthetic",)
     with Events(folder, "detect") as events:
-        split = stored_split(folder, config.data.root)
+        split = stored_split(folder, config.data.root, config)
         categories = category_names(config, split)
         for category in categories:
-            read_pair_rows(folder, category)  # says what to run if there are none
+            # Says what to run if there are none.
+            check_same_split(read_pair_rows(folder, category), split, "a pair")
         with events.hub(every=0.5) as hub:
             task = localiser_task(config)(examine)
             values = config.model_dump(mode="json")
@@ -62,12 +61,14 @@ def main(config: Config, resume: bool = False) -> int:
             events.emit("metric", category=category, **_short(result[category]))
         result["conditions"] = {
             "split_digest": split_digest(split),
+            "test_holds_training_images": split.test_holds_training_images,
             "config_digest": config.digest(),
             "seed": config.run.seed,
             "resolution": config.data.resolution,
             **config.detect.model_dump(mode="json"),
         }
         folder.write_json(RESULT, result)
+        write_card(folder)
     return 1 if errors else 0
 
 
@@ -174,9 +175,7 @@ def stack_pairs(folder: RunFolder, rows: Sequence[dict[str, Any]]) -> tuple[np.n
 
 def split_digest(split: Split) -> str:
     """Hash of which image, by name and content, lies on which side."""
-    sides = [[(s.key, split.hashes.get(s.key, "")) for s in side] for side in (split.train, split.test)]
-    masks = sorted(item for item in split.hashes.items())
-    return hashlib.sha256(json.dumps([sides, masks]).encode()).hexdigest()[:16]
+    return split.digest
 
 
 def _short(found: dict[str, Any]) -> dict[str, Any]:

@@ -16,13 +16,13 @@ import numpy as np
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import read_pair, read_pair_rows
+from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
 from dhdiff_ray.metrics.base import State, merge, summarise
 from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_real, real_localiser, split_digest, stack_pairs
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import map_units, side_by_side
-from dhdiff_ray.on_ray.run import category_names, run_folder, stored_split
+from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Score
 
 RESULT = "scores.json"
@@ -48,8 +48,9 @@ def main(config: Config, resume: bool = False) -> int:
     """Score all pairs of the run into ``scores.json``; 0, or 1 if a part failed."""
     folder = run_folder(config)
     with Events(folder, "score") as events:
-        split = stored_split(folder, config.data.root)
+        split = stored_split(folder, config.data.root, config)
         rows = {category: read_pair_rows(folder, category) for category in category_names(config, split)}
+        check_same_split((row for own in rows.values() for row in own), split, "a pair")
         refuse_what_cannot_be_scored(config, rows)
         values = config.model_dump(mode="json")
         with events.hub(every=0.5) as hub:
@@ -64,6 +65,7 @@ def main(config: Config, resume: bool = False) -> int:
             found = {key: value for key, value in aligned.get(category, {}).items() if key != "oracle"}
             events.emit("metric", category=category, **own, **found)
         folder.write_json(RESULT, {"scores": scores, "pair_alignment": aligned})
+        write_card(folder)
     return 1 if failed or errors else 0
 
 

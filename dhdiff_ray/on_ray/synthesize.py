@@ -20,7 +20,7 @@ from dhdiff_ray.data.writer import PAIRS, PairWriter
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import map_units
-from dhdiff_ray.on_ray.run import category_names, run_folder, stored_split
+from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import GOOD, Request
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import plan, shards
@@ -54,13 +54,14 @@ def main(config: Config, resume: bool = False) -> int:
     """Make what is missing of the pairs; 0, or 1 if a unit failed. It always goes on with what is there."""
     folder = run_folder(config)
     with Events(folder, "synthesize") as events:
-        split = stored_split(folder, config.data.root)
+        split = stored_split(folder, config.data.root, config)
         units: list[Unit] = []
         wanted: dict[str, list[Request]] = {}
         facts: dict[str, dict[str, Any]] = {}
         done: Counter[str] = Counter()
         for category in category_names(config, split):
             facts[category] = model_facts(folder, category)
+            check_same_split([facts[category]], split, "the model")
             there = existing(folder, category)
             refuse_mixture(config, folder, facts[category], bool(there))
             wanted[category], own = units_of(config, split, category, there)
@@ -201,7 +202,13 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
     writer = PairWriter(folder)
     train, test = ([s for s in side if s.is_good] for side in (own.train, own.test))
     writer.write_normals(category, train, test, config.data.resolution)
-    writer.finish(category, requests, {"weights_sha256": facts["weights_sha256"], "config_digest": config.digest()})
+    made_with = {
+        "control": "raw_mask" if config.synthesize.control else None,
+        "weights_sha256": facts["weights_sha256"],
+        "config_digest": config.digest(),
+        "split_digest": own.digest,
+    }
+    writer.finish(category, requests, made_with)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,10 @@ import ray
 from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.split import Split, make_split
+from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
-from dhdiff_ray.on_ray.run import category_names, run_folder, scan
+from dhdiff_ray.on_ray.run import about_dataset, category_names, run_folder, scan
 from dhdiff_ray.training.checkpoint import is_trained
 
 
@@ -31,11 +31,10 @@ def main(config: Config, resume: bool = False) -> int:
         samples = scan(config, events)
         if folder.exists("split.json"):
             split = Split.from_json(folder.read_json("split.json"))
+            split.check_settings(config.data, config.run.seed)
             split.check(config.data.root)
         else:
-            split = make_split(
-                samples, fraction=config.data.train_fraction, seed=config.run.seed, root=config.data.root
-            )
+            split = split_as(config.data, config.run.seed, samples, about_dataset(config))
             folder.write_json("split.json", split.to_json())
         folder.write_json("config.json", config.model_dump(mode="json"))
         categories = category_names(config, split)
@@ -98,7 +97,7 @@ def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
         ),
         run_config=RunConfig(
             name=category,
-            storage_path=f"{run_folder(config).uri}/checkpoints",
+            storage_path=run_folder(config).below("checkpoints").uri,
             failure_config=FailureConfig(max_failures=t.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
         ),

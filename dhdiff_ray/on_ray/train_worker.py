@@ -17,7 +17,7 @@ import ray.train
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
-from dhdiff_ray.on_ray.run import run_folder, stored_split
+from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
 
 TAG = "engine"
 EVENT_SECONDS = 1.0
@@ -41,7 +41,7 @@ def train_worker(settings: dict[str, Any]) -> None:
         torch.set_num_threads(config.train.cpus_per_worker)
 
     folder = run_folder(config)
-    split = stored_split(folder, config.data.root).category(category)
+    split = stored_split(folder, config.data.root, config).category(category)
 
     def tell(**event: Any) -> None:
         if rank == 0:
@@ -86,8 +86,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     with whole_weights(parts.objective, config.train.zero_stage):
         if rank == 0:
-            defects = sorted({s.defect for s in split.train if not s.is_good})
-            publish(parts, average, folder, category, config, {"defects": defects, "training_images": len(samples)})
+            publish(parts, average, folder, category, config, published_facts(split, len(samples)))
 
 
 def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:

@@ -27,7 +27,7 @@ def write_report(config: Config, thumbs: int = 6) -> str:
     """Write ``report.html`` into the run that the configuration names; returns the page's path or URI."""
     folder = RunFolder.of(config.run.storage, config.run.name)
     folder.write_bytes(PAGE, build_report(folder, thumbs).encode())
-    return f"{folder.uri}/{PAGE}"
+    return folder.below(PAGE).uri
 
 
 def build_report(folder: RunFolder, thumbs: int = 6) -> str:

@@ -34,7 +34,7 @@ def test_data_scan_counts_images_and_masks(invoke, tmp_path):
     from dhdiff_ray.data.registry import open_dataset
 
     open_dataset("mvtec").example(tmp_path / "d")
-    rows = json.loads(invoke("data", "scan", "--root", tmp_path / "d", "--json").stdout)
+    rows = json.loads(invoke("data", "scan", "--root", tmp_path / "d", "--json").stdout)["rows"]
     assert {row["defect"] for row in rows} > {"good"}
     assert all(row["masks"] == (0 if row["defect"] == "good" else row["images"]) for row in rows)
 

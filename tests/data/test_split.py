@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.data.registry import open_dataset
-from dhdiff_ray.data.split import Split, SplitError, make_split
+from dhdiff_ray.config import DataConfig
+from dhdiff_ray.data.registry import Reading, open_dataset
+from dhdiff_ray.data.split import Split, SplitError, make_split, split_as
 from dhdiff_ray.records import Sample
 
 
@@ -105,3 +106,71 @@ def test_hashes_can_be_left_out(tmp_path):
     written = real_split(tmp_path).to_json(hashes=False)
     assert "sha256" not in written["train"][0]
     Split.from_json(written).check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("fraction", (4, 5)), ("half", (4, 5)), ("third", (3, 6)), ("kshot", (2, 7))]
+)
+def test_each_mode_trains_on_as_many_anomalies_as_it_says(mode, expected):
+    samples = samples_of({"crack": [None] * 9})
+    split = make_split(samples, fraction=0.5, seed=0, root="/d", mode=mode, shots=2)
+    assert shares(split, "crack") == expected
+    assert not split.test_holds_training_images
+
+
+def test_full_tests_on_all_anomalies_and_says_that_it_holds_training_images():
+    split = make_split(samples_of({"crack": [None] * 8}), fraction=0.5, seed=0, root="/d", mode="full")
+    assert shares(split, "crack") == (4, 8)
+    assert split.test_holds_training_images
+    assert split.to_json(hashes=False)["test_holds_training_images"] is True
+
+
+def test_few_shots_of_grouped_images_never_part_a_group():
+    samples = samples_of({"crack": ["a", "a", "b", "b", "c", "c"]})
+    split = make_split(samples, fraction=0.5, seed=0, root="/d", mode="kshot", shots=1)
+    assert shares(split, "crack") == (2, 4)
+
+
+def test_sides_that_the_data_gives_are_kept_and_one_sided_ones_refused():
+    samples = samples_of({"crack": [None] * 4})
+    given = [replace(s, subset="train") if s.key.endswith(("crack/000.png", "crack/001.png")) else s for s in samples]
+    split = make_split(given, fraction=0.5, seed=0, root="/d", mode="given")
+    assert [s.key for s in split.train if not s.is_good] == ["c/test/crack/000.png", "c/test/crack/001.png"]
+    with pytest.raises(SplitError, match="puts all 4 images on the side 'test'"):
+        make_split(samples, fraction=0.5, seed=0, root="/d", mode="given")
+
+
+def test_normal_images_without_a_side_are_drawn_four_to_one():
+    samples = [replace(s, subset="") for s in samples_of({"crack": [None] * 4}, goods=10)]
+    split = make_split(samples, fraction=0.5, seed=0, root="/d")
+    assert [sum(s.is_good for s in side) for side in (split.train, split.test)] == [16, 4]
+
+
+def test_a_split_refuses_settings_other_than_its_own(tmp_path):
+    open_dataset("mvtec").example(tmp_path)
+    data = DataConfig(root=str(tmp_path), split="third")
+    split = Split.from_json(split_as(data, 3, open_dataset("mvtec").scan(tmp_path)).to_json(hashes=False))
+    split.check_settings(data, 3)
+    split.check_settings(data.model_copy(update={"train_fraction": 0.3}))  # third does not look at it
+    with pytest.raises(SplitError, match=r"data\.split = 'third', not 'half'"):
+        split.check_settings(data.model_copy(update={"split": "half"}))
+    with pytest.raises(SplitError, match=r"run\.seed = 3, not 4"):
+        split.check_settings(data, 4)
+
+
+@pytest.mark.parametrize("several", ["combined", "each"])
+@pytest.mark.parametrize("name", ["loco", "visa"])
+def test_masks_of_many_files_and_single_values_survive_the_split_file(name, several, tmp_path):
+    reading = Reading(several_defects=several)
+    open_dataset(name).example(tmp_path)
+    samples = open_dataset(name, reading).scan(tmp_path)
+    split = make_split(samples, fraction=0.5, seed=0, root=tmp_path)
+    again = Split.from_json(json.loads(json.dumps(split.to_json())))
+    assert (again.train, again.test) == (split.train, split.test)
+    assert again.digest == Split.from_json(again.to_json()).digest
+    for side, other in ((again.train, again.test), (again.test, again.train)):
+        assert not {s.image for s in side} & {s.image for s in other}
+    victim = next(s for s in (*split.train, *split.test) if s.masks)
+    Path(victim.masks[-1]).write_bytes(b"other")
+    with pytest.raises(SplitError, match="changed"):
+        again.check(tmp_path)

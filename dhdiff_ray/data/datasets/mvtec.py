@@ -10,22 +10,23 @@ used in section IV. Images are CC BY-NC-SA 4.0. The layout::
 
 What we decided: a mask belongs to an image by its stem (``000_mask`` or ``000``), never by its place in a sorted list;
 suffixes are compared without case. A ``manifest.csv`` at the root with the columns ``file`` and ``group`` tells which
-images show the same physical part.
+images show the same physical part. The single-channel images of grid, screw and zipper become RGB when they are read.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset
+from dhdiff_ray.data.examples import noise, spoiled
+from dhdiff_ray.data.layout import folders_in, images_in, masks_by_stem, read_table
+from dhdiff_ray.data.registry import Dataset, DatasetError, Remark, choose_categories, dataset
 from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD, Sample
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 MANIFEST = "manifest.csv"
 
 
@@ -40,7 +41,7 @@ class MVTec(Dataset):
         """Folders of ``root`` that have ``train/good``."""
         if not root.is_dir():
             raise DatasetError(f"no dataset folder {root}; give the folder that holds the categories with --root")
-        found = sorted(p.name for p in root.iterdir() if (p / "train" / GOOD).is_dir())
+        found = [p.name for p in folders_in(root, root) if (p / "train" / GOOD).is_dir()]
         if not found:
             inside = (root / "train" / GOOD).is_dir()
             remedy = f"--root {root.parent}" if inside else "--root with the folder that holds the categories"
@@ -54,76 +55,65 @@ class MVTec(Dataset):
         groups = _read_groups(root, found)
         samples = []
         for category in choose_categories(found, categories, root):
-            samples += _scan_category(root, category, groups)
+            own = list(self.scan_category(root, category))
+            if not own:
+                folder = root / category
+                raise DatasetError(f"{folder} holds no images; expected PNG, JPEG, BMP or TIFF files in train/{GOOD}")
+            samples += own
+        if groups:
+            samples = [replace(s, group=_group(root, groups, s)) for s in samples]
         return sorted(samples, key=lambda sample: sample.key)
+
+    def scan_category(self, root: Path, category: str) -> Iterator[Sample]:
+        """The samples of one category, in any order; their group is filled in later."""
+        for subset in ("train", "validation", "test"):
+            for folder in folders_in(root / category / subset, root):
+                images = images_in(folder, root)
+                if not images:
+                    self.reading.tell(Remark.on(folder, f"{folder} holds no images"))
+                elif folder.name == GOOD:
+                    for image in images:
+                        yield Sample(image.relative_to(root).as_posix(), category, GOOD, subset, str(image))
+                else:
+                    yield from self.anomalies(root, category, subset, images)
+
+    def anomalies(self, root: Path, category: str, subset: str, images: Sequence[Path]) -> Iterator[Sample]:
+        """Samples of the images of one defect's folder, each with its mask."""
+        defect = images[0].parent.name
+        masks = masks_by_stem(root / category / "ground_truth" / defect, images, root)
+        for image in images:
+            mask = masks.get(image.stem)
+            if mask is None:
+                wanted = root / category / "ground_truth" / defect / f"{image.stem}_mask.png"
+                self.leave_out(f"{image} shows a defect but has no mask; expected {wanted}", image)
+                continue
+            yield Sample(image.relative_to(root).as_posix(), category, defect, subset, str(image), str(mask))
 
     def example(self, root: Path, seed: int = 0) -> None:
         """Two categories of 24 x 24 noise; ``grid`` is single-channel, as in the archive."""
         rng = np.random.default_rng(seed)
-        for category, defects, shape in (("bottle", ("broken_large", "broken_small"), (3,)), ("grid", ("bent",), ())):
-            folder = root / category
-            for subset, count in (("train", 4), ("test", 2)):
-                for index in range(count):
-                    save_png(folder / subset / GOOD / f"{index:03d}.png", _noise(rng, shape))
-            for defect in defects:
-                for index in range(4):
-                    mask = np.zeros((24, 24), dtype=np.uint8)
-                    top, left = rng.integers(2, 14, size=2)
-                    mask[top : top + 6, left : left + 8] = 255
-                    image = _noise(rng, shape)
-                    image[mask > 0] = 20
-                    save_png(folder / "test" / defect / f"{index:03d}.png", image)
-                    save_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
-            (folder / "license.txt").write_text("drawn images, free to use\n")
+        for category, defects, channels in (("bottle", ("broken_large", "broken_small"), 3), ("grid", ("bent",), 1)):
+            draw_tree(root / category, defects, rng, channels)
+            (root / category / "license.txt").write_text("drawn images, free to use\n")
 
 
-def images_in(folder: Path) -> list[Path]:
-    """Image files directly in ``folder``, sorted by name; anything else is ignored."""
-    if not folder.is_dir():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+def draw_tree(folder: Path, defects: Sequence[str], rng: np.random.Generator, channels: int = 3) -> None:
+    """One category of a few drawn images in this layout, for examples."""
+    for subset, count in (("train", 4), ("test", 2)):
+        for index in range(count):
+            save_png(folder / subset / GOOD / f"{index:03d}.png", noise(rng, channels=channels))
+    for defect in defects:
+        for index in range(4):
+            image, mask = spoiled(rng, channels=channels)
+            save_png(folder / "test" / defect / f"{index:03d}.png", image)
+            save_png(folder / "ground_truth" / defect / f"{index:03d}_mask.png", mask)
 
 
-def _scan_category(root: Path, category: str, groups: dict[str, str]) -> list[Sample]:
-    folder = root / category
-    samples = []
-    for subset in ("train", "validation", "test"):
-        if not (folder / subset).is_dir():
-            continue
-        for defect_folder in sorted(p for p in (folder / subset).iterdir() if p.is_dir()):
-            defect = defect_folder.name
-            images = images_in(defect_folder)
-            masks = {} if defect == GOOD else _masks_by_stem(folder / "ground_truth" / defect, images)
-            for image in images:
-                key = image.relative_to(root).as_posix()
-                mask = masks.get(image.stem)
-                if groups and key not in groups:
-                    raise DatasetError(f"{root / MANIFEST} has a group column but no row for {key}; add one")
-                if defect != GOOD and mask is None:
-                    wanted = folder / "ground_truth" / defect / f"{image.stem}_mask.png"
-                    raise DatasetError(f"{image} shows a defect but has no mask; expected {wanted}")
-                samples.append(
-                    Sample(key, category, defect, subset, str(image), mask and str(mask), groups.get(key) or None)
-                )
-    if not samples:
-        raise DatasetError(f"{folder} holds no images; expected PNG, JPEG, BMP or TIFF files in train/{GOOD}")
-    return samples
-
-
-def _masks_by_stem(folder: Path, images: list[Path]) -> dict[str, Path]:
-    """Stem of the image -> mask file; a mask is named like its image, with or without ``_mask``."""
-    if images and not folder.is_dir():
-        raise DatasetError(
-            f"{images[0].parent} has {len(images)} anomalies but there is no folder {folder}; pairs are learnt from "
-            "masks, so put one mask per image there, named like the image with _mask before the suffix"
-        )
-    found: dict[str, Path] = {}
-    for path in images_in(folder):
-        stem = path.stem.removesuffix("_mask")
-        if stem in found:
-            raise DatasetError(f"{found[stem]} and {path} are both masks of {stem}; keep one")
-        found[stem] = path
-    return found
+def _group(root: Path, groups: dict[str, str], sample: Sample) -> str | None:
+    key = Path(sample.image).relative_to(root).as_posix()
+    if key not in groups:
+        raise DatasetError(f"{root / MANIFEST} has a group column but no row for {key}; add one")
+    return groups[key] or None
 
 
 def _read_groups(root: Path, categories: list[str]) -> dict[str, str]:
@@ -134,16 +124,14 @@ def _read_groups(root: Path, categories: list[str]) -> dict[str, str]:
     path = root / MANIFEST
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        reader = csv.DictReader(stream)
-        columns = reader.fieldnames or []
-        if "group" not in columns:
-            return {}
-        if "file" not in columns:
-            raise DatasetError(f"{path} has a column 'group' but no column 'file'; expected both")
-        rows = {row["file"]: row["group"] or "" for row in reader}
+    rows = read_table(path)
+    if not rows or "group" not in rows[0]:
+        return {}
+    if "file" not in rows[0]:
+        raise DatasetError(f"{path} has a column 'group' but no column 'file'; expected both")
     groups: dict[str, str] = {}
-    for file, group in rows.items():
+    for row in rows:
+        file, group = row["file"], row["group"]
         if file.split("/", 1)[0] in categories:
             groups[file] = group
         elif len(categories) == 1:
@@ -151,7 +139,3 @@ def _read_groups(root: Path, categories: list[str]) -> dict[str, str]:
         else:
             raise DatasetError(f"{path} names {file!r}, which lies in none of the categories {', '.join(categories)}")
     return groups
-
-
-def _noise(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    return rng.integers(90, 200, size=(24, 24, *shape), dtype=np.uint8)

@@ -1,0 +1,146 @@
+"""The card of a tree of pairs: what it holds, what it was made from, under which terms, and how it scored.
+
+Hugging Face reads the head and shows the rest. What we decided: terms that forbid commercial use stand first, since
+pairs hold parts of the real images; stand-in scores keep their name; what is not known is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+LICENCES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0", "CC BY 4.0": "cc-by-4.0", "CC0-1.0": "cc0-1.0"}
+"""Names that Hugging Face gives to licences of our loaders."""
+MODEL_LICENCE = "the models of this run, and those they were built from, keep their own terms"
+
+
+def card_text(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    config: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any] | None = None,
+    scores: Mapping[str, Any] | None = None,
+    detection: Mapping[str, Any] | None = None,
+) -> str:
+    """The card as Markdown with a YAML head.
+
+    Args:
+        rows: metadata rows of every finished category.
+        config: the run's ``config.json``, if it is there.
+        about: the dataset's name, licence and source, as the split keeps them.
+        scores: the run's ``scores.json``, if it is there.
+        detection: the run's ``detection.json``, if it is there.
+    """
+    about, config = about or {}, config or {}
+    parts = [_head(about), _INTRODUCTION, _terms(about), _counts(rows), _ROWS, _origin(rows, config)]
+    return "\n".join(part for part in (*parts, _scored(scores or {}), _detected(detection or {})) if part)
+
+
+def _head(about: Mapping[str, Any]) -> str:
+    licence = str(about.get("licence", ""))
+    known = LICENCES.get(licence)
+    named = [f"license: {known}"] if known else ["license: other", f"license_name: {json.dumps(licence or 'unknown')}"]
+    return "\n".join(["---", *named, *_HEAD, "---"])
+
+
+def _terms(about: Mapping[str, Any]) -> str:
+    licence = about.get("licence")
+    if not licence:
+        return "## Terms\n\nThe licence of the real images is not known here; ask whoever holds them.\n"
+    source = f" from {about['source']}" if about.get("source") else ""
+    forbids = (
+        " **It forbids commercial use**, and pairs hold parts of those images." if about.get("non_commercial") else ""
+    )
+    return (
+        f"## Terms\n\nThe real images are `{_cell(about.get('dataset', ''))}`{source}, under {licence}.{forbids} "
+        f"Of the rest, {MODEL_LICENCE}.\n"
+    )
+
+
+def _counts(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    lines = []
+    for category in sorted(rows):
+        counts = Counter(row["defect"] for row in rows[category])
+        lines += [f"| {_cell(category)} | {_cell(defect)} | {counts[defect]} |" for defect in sorted(counts)]
+    return _table("category | defect | pairs", lines)
+
+
+def _origin(rows: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str, Any]) -> str:
+    lines = []
+    for category in sorted(rows):
+        hashes = {str(row.get("weights_sha256", "unknown"))[:16] for row in rows[category]}
+        lines.append(
+            f"| {_cell(category)} | {', '.join(sorted(hashes))} | {len({r['seed'] for r in rows[category]})} |"
+        )
+    told = []
+    if config:
+        run, made = config.get("run", {}), config.get("synthesize", {})
+        told.append(f"Run seed {run.get('seed')}; each pair's own seed follows from it, category, defect and index.")
+        told.append(
+            f"Sampling: {made.get('steps')} steps, guidance {made.get('guidance')}, "
+            f"start {made.get('start')}, background {made.get('background')}."
+        )
+    table = _table("category | model, SHA-256 of its weights | different seeds", lines)
+    return f"## Made by\n\n{' '.join(told)}\n\n{table}"
+
+
+def _scored(scores: Mapping[str, Any]) -> str:
+    own = [s for s in scores.get("scores", []) if s.get("level") == "category"]
+    lines = [f"| {_cell(s.get('category'))} | {s['metric']} | {_number(s['value'])} | {s['n']} |" for s in own]
+    for category, found in sorted(scores.get("pair_alignment", {}).items()):
+        shown = ("iou", "ap", "nonempty")
+        lines += [
+            f"| {_cell(category)} | pair alignment, {k} | {_number(found.get(k))} | {found.get('n', '')} |"
+            for k in shown
+        ]
+    return f"## Scores\n\n{_table('category | metric | value | images', lines)}" if lines else ""
+
+
+def _detected(detection: Mapping[str, Any]) -> str:
+    lines = []
+    for category, found in sorted(detection.items()):
+        for kind in ("synthetic", "real") if category != "conditions" else ():
+            if isinstance(found.get(kind), Mapping):
+                ap, auroc = (_number(found[kind].get(name)) for name in ("pixel_ap", "image_auroc"))
+                lines.append(f"| {_cell(category)} | {kind} | {ap} | {auroc} |")
+    if not lines:
+        return ""
+    flattered = detection.get("conditions", {}).get("test_holds_training_images")
+    warning = "**The test side holds training images; these figures flatter.**\n\n" if flattered else ""
+    return f"## Detector\n\n{warning}{_table('category | trained on | pixel AP | image AUROC', lines)}"
+
+
+def _table(columns: str, lines: Iterable[str]) -> str:
+    names = columns.split(" | ")
+    return "\n".join([f"| {columns} |", "|" + " --- |" * len(names), *lines, ""])
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).replace("|", "\\|").split())
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "–" if value is None else str(value)
+
+
+_HEAD = """task_categories: [image-segmentation]
+tags: [anomaly-detection, synthetic]
+configs:
+- config_name: pairs
+  default: true
+  data_files:
+  - split: train
+    path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]""".splitlines()
+
+_INTRODUCTION = """# Made pairs: defect images with their masks
+
+Drawn by a Double Helix Diffusion model; no photograph shows these defects. Images in `train/good` and `test/good` are
+real, resized, and under the licence of the dataset they come from.
+"""
+
+_ROWS = """Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `prompt`,
+`seed`, `base` (the normal image), `reference` (the real anomaly), `control` (`raw_mask`: the reference's cells were the
+control map), `weights_sha256` (the model), `config_digest` and `split_digest`.
+"""
