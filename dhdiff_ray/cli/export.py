@@ -34,7 +34,7 @@ def export(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's pairs as WebDataset shards, COCO, YOLO boxes, or a folder with a manifest; or a model with its code.
+    """Write a run's pairs as WebDataset shards, COCO, YOLO boxes or a folder with a manifest; or a model with its code.
 
     Example: dhdiff-ray export --run first --format coco --out first-coco
 
