@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import dhdiff_ray
-from dhdiff_ray.config import Config
+from dhdiff_ray.config import Config, DataConfig
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
@@ -75,7 +75,8 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
 def _facts(config: Config) -> list[tuple[str, str]]:
     try:
         loader = open_dataset(config.data.dataset)
-        licence, source = loader.licence, loader.source
+        terms = " (forbids commercial use)" if loader.non_commercial else ""
+        licence, source = loader.licence + terms, loader.source
     except DatasetError:
         licence, source = "unknown: the dataset's loader is not installed here", ""
     data, train, made = config.data, config.train, config.synthesize
@@ -83,11 +84,17 @@ def _facts(config: Config) -> list[tuple[str, str]]:
         ("Dataset", config.data.dataset + (f" ({source})" if source else "")),
         ("Licence of the real images", licence),
         ("Resolution", f"{data.resolution} × {data.resolution} px, raw mask {data.grid} × {data.grid}"),
-        ("Anomalies trained on", f"{data.train_fraction:.0%} of each defect"),
+        ("Anomalies trained on", f"{_share(data)} of each defect"),
         ("Training", f"{train.steps} steps × {train.global_batch_size}, reference {train.reference}"),
         ("Pairs", f"{made.pairs_per_defect} per defect, {made.steps} denoising steps, background {made.background}"),
         ("Seed", str(config.run.seed)),
     ]
+
+
+def _share(data: DataConfig) -> str:
+    share = f"{data.train_fraction:.0%}"
+    names = {"fraction": share, "full": f"{share}, tested on all (which holds training images),"}
+    return {**names, "kshot": str(data.shots), "given": "the dataset's own choice"}.get(data.split, f"a {data.split}")
 
 
 def _json(folder: RunFolder, name: str) -> Any:

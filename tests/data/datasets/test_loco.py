@@ -1,0 +1,60 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dhdiff_ray.data.images import full_mask, image_size
+from dhdiff_ray.data.registry import Reading, open_dataset
+from dhdiff_ray.data.split import make_split
+
+KIND = "breakfast_box/ground_truth/logical_anomalies"
+
+
+@pytest.fixture
+def root(tmp_path):
+    open_dataset("loco").example(tmp_path)
+    return tmp_path
+
+
+def scan(root, **reading):
+    return open_dataset("loco", Reading(tell=pytest.fail, **reading)).scan(root)
+
+
+def test_defects_are_named_by_the_pixel_values_of_their_masks(root):
+    found = Counter(s.defect for s in scan(root) if not s.is_good)
+    assert found == {"missing_almonds": 3, "overflow": 3, "combined": 2, "contamination": 3}
+
+
+def test_several_masks_of_one_image_are_one(root):
+    sample = next(s for s in scan(root) if s.defect == "overflow")
+    assert len(sample.masks) == 2
+    union = np.zeros(image_size(sample.image)[::-1], bool)
+    for mask in sample.masks:
+        union |= np.asarray(Image.open(mask)) > 0
+    assert np.array_equal(full_mask(sample), union)
+    assert union.shape == (20, 32)
+
+
+def test_each_defect_of_an_image_has_its_own_masks(root):
+    samples = [s for s in scan(root, several_defects="each") if "006" in s.key]
+    assert {s.defect: [m[-7:] for m in s.masks] for s in samples} == {
+        "missing_almonds": ["000.png"],
+        "overflow": ["001.png"],
+    }
+
+
+def test_the_validation_side_trains_and_both_samples_of_an_image_stay_on_one_side(root):
+    for seed in range(8):
+        split = make_split(scan(root, several_defects="each"), fraction=0.5, seed=seed, root=root)
+        assert {s.subset for s in split.train if s.is_good} == {"train", "validation"}
+        assert not {s.image for s in split.train} & {s.image for s in split.test}
+
+
+def test_a_mask_of_two_defects_belongs_to_both(root):
+    mask = np.zeros((20, 32), np.uint8)
+    mask[2:5, 2:5], mask[10:15, 10:15] = 255, 241
+    Image.fromarray(mask).save(root / KIND / "000" / "000.png")
+    assert next(s for s in scan(root) if "logical_anomalies/000" in s.key).defect == "combined"
+    each = [s for s in scan(root, several_defects="each") if "logical_anomalies/000" in s.key]
+    assert {s.defect: int(full_mask(s).sum()) for s in each} == {"missing_almonds": 9, "overflow": 25}
