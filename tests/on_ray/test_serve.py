@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from dhdiff_ray.on_ray import serve
-from dhdiff_ray.on_ray.cluster import ClusterError
 from dhdiff_ray.on_ray.asks import Ask
+from dhdiff_ray.on_ray.cluster import ClusterError
 from dhdiff_ray.on_ray.sampler import SamplerCore
 
 
