@@ -178,24 +178,6 @@ def build(config: Config, token_file: str = "") -> Any:
     return ingress.bind(samplers.bind(config.model_dump(mode="json")))
 
 
-def app(args: ServeArgs) -> Any:
-    """The application of ``jobs/serve.yaml``: a run of the storage, with its own configuration.
-
-    Args:
-        args: as the file's ``args``.
-
-    Raises:
-        ValueError: no such run, or no token where others can ask.
-    """
-    folder = RunFolder.of(args.storage, args.run)
-    if not folder.exists("config.json"):
-        raise ValueError(f"there is no run {folder.uri}; a run begins with: dhdiff-ray submit train")
-    base = folder.read_json("config.json")
-    moved = {"run.storage": ("args.storage", args.storage)}
-    config = load_config(base=base, flags=moved, sets=tuple(args.sets)).config
-    return build(config, checked_token("0.0.0.0" if args.public else "127.0.0.1"))
-
-
 class ServeArgs(BaseModel):
     """What ``jobs/serve.yaml`` says of the application."""
 
@@ -207,6 +189,25 @@ class ServeArgs(BaseModel):
     """Whether others reach the port, as behind Kubernetes' service; then a token file is needed."""
     sets: list[str] = []
     """Knobs as on the command line: ``serve.gpus_per_replica=1``."""
+
+
+def app(args: dict[str, Any]) -> Any:
+    """The application of ``jobs/serve.yaml``: a run of the storage, with its own configuration.
+
+    Args:
+        args: the file's ``args``, as ``ServeArgs``.
+
+    Raises:
+        ValueError: no such run, or no token where others can ask.
+    """
+    said = ServeArgs.model_validate(args)
+    folder = RunFolder.of(said.storage, said.run)
+    if not folder.exists("config.json"):
+        raise ValueError(f"there is no run {folder.uri}; a run begins with: dhdiff-ray submit train")
+    base = folder.read_json("config.json")
+    moved = {"run.storage": ("args.storage", said.storage)}
+    config = load_config(base=base, flags=moved, sets=tuple(said.sets)).config
+    return build(config, checked_token("0.0.0.0" if said.public else "127.0.0.1"))
 
 
 def _number(s: ServeConfig) -> dict[str, Any]:

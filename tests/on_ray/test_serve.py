@@ -3,14 +3,20 @@
 import concurrent.futures
 import json
 import time
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
 
-from dhdiff_ray.on_ray import serve
+from dhdiff_ray.config import ServeConfig
+from dhdiff_ray.on_ray import replicas, serve
 from dhdiff_ray.on_ray.asks import Ask
 from dhdiff_ray.on_ray.cluster import ClusterError
 from dhdiff_ray.on_ray.sampler import SamplerCore
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_others_can_reach_it_only_with_a_token(tmp_path, monkeypatch):
@@ -29,6 +35,32 @@ def test_others_can_reach_it_only_with_a_token(tmp_path, monkeypatch):
 def test_a_run_without_models_is_refused_before_anything_starts(configure):
     with pytest.raises(ValueError, match="is not a trained run; train first"):
         serve.up(configure("nothing"))
+
+
+@pytest.mark.parametrize("file", ["jobs/serve.yaml", "cluster/kuberay/rayservice.yaml"])
+def test_serves_own_files_name_what_there_is(file, trained, monkeypatch):
+    described = yaml.safe_load((ROOT / file).read_text())
+    if described.get("kind") == "RayService":
+        described = yaml.safe_load(described["spec"]["serveConfigV2"])
+    schema = ServeDeploySchema.model_validate(described)
+    (application,) = schema.applications
+    assert application.import_path == "dhdiff_ray.on_ray.replicas:app"
+    config = trained()
+    here = {**application.args, "storage": config.run.storage, "run": config.run.name}
+    monkeypatch.delenv(serve.TOKEN_FILE, raising=False)
+    assert replicas.app({**here, "public": False}) is not None
+    with pytest.raises(ValueError, match="a token is needed"):
+        replicas.app({**here, "public": True})
+    with pytest.raises(ValueError, match="there is no run"):
+        replicas.app({**here, "run": "nothing"})
+
+
+def test_samplers_are_counted_or_scaled():
+    assert replicas._number(ServeConfig(replicas=2)) == {"num_replicas": 2}
+    scaling = replicas._number(ServeConfig(replicas=0, max_replicas=3))["autoscaling_config"]
+    assert (scaling["min_replicas"], scaling["initial_replicas"], scaling["max_replicas"]) == (0, 1, 3)
+    with pytest.raises(ValueError, match="leaves nobody to answer"):
+        ServeConfig(replicas=0)
 
 
 @pytest.mark.ray
