@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.config_layers import load_config
@@ -31,7 +32,7 @@ def main() -> None:
         figures = {"plain": {str(size): _plain(config, size) for size in SIZES}}
         best = figures["plain"]["8"]["pairs_per_second"]
         figures["passes_of_8_against_1"] = round(best / figures["plain"]["1"]["pairs_per_second"], 2)
-        figures["without_ray"] = {"load": _alone(config)}
+        figures["without_ray"] = _alone(config)
         if "--no-ray" not in sys.argv:
             figures["endpoint"] = _endpoint(config)
         for name in figures.keys() & {"without_ray", "endpoint"}:
@@ -115,7 +116,12 @@ def _alone(config: Config) -> dict:
         server.stdin.close()
         url = f"http://127.0.0.1:{port}"
         _wait(url)
-        return _other_process(url)
+        load = _other_process(url)
+        before = _held(server.pid)
+        leaving = asyncio.run(_leave(url))
+        for _ in range(2):
+            _other_process(url, pairs=0)  # 50 small requests each
+        return {"load": load, "clients_that_leave": leaving, "held_before": before, "held_after": _held(server.pid)}
     finally:
         server.kill()
         server.wait()
@@ -132,8 +138,13 @@ def _wait(url: str, seconds: float = 120) -> None:
     raise SystemExit(f"nothing answers at {url}")
 
 
-def _other_process(url: str) -> dict:
-    command = [sys.executable, __file__, "--load", url]
+def _held(pid: int) -> dict[str, int]:
+    process = psutil.Process(pid)
+    return {"memory_mb": process.memory_info().rss >> 20, "files": process.num_fds()}
+
+
+def _other_process(url: str, pairs: int = PAIRS) -> dict:
+    command = [sys.executable, __file__, "--load", str(pairs), url]
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
@@ -158,9 +169,9 @@ def _sampler(cluster):
     return next(p for p in cluster.processes() if "Sampler" in " ".join(p.cmdline()))
 
 
-async def _load(url: str) -> dict:
+async def _load(url: str, pairs: int) -> dict:
     """So many clients that each ask for one pair after the other."""
-    rest, seconds, codes = iter(range(PAIRS)), [], {}
+    rest, seconds, codes = iter(range(pairs)), [], {}
 
     async with httpx.AsyncClient(base_url=url, timeout=600, trust_env=False) as client:
 
@@ -180,9 +191,9 @@ async def _load(url: str) -> dict:
             await client.get("/v1/models/mesh")
             small.append(time.perf_counter() - begun)
     return {
-        "pairs_per_second": round(PAIRS / whole, 3),
+        "pairs_per_second": round(pairs / whole, 3),
         "codes": codes,
-        "seconds": {f"p{at}": round(_percentile(seconds, at), 3) for at in (50, 95, 99)},
+        "seconds": {f"p{at}": round(_percentile(seconds, at), 3) for at in (50, 95, 99) if seconds},
         "seconds_of_a_request_without_drawing": {f"p{at}": round(_percentile(small, at), 4) for at in (50, 95)},
     }
 
@@ -236,6 +247,6 @@ def _percentile(values: list[float], at: int) -> float:
 
 if __name__ == "__main__":
     if "--load" in sys.argv:
-        print(json.dumps(asyncio.run(_load(sys.argv[-1]))))
+        print(json.dumps(asyncio.run(_load(sys.argv[-1], int(sys.argv[-2])))))
     else:
         main()

@@ -67,7 +67,8 @@ def sample(
                     there = ", ".join(model["defects"])
                     raise ConfigError(f"{name} has no defect {unknown[0]!r}; there are: {there}")
                 wanted = _requests(name, [d for d in model["defects"] if not defect or d in defect], pairs, seed)
-                journal = Journal(folder, name, {"weights_sha256": model["weights_sha256"]})
+                facts = {"weights_sha256": model["weights_sha256"], "steps": steps or model["defaults"]["steps"]}
+                journal = Journal(folder, name, facts)
                 missing = [request for request in wanted if not (journal.has(request) and tree.has_pair(request))]
                 kept += len(wanted) - len(missing)
                 for number, request in enumerate(_fetch(client, tree, missing, parallel, steps), 1):
@@ -82,7 +83,8 @@ def sample(
             raise ClusterError(
                 f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
             ) from None
-        raise ValueError(f"{error}; what was made is kept, type the same line again to go on") from None
+        kept_told = "" if error.status in (404, 422) else "; what was made is kept, type the same line again to go on"
+        raise ValueError(f"{error}{kept_told}") from None
     value = {"folder": f"{folder.uri}/pairs", "made": made, "kept": kept, "categories": list(dict.fromkeys(category))}
     output.data(value, text=f"{folder.uri}/pairs")
 
@@ -111,7 +113,7 @@ class Journal:
             rows += [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last
         for row in rows:
             if any(row.get(name) != value for name, value in facts.items()):
-                raise ConfigError(f"pairs of other weights lie in {folder.uri}; pass another --out")
+                raise ConfigError(f"pairs of other weights or steps lie in {folder.uri}; pass another --out")
         names = [field.name for field in fields(Request)]
         self._known = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
 

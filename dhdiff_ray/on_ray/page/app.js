@@ -123,7 +123,7 @@ function mask() {
 function draw() {
   pen.drawImage(state.picture, 0, 0, board.width, board.height);
   const veil = new OffscreenCanvas(board.width, board.height), target = veil.getContext("2d");
-  target.fillStyle = "#f0287d";
+  target.fillStyle = "#00b4d8";
   for (const shape of state.shapes) paint(target, shape);
   pen.globalAlpha = 0.5;
   pen.drawImage(veil, 0, 0);
@@ -302,8 +302,8 @@ async function show(index, pair) {
     drawn.drawImage(veil, 0, 0);
     const pixels = drawn.getImageData(0, 0, veil.width, veil.height);
     for (let i = 0; i < pixels.data.length; i += 4) {
-      pixels.data[i + 3] = pixels.data[i] ? 115 : 0;
-      pixels.data[i] = 240; pixels.data[i + 1] = 40; pixels.data[i + 2] = 125;
+      pixels.data[i + 3] = pixels.data[i] ? 130 : 0;
+      pixels.data[i] = 0; pixels.data[i + 1] = 180; pixels.data[i + 2] = 216;
     }
     drawn.putImageData(pixels, 0, 0);
     target.drawImage(over, 0, 0);
