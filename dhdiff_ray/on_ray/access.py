@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ SHORTEST = 16
 """Fewest characters of a token."""
 LOOK_SECONDS = 1.0
 """How often the file's date is looked at."""
-OURS = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Access:
         self._no_other_site(method, headers)
         if not self.file:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if host not in OURS:
+            if not is_loopback(host):
                 raise DeniedError(421, "without tokens this endpoint answers to localhost only; use that name")
             return ""
         self._look()
@@ -143,6 +143,14 @@ def read_keys(file: str, per_minute: float = 0.0) -> list[Key]:
     if not keys:
         raise ValueError(f"{file} holds no token; make one: openssl rand -hex 32 > {file}")
     return keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def first_token(file: str) -> str:

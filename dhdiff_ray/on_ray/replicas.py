@@ -7,7 +7,6 @@ Not in the paper. Decided: Serve routes by category, places and restarts; passes
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -20,7 +19,7 @@ from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from dhdiff_ray.config import Config, ServeConfig
 from dhdiff_ray.config_layers import load_config
-from dhdiff_ray.on_ray.access import Access, read_keys
+from dhdiff_ray.on_ray.access import Access, is_loopback, read_keys
 from dhdiff_ray.on_ray.api import make_app
 from dhdiff_ray.on_ray.asks import Ask, BusyError, RefusedError
 from dhdiff_ray.on_ray.service import Service
@@ -231,16 +230,9 @@ def checked_token(host: str) -> str:
     file = os.environ.get(TOKEN_FILE, "")
     if file:
         read_keys(file)
-    elif not _is_loopback(host):
+    elif not is_loopback(host):
         raise ValueError(
             f"serve.host = {host} can be reached by others, so a token is needed: openssl rand -hex 32 > token; "
             f"export {TOKEN_FILE}=$PWD/token; or serve on 127.0.0.1"
         )
     return file
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_others_can_reach_it_only_with_a_token(tmp_path, monkeypatch):
     monkeypatch.delenv(serve.TOKEN_FILE, raising=False)
-    for host in ("127.0.0.1", "::1", "localhost"):
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
         assert serve.checked_token(host) == ""
     for host in ("0.0.0.0", "10.0.0.7", "example.org"):
         with pytest.raises(ValueError, match="a token is needed: openssl"):
