@@ -131,11 +131,11 @@ def _ask_endpoint(config: Config, folder: RunFolder) -> dict[str, Any]:
     import httpx
 
     from dhdiff_ray.on_ray import serve
-    from dhdiff_ray.on_ray.api import read_token
+    from dhdiff_ray.on_ray.access import first_token
 
     url = serve.up(config, address=None, port=0, block=False)
     file = serve.checked_token(config.serve.host)
-    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {read_token(file)}"} if file else {})
+    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {first_token(file)}"} if file else {})
     models = client.get("/v1/models", timeout=60).raise_for_status().json()
     category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("model_index.json"))[0]
     defect = folder.read_json(f"models/{category}/dhdiff.json")["defects"][0]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Annotated
+import os
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.output import Output
+from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import Typed, resolve
 from dhdiff_ray.cli.submit import private_cluster
+
+if TYPE_CHECKING:
+    from dhdiff_ray.on_ray.jobs import JobInfo
 
 app = options.group("serve", "Serve the models of a run.")
 
@@ -46,11 +50,48 @@ def up(
             stack.enter_context(private_cluster(output))
         url = on_ray_serve.up(config, address=where, port=chosen, block=False)
         output.data({"url": url}, text=url)
-        output.note(f"try: curl {url}/v1/models; Ctrl-C ends it")
+        output.note(f"open it in a browser, or: curl {url}/v1/models; Ctrl-C ends it")
         try:
             wait_for_interrupt()
         finally:
             on_ray_serve.down(where)
+
+
+@app.command("status")
+def status(
+    url: Annotated[str | None, typer.Option(help="Address of an endpoint.", show_default=False)] = None,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell whether an endpoint answers and what it serves; of a cluster, its serving jobs.
+
+    Example: dhdiff-ray serve status --url http://127.0.0.1:8000
+    """
+    output = Output(as_json)
+    if url:
+        found = _asked(url)
+        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in found["models"]]
+        output.data(found, table=table(found["url"], ("category", "defects", "pixels"), rows))
+        return
+    jobs = _serving(options.needed_address(address))
+    rows = [(job.id, job.run, job.status) for job in jobs]
+    output.data([job.as_dict() for job in jobs], table=table("", ("id", "run", "status"), rows))
+
+
+@app.command("logs")
+def logs(address: options.Address = None, as_json: options.Json = False) -> None:
+    """Print what the newest serving job of a cluster said.
+
+    Example: dhdiff-ray serve logs --address http://127.0.0.1:8265
+    """
+    from dhdiff_ray.on_ray.jobs import Jobs
+
+    where = options.needed_address(address)
+    jobs = _serving(where)
+    if not jobs:
+        raise ValueError(f"nothing was served at {where}; begin with: dhdiff-ray serve up --run NAME --address {where}")
+    text = Jobs(where).logs(jobs[-1].id)
+    Output(as_json).data({"job": jobs[-1].id, "log": text}, text=text)
 
 
 @app.command("down")
@@ -77,3 +118,29 @@ def wait_for_interrupt() -> None:
     import threading
 
     threading.Event().wait()
+
+
+def _serving(address: str) -> list[JobInfo]:
+    """The serving jobs of a cluster, oldest first."""
+    from dhdiff_ray.on_ray.jobs import Jobs
+    from dhdiff_ray.on_ray.serve import MODULE
+
+    return [job for job in Jobs(address).list() if job.verb == MODULE]
+
+
+def _asked(url: str) -> dict[str, Any]:
+    """Whether the endpoint is ready, and its models.
+
+    Raises:
+        ClusterError: nobody answers, or the token is wrong.
+    """
+    from dhdiff_ray.cli.sample import TOKEN
+    from dhdiff_ray.client import Client, EndpointError
+    from dhdiff_ray.on_ray.cluster import ClusterError
+
+    try:
+        with Client(url, os.environ.get(TOKEN), patience=0, timeout=10) as client:
+            return {"url": url, "ready": True, "models": client.models()}
+    except EndpointError as error:
+        told = f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
+        raise ClusterError(told) from None

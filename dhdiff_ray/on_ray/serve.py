@@ -1,4 +1,4 @@
-"""Ray Serve around the sampler: replicas that hold a few categories' models each, behind the FastAPI application.
+"""Bring the endpoint up and take it down: on this process' cluster, or as a job on somebody's.
 
 Not in the paper. Decided: loopback unless a token is set (Ray's own token does not cover Serve's port); queues are
 bounded, a full one answers 503 with Retry-After; on somebody's cluster the endpoint is a job, so that it is listed,
@@ -7,113 +7,31 @@ logged and stopped like any other.
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import json
 import logging
-import os
 import signal
 import socket
 import threading
 import time
-from typing import Any
 
 import ray
-from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayActorError, RayError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.on_ray.api import BusyError, make_app, read_token
 from dhdiff_ray.on_ray.cluster import ClusterError
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import PREFIX, Events
 from dhdiff_ray.on_ray.jobs import ENDED, Jobs
+from dhdiff_ray.on_ray.replicas import APP, TOKEN_FILE, build, checked_token
 from dhdiff_ray.on_ray.run import run_folder
-from dhdiff_ray.on_ray.sampler import Ask, RefusedError, SamplerCore
+from dhdiff_ray.on_ray.sampler import SamplerCore
 
-APP = "dhdiff"
+__all__ = ["TOKEN_FILE", "checked_token", "down", "main", "up"]
 MODULE = "dhdiff_ray.on_ray.serve"
-TOKEN_FILE = "DHDIFF_SERVE_TOKEN_FILE"
-"""Environment variable that names a file with the endpoint's token."""
-MODELS_HELD = 3
-"""Categories whose models one replica keeps loaded."""
-AT_WORK, QUEUED, RETRY_SECONDS = 4, 32, 3
 HEALTHY_SECONDS = 120.0
 PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 """On a busy machine the proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
-
-
-@serve.deployment(name="Sampler")
-class Sampler:
-    """One replica: samples one pair at a time."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.core = SamplerCore(Config.model_validate(values))
-
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
-        return self.core.models()
-
-    @serve.multiplexed(max_num_models_per_replica=MODELS_HELD)
-    async def pipeline(self, category: str) -> Any:
-        """The category's model; requests for it are sent to replicas that hold it."""
-        return await asyncio.to_thread(self.core.load, category)
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]] | RefusedError:
-        """The pairs; a refusal is returned, since Ray would wrap what is raised."""
-        try:
-            self.core.check(ask)
-            load: Any = self.pipeline  # what the decorator makes of it
-            pipeline = await load(ask.category)
-            return await asyncio.to_thread(self.core.pairs, ask, pipeline)
-        except RefusedError as refused:
-            return refused
-
-
-class Replicas:
-    """The application's backend: asks the replicas."""
-
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
-        return await self._answer(self._handle().models.remote())
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]]:
-        """The pairs, from a replica that holds the model if there is one."""
-        handle = self._handle().options(multiplexed_model_id=ask.category)
-        answer = await self._answer(handle.pairs.remote(ask))
-        if isinstance(answer, RefusedError):
-            raise answer
-        return answer
-
-    def _handle(self) -> Any:
-        return serve.get_deployment_handle("Sampler", APP)
-
-    async def _answer(self, response: Any) -> Any:
-        try:
-            return await response
-        except (BackPressureError, DeploymentUnavailableError, RayActorError):
-            raise BusyError from None
-
-
-def build(config: Config, token_file: str = "") -> Any:
-    """The Serve application: ingress and samplers."""
-    s = config.serve
-    # On the head node, where the token's file is; it forwards and takes no core.
-    place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
-    queues = {"max_ongoing_requests": AT_WORK + QUEUED, "max_queued_requests": QUEUED, "ray_actor_options": place}
-
-    def application() -> FastAPI:
-        """Called in the ingress replica, so that the token itself is never sent anywhere."""
-        return make_app(Replicas(), read_token(token_file) if token_file else None)
-
-    ingress = serve.deployment(name="Ingress", **queues)(serve.ingress(application)())
-    needs = {"num_cpus": config.synthesize.cpus_per_worker, "num_gpus": s.gpus_per_replica}
-    samplers = Sampler.options(
-        num_replicas=s.replicas, max_ongoing_requests=AT_WORK, max_queued_requests=QUEUED, ray_actor_options=needs
-    )
-    return ingress.bind(samplers.bind(config.model_dump(mode="json")))
 
 
 def up(config: Config, *, address: str | None = None, port: int | None = None, block: bool = True) -> str:
@@ -177,23 +95,6 @@ def down(address: str | None = None) -> None:
             jobs.wait(job.id)
 
 
-def checked_token(host: str) -> str:
-    """The file with the endpoint's token, or nothing where none is set and none is needed.
-
-    Raises:
-        ValueError: others can reach the host and there is no token, or the file is unusable.
-    """
-    file = os.environ.get(TOKEN_FILE, "")
-    if file:
-        read_token(file)
-    elif not _is_loopback(host):
-        raise ValueError(
-            f"serve.host = {host} can be reached by others, so a token is needed: openssl rand -hex 32 > token; "
-            f"export {TOKEN_FILE}=$PWD/token; or serve on 127.0.0.1"
-        )
-    return file
-
-
 def main(config: Config, resume: bool = False) -> int:
     """The endpoint as a job: up, told as an event, until the job is stopped."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -243,13 +144,6 @@ def _wait_until_healthy(url: str) -> None:
         f"nothing healthy answers at {url} after {HEALTHY_SECONDS:g} s (last: {last}); "
         "is another Serve on this cluster?"
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _free_port(host: str) -> int:

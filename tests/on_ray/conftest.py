@@ -134,3 +134,21 @@ def two_cores():
     with local_cluster(num_cpus=2) as cluster:
         os.environ["OMP_NUM_THREADS"] = "1"
         yield cluster
+
+
+@pytest.fixture(scope="session")
+def served_config(trained_once, images):
+    """The trained run as the endpoint's tests serve it; its files are only read."""
+    return load(trained_once.parent, images, "trained", "synthesize.background=keep", "serve.batch_wait_ms=1")
+
+
+@pytest.fixture(scope="module")
+def client(served_config):
+    """The application around a real service, in this process."""
+    from fastapi.testclient import TestClient
+
+    from dhdiff_ray.on_ray.api import make_app
+    from dhdiff_ray.on_ray.service import Service
+
+    with TestClient(make_app(Service(served_config)), "http://localhost") as client:
+        yield client

@@ -1,7 +1,12 @@
 """The endpoint in one process: the real application around the real sampler, no Ray."""
 
+import asyncio
 import base64
 import io
+import json
+import time
+import zipfile
+from email.parser import BytesParser
 
 import numpy as np
 import pytest
@@ -9,38 +14,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from dhdiff_ray.data.writer import png_bytes
-from dhdiff_ray.on_ray.api import BusyError, make_app, read_token
-from dhdiff_ray.on_ray.sampler import Ask, RefusedError, SamplerCore
+from dhdiff_ray.on_ray.access import Access
+from dhdiff_ray.on_ray.api import make_app
+from dhdiff_ray.on_ray.asks import Ask, BusyError, RefusedError
+from dhdiff_ray.on_ray.sampler import SamplerCore
+from dhdiff_ray.on_ray.service import Service
 from dhdiff_ray.synthesis import plan
 
 ASK = {"category": "mesh", "defect": "bent", "seed": 7}
 
 
-class Here:
-    """The sampler in this process, as a backend."""
-
-    def __init__(self, core):
-        self.core = core
-        self.loaded = {}
-
-    async def models(self):
-        return self.core.models()
-
-    async def pairs(self, ask):
-        self.core.check(ask)
-        if ask.category not in self.loaded:
-            self.loaded[ask.category] = self.core.load(ask.category)
-        return self.core.pairs(ask, self.loaded[ask.category])
-
-
 @pytest.fixture(scope="module")
-def core(trained_once, images, load_run):
-    return SamplerCore(load_run(trained_once.parent, images, "trained", "synthesize.background=keep"))
-
-
-@pytest.fixture(scope="module")
-def client(core):
-    return TestClient(make_app(Here(core)))
+def core(served_config):
+    return SamplerCore(served_config)
 
 
 def png(array):
@@ -61,7 +47,7 @@ def test_models_are_listed_with_what_can_be_asked(client):
     models = client.get("/v1/models").json()["models"]
     assert [m["category"] for m in models] == ["capsule", "mesh"]
     assert models[1]["defects"] == ["bent", "broken", "stain"]
-    assert models[1]["max_n"] == 4
+    assert models[1]["max_n"] == 16
 
 
 def test_the_same_question_has_the_same_bytes_alone_or_among_others(client):
@@ -77,7 +63,8 @@ def test_the_same_question_has_the_same_bytes_alone_or_among_others(client):
 def test_a_runs_own_seed_asks_for_what_the_run_would_make(core):
     (first, *_) = plan(core.config, core.split, "mesh")
     ask = Ask(category="mesh", defect=first.defect, seed=first.seed)
-    assert core.requests(ask) == [first]
+    (order,) = core.orders(ask)
+    assert order.request == first
 
 
 def test_points_and_a_mask_of_their_cells_say_the_same(client):
@@ -98,70 +85,229 @@ def test_an_own_base_is_kept_outside_the_control_mask(client):
     assert np.abs(decoded(pair)[:16, :16].astype(int) - base[:16, :16]).max() <= 2
 
 
+POST = "/v1/categories/mesh/pairs"
+
+
+def test_a_model_tells_its_defects_size_licence_scores_and_limits(client):
+    told = client.get("/v1/models/mesh").json()
+    assert told["defects"] == ["bent", "broken", "stain"]
+    assert told["resolution"] == 32
+    assert told["bases"] == 3
+    assert set(told["references"]) == set(told["defects"])
+    assert told["defaults"]["steps"] == 2
+    assert told["limits"]["max_steps"] == 200
+    assert told["scores"] == []
+    assert len(told["weights_sha256"]) == 64
+
+
+def test_a_normal_image_can_be_seen_and_asked_for_by_its_number(client):
+    seen = client.get("/v1/models/mesh/bases/1")
+    assert seen.headers["content-type"] == "image/png"
+    numbered = client.post(POST, json={"defect": "bent", "base_number": 1, "points": [[2, 2]]}).json()["pairs"][0]
+    sent = client.post(
+        POST, json={"defect": "bent", "base": base64.b64encode(seen.content).decode(), "points": [[2, 2]]}
+    )
+    assert sent.json()["pairs"][0]["image"] == numbered["image"]
+    assert client.get("/v1/models/mesh/bases/3").status_code == 404
+
+
+def test_the_old_address_and_the_new_say_the_same(client):
+    body = {"defect": "bent", "seed": 4}
+    assert client.post(POST, json=body).content == client.post("/v1/pairs", json={**body, "category": "mesh"}).content
+
+
+def test_a_form_with_files_says_the_same_as_json(client):
+    mask, base = np.zeros((40, 40), np.uint8), np.full((40, 40, 3), 90, np.uint8)
+    mask[5:15, 5:15] = 255
+    said = {"defect": "bent", "seed": 3, "n": 2, "boxes": [[5, 5, 15, 15]]}
+    in_json = client.post(POST, json={**said, "base": png(base)})
+    form = {"defect": "bent", "seed": "3", "n": "2"}
+    drawn = client.post(POST, data=form, files={"base": png_bytes(base), "control_mask": ("../x", png_bytes(mask))})
+    boxed = client.post(POST, data={**form, "boxes": "[[5,5,15,15]]"}, files={"base": png_bytes(base)})
+    assert in_json.status_code == 200, in_json.text
+    assert drawn.content == boxed.content == in_json.content
+
+
+def test_zip_and_multipart_hold_the_same_pngs_as_json(client):
+    body = {"defect": "bent", "seed": 5, "n": 2}
+    pairs = client.post(POST, json=body).json()["pairs"]
+    packed = client.post(POST, json={**body, "response": "zip"})
+    archive = zipfile.ZipFile(io.BytesIO(packed.content))
+    assert archive.read("mesh_bent_6_mask.png") == base64.b64decode(pairs[1]["mask"])
+    assert len(archive.read("metadata.jsonl").splitlines()) == 2
+    assert client.post(POST, json=body, headers={"accept": "application/zip"}).content == packed.content
+    mixed = client.post(POST, json=body, headers={"accept": "multipart/mixed"})
+    told = BytesParser().parsebytes(
+        b"Content-Type: " + mixed.headers["content-type"].encode() + b"\r\n\r\n" + mixed.content
+    )
+    about, image, *_ = told.get_payload()
+    assert [row["seed"] for row in json.loads(about.get_payload())["pairs"]] == [5, 6]
+    assert base64.b64decode(pairs[0]["image"]) in mixed.content
+    assert image.get_content_type() == "image/png"
+
+
+MASK = np.zeros((32, 32), np.uint8)
+MASK[4:9, 4:9] = 255
+RED = np.full((32, 32, 3), (250, 20, 20), np.uint8)
+
+
 @pytest.mark.parametrize(
-    ("fields", "status", "words"),
+    "fields",
     [
-        ({"category": "mehs"}, 404, "no category 'mehs'; did you mean 'mesh'?; there are: capsule, mesh"),
-        ({"defect": "bend"}, 404, "no defect 'bend'; did you mean 'bent'?"),
-        ({"defect": "good"}, 404, "no defect 'good'"),
-        ({"n": 5}, 422, "n = 5 is more than 4 pairs"),
-        ({"n": 0}, 422, "n: Input should be greater than or equal to 1"),
-        ({"seed": -1}, 422, "seed"),
-        ({"sed": 1}, 422, "sed: Extra inputs are not permitted"),
-        ({"points": [[32, 5]]}, 422, "point (32.0, 5.0) lies outside the 32 x 32 image"),
-        ({"points": [["nan", 5]]}, 422, "point (nan, 5.0) lies outside"),
-        ({"points": []}, 422, "points"),
-        ({"base": "no png"}, 422, "base is not a PNG in base64"),
-        ({"base": base64.b64encode(b"GIF89a").decode()}, 422, "base is not a PNG in base64"),
-        ({"control_mask": png(np.zeros((8, 8), np.uint8))}, 422, "control_mask is empty"),
-        ({"control_mask": png(np.ones((8, 8), np.uint8)), "points": [[1, 1]]}, 422, "give one of them"),
+        {"prompt": "a photo of a mesh with broken", "defect": None},
+        {"reference": png(RED), "reference_mask": png(MASK)},
+        {"reference_number": 0, "seed": 8},
+        {"steps": 3},
+        {"guidance": 4.0},
+        {"strength": 0.5},
     ],
+    ids=lambda fields: "+".join(fields),
 )
-def test_what_cannot_be_made_is_refused_with_what_to_do(client, fields, status, words):
-    code, detail = asked(client, **fields)
-    assert code == status
-    assert words in detail
+def test_each_wish_changes_the_pair(client, fields):
+    status, pairs = asked(client, **fields)
+    assert status == 200, pairs
+    assert pairs[0]["image"] != asked(client)[1][0]["image"]
 
 
-def test_a_picture_that_unpacks_to_far_more_is_refused_unread(client):
-    bomb = io.BytesIO()
-    Image.new("1", (5000, 5000)).save(bomb, "PNG")
-    status, detail = asked(client, base=base64.b64encode(bomb.getvalue()).decode())
-    assert status == 422
-    assert "at most 4096 a side" in detail
+def test_a_stream_tells_progress_and_the_same_pairs(client):
+    body = {"defect": "bent", "seed": 5, "n": 2, "steps": 3}
+    with client.stream("POST", POST + ":stream", json=body) as answer:
+        assert answer.headers["content-type"].startswith("application/x-ndjson")
+        events = [json.loads(line) for line in answer.iter_lines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "queued"
+    assert kinds[-1] == "done"
+    assert [e["done"] for e in events if e["event"] == "progress" and e["pair"] == 0] == [1, 2, 3]
+    pairs = [e["pair"] for e in sorted((e for e in events if e["event"] == "pair"), key=lambda e: e["index"])]
+    assert pairs == client.post(POST, json=body).json()["pairs"]
+    refused = client.post(POST + ":stream", json={"defect": "bend"})
+    assert (refused.status_code, refused.json()["status"]) == (404, 404)
 
 
-def test_with_a_token_only_health_is_open(core):
-    client = TestClient(make_app(Here(core), token="t" * 20))
-    assert client.get("/healthz").status_code == 200
-    for header in ({}, {"Authorization": "Bearer no"}, {"Authorization": "t" * 20}, {"Authorization": "Bearer é"}):
-        assert client.get("/v1/models", headers={k: v.encode() for k, v in header.items()}).status_code == 401
-    assert client.post("/v1/pairs", json=ASK).status_code == 401
-    assert client.get("/v1/models", headers={"Authorization": "Bearer " + "t" * 20}).status_code == 200
+def test_requests_of_several_clients_share_a_pass_and_change_nothing(served_config):
+    service = Service(served_config)
+    service.batcher.wait_seconds = 5.0  # a full pass does not wait
+    asks = [Ask(category="mesh", defect=defect, seed=seed) for defect in ("bent", "stain") for seed in (1, 2)]
+
+    async def at_once():
+        return await asyncio.gather(*(service.pairs(ask) for ask in asks))
+
+    together = asyncio.run(at_once())
+    assert service.batcher.passes == 1
+    assert together == [service.core.pairs(ask) for ask in asks]
 
 
-def test_a_full_queue_is_told_with_when_to_come_back(core):
-    class Full(Here):
-        async def pairs(self, ask):
-            raise BusyError
+def test_health_and_readiness_and_counters(client):
+    assert client.get("/healthz").json()["status"] == "ok"
+    assert client.get("/readyz").json() == {"status": "ready", "models": 2}
+    asked(client)
+    text = client.get("/metrics").text
+    assert 'dhdiff_pairs_total{category="mesh"}' in text
+    assert 'dhdiff_requests_total{route="/v1/pairs",status="200"}' in text
 
-    answer = TestClient(make_app(Full(core))).post("/v1/pairs", json=ASK)
+
+def test_nobody_behind_it_is_not_ready():
+    app = make_app(Backend(BusyError()))
+    with TestClient(app, "http://localhost") as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/readyz").status_code == 503
+
+
+class Backend:
+    """Fails as it is told to."""
+
+    def __init__(self, error):
+        self.error = error
+
+    async def models(self):
+        raise self.error
+
+    async def pairs(self, ask):
+        raise self.error
+
+
+def test_a_full_queue_is_told_with_when_to_come_back():
+    answer = TestClient(make_app(Backend(BusyError())), "http://localhost").post("/v1/pairs", json=ASK)
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "3"
 
 
-def test_a_request_says_how_long_it_is_and_is_not_too_long(client):
-    assert client.post("/v1/pairs", content=iter([b"{}"])).status_code == 411
-    long = {"content-length": str(2**40)}
-    assert client.post("/v1/pairs", content=b"{}", headers=long).status_code == 413
+def test_a_fault_is_told_by_its_request_id_and_not_by_its_trace(caplog):
+    client = TestClient(make_app(Backend(KeyError("secret"))), "http://localhost")
+    answer = client.post("/v1/pairs", json=ASK, headers={"X-Request-ID": "abc-1"})
+    assert answer.status_code == 500
+    assert answer.headers["X-Request-ID"] == "abc-1"
+    assert "abc-1" in answer.json()["detail"]
+    assert "secret" not in answer.text
+    assert "secret" in caplog.text
 
 
-def test_a_short_token_is_no_token(tmp_path):
-    (tmp_path / "token").write_text("short\n")
-    with pytest.raises(ValueError, match="has 5 characters; make one: openssl"):
-        read_token(str(tmp_path / "token"))
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_token(str(tmp_path / "none"))
+def test_with_tokens_only_health_and_the_page_are_open(served_config, tmp_path):
+    (tmp_path / "keys").write_text(f"# ours\nline {'t' * 20}\n")
+    app = make_app(Service(served_config), Access(str(tmp_path / "keys")))
+    with TestClient(app, "http://anywhere") as client:
+        for address in ("/healthz", "/readyz", "/", "/page/app.js", "/page/style.css"):
+            assert client.get(address).status_code == 200, address
+        wrong = ({}, {"Authorization": "Bearer no"}, {"Authorization": "t" * 20}, {"Authorization": "Bearer é"})
+        for header in wrong:
+            answer = client.get("/v1/models", headers={k: v.encode() for k, v in header.items()})
+            assert answer.status_code == 401
+            assert answer.headers["WWW-Authenticate"] == "Bearer"
+        for address in ("/metrics", "/v1/models/mesh", "/v1/models/mesh/bases/0"):
+            assert client.get(address).status_code == 401
+        assert client.post("/v1/pairs", json=ASK).status_code == 401
+        right = {"Authorization": "Bearer " + "t" * 20}
+        assert client.get("/v1/models", headers=right).status_code == 200
+
+
+def test_what_is_not_done_in_time_is_504_and_stops(served_config):
+    service = Service(served_config)
+    with TestClient(make_app(service), "http://localhost") as client:
+        late = client.post(POST, json={"defect": "bent", "steps": 200}, headers={"X-Deadline-Seconds": "0.05"})
+        assert late.status_code == 504
+        assert "X-Deadline-Seconds" in late.json()["detail"]
+        assert client.post(POST, json={"defect": "bent"}).status_code == 200  # not 200 steps later
+
+
+def test_a_client_that_goes_away_stops_the_drawing(served_config):
+    service = Service(served_config)
+    app, body = make_app(service), b'{"defect": "bent", "steps": 200, "n": 16}'
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    scope = {"type": "http", "method": "POST", "path": POST, "query_string": b"", "headers": headers}
+    sent = []
+
+    async def leave():
+        messages = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            if messages:
+                return messages.pop()
+            await asyncio.sleep(0.2)
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+
+        await app({**scope, "http_version": "1.1", "scheme": "http", "client": None, "server": None}, receive, send)
+        assert service.batcher.waiting == 12  # withdrawn, and swept at the next pass
+        start = time.monotonic()
+        assert len(await service.pairs(Ask(category="mesh", defect="bent"))) == 1
+        return time.monotonic() - start
+
+    assert asyncio.run(leave()) < 5
+    assert service.batcher.drawn == 1
+
+
+def test_a_model_trained_meanwhile_is_found_without_a_restart(trained, served_config):
+    config = trained()
+    core = SamplerCore(config)
+    hidden = core.folder.read_json("models/mesh/dhdiff.json")
+    core.folder.delete("models/mesh/dhdiff.json")
+    core = SamplerCore(config)
+    assert [m["category"] for m in core.models()] == ["capsule"]
+    core.folder.write_json("models/mesh/dhdiff.json", hidden)
+    core._looked = 0.0  # as if two seconds had passed
+    assert [m["category"] for m in core.models()] == ["capsule", "mesh"]
 
 
 def test_a_refusal_keeps_its_status_between_processes():

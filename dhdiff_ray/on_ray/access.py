@@ -1,0 +1,187 @@
+"""Who may ask: bearer tokens from a file, how often each may, and pages of other sites kept out.
+
+Not in the paper. The file has a token per line: ``TOKEN``, ``NAME TOKEN`` or ``NAME TOKEN REQUESTS_PER_MINUTE``; lines
+that begin with ``#`` are left out. Decided: every key is compared, in constant time; the file is read again when it
+changes, so that a key is taken away without a restart; without keys only this machine's own names are answered to,
+and no request that another site's page sends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+SHORTEST = 16
+"""Fewest characters of a token."""
+LOOK_SECONDS = 1.0
+"""How often the file's date is looked at."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of the token file; the token itself is not kept."""
+
+    name: str
+    digest: bytes
+    per_minute: float
+
+
+class DeniedError(Exception):
+    """A request that is not let in: its status, what to do, and headers that say so."""
+
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.status, self.message, self.headers = status, message, dict(headers or {})
+
+
+class Access:
+    """Lets requests in.
+
+    Args:
+        file: with tokens; nothing lets everybody in who is on this machine.
+        per_minute: requests per minute of a key whose line says nothing; 0 does not limit.
+        clock: seconds.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
+
+    def __init__(self, file: str = "", per_minute: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.file, self.per_minute, self.clock = file, per_minute, clock
+        self._keys = read_keys(file, per_minute) if file else []
+        self._stamp, self._looked = self._date(), clock()
+        self._left: dict[str, tuple[float, float]] = {}
+        """Requests left and when they were counted, by key."""
+
+    def admit(self, method: str, headers: Mapping[str, str]) -> str:
+        """The name of the key that is let in, or nothing where none is needed.
+
+        Raises:
+            DeniedError: 401 no or a wrong token, 403 another site's page, 421 a name that is not ours, 429 too often.
+        """
+        self._no_other_site(method, headers)
+        if not self.file:
+            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+            if not is_loopback(host):
+                raise DeniedError(421, "without tokens this endpoint answers to localhost only; use that name")
+            return ""
+        self._look()
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        digest = _digest(token.strip())
+        found = None
+        for key in self._keys:
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        if found is None or scheme.lower() != "bearer":
+            raise DeniedError(
+                401, "send the endpoint's token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
+            )
+        self._count(found)
+        return found.name
+
+    def _no_other_site(self, method: str, headers: Mapping[str, str]) -> None:
+        origin = headers.get("origin")
+        foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+        if foreign or (method != "GET" and headers.get("sec-fetch-site") == "cross-site"):
+            raise DeniedError(403, "pages of other sites may not ask; open the endpoint's own page at /")
+
+    def _count(self, key: Key) -> None:
+        """A bucket of a minute's requests that fills steadily."""
+        if not key.per_minute:
+            return
+        now = self.clock()
+        left, at = self._left.get(key.name, (key.per_minute, now))
+        left = min(max(key.per_minute, 1.0), left + (now - at) * key.per_minute / 60)
+        if left < 1:
+            wait = int((1 - left) * 60 / key.per_minute) + 1
+            raise DeniedError(
+                429, f"{key.per_minute:g} requests a minute; ask again in {wait} s", {"Retry-After": str(wait)}
+            )
+        self._left[key.name] = left - 1, now
+
+    def _look(self) -> None:
+        """Read the file again if it changed; one that cannot be used keeps the keys there were."""
+        if self.clock() - self._looked < LOOK_SECONDS:
+            return
+        self._looked = self.clock()
+        stamp = self._date()
+        if stamp == self._stamp:
+            return
+        try:
+            self._keys, self._stamp = read_keys(self.file, self.per_minute), stamp
+        except ValueError:
+            return  # half written, or a slip; the date differs, so it is read again
+
+    def _date(self) -> int:
+        try:
+            return Path(self.file).stat().st_mtime_ns if self.file else 0
+        except OSError:
+            return -1
+
+
+def read_keys(file: str, per_minute: float = 0.0) -> list[Key]:
+    """The keys in a file.
+
+    Raises:
+        ValueError: no such file, no token in it, or one that is easily guessed.
+    """
+    keys: list[Key] = []
+    for number, token, name, rate in _lines(file, per_minute):
+        if len(token) < SHORTEST:
+            raise ValueError(
+                f"the token in {file}, line {number}, has {len(token)} characters; make one: openssl rand -hex 32"
+            )
+        if name in [key.name for key in keys]:
+            raise ValueError(f"{file}, line {number}: a second key {name!r}; give each its own name")
+        keys.append(Key(name, _digest(token), rate))
+    if not keys:
+        raise ValueError(f"{file} holds no token; make one: openssl rand -hex 32 > {file}")
+    return keys
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address is this machine's own."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def first_token(file: str) -> str:
+    """The first token in a file, for a client on this machine.
+
+    Raises:
+        ValueError: as ``read_keys``.
+    """
+    read_keys(file)
+    return next(_lines(file, 0.0))[1]
+
+
+def _lines(file: str, per_minute: float) -> Iterator[tuple[int, str, str, float]]:
+    """Number, token, name and rate of each line that holds a key."""
+    try:
+        lines = Path(file).read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the endpoint's token file cannot be read: {error}") from None
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        try:
+            rate = float(words[2]) if len(words) > 2 else per_minute
+        except ValueError:
+            rate = -1.0
+        if len(words) > 3 or not 0 <= rate < float("inf"):
+            raise ValueError(f"{file}, line {number}: write TOKEN, NAME TOKEN or NAME TOKEN REQUESTS_PER_MINUTE")
+        token = words[1] if len(words) > 1 else words[0]
+        yield number, token, words[0] if len(words) > 1 else f"line {number}", rate
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
