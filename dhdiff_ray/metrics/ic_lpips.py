@@ -115,6 +115,7 @@ class CentreDistances:
         kinds = {"raw": profile.raw_centres, "nearest": profile.nearest_centres}
         rows = [perceiver.perceptual(images[i][None], **kinds)[0] for i in first]
         self._features = finite(np.stack(rows), [centres[i] for i in first])
+        self._lengths = lengths(self._features)
 
     def observe(self, names: Sequence[str], images: Sequence[np.ndarray] | np.ndarray) -> State:
         """Distances, float64 (m,) in the sorted order of the centres, of each image uint8 (h, w, 3)."""
@@ -125,7 +126,7 @@ class CentreDistances:
 
     def of(self, feature: np.ndarray) -> np.ndarray:
         """Distances (m,) of one feature (1, d)."""
-        return squared_distances(feature, self._features)[0][self._column]
+        return squared_distances(feature, self._features, self._lengths)[0][self._column]
 
     def among(self) -> np.ndarray:
         """Distances between different centres, each pair once."""
@@ -261,14 +262,19 @@ def one_pass_value(first: CentreDistances, sums: Sequence[Sums]) -> Score:
     return IcLpips(first.perceiver, clusters, first.profile).value(spreads)
 
 
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def squared_distances(a: np.ndarray, b: np.ndarray, b_lengths: np.ndarray | None = None) -> np.ndarray:
     """Squared Euclidean distances, float64 (n, m), between rows of (n, d) and (m, d), one product per chunk."""
-    total = np.zeros((len(a), len(b)))
+    right_lengths = lengths(b) if b_lengths is None else b_lengths
+    total = lengths(a)[:, None] + right_lengths[None, :]
     for start in range(0, a.shape[1], CHUNK):
-        left, right = a[:, start : start + CHUNK], b[:, start : start + CHUNK]
-        lengths = np.einsum("nd,nd->n", left, left)[:, None] + np.einsum("md,md->m", right, right)[None, :]
-        total += lengths - 2 * left @ right.T
+        total -= 2 * (a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T).astype(np.float64)
     return np.maximum(total, 0)
+
+
+def lengths(rows: np.ndarray) -> np.ndarray:
+    """Squared lengths, float64 (n,), of rows (n, d)."""
+    chunks = (rows[:, start : start + CHUNK] for start in range(0, rows.shape[1], CHUNK))
+    return sum((np.einsum("nd,nd->n", c, c).astype(np.float64) for c in chunks), np.zeros(len(rows)))
 
 
 def finite(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
