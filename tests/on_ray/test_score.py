@@ -69,7 +69,7 @@ def test_a_run_is_scored_then_checked_with_the_same_localiser(two_cores, paired)
 
     weights = folder.read_bytes("detectors/mesh/real.safetensors")
     known = folder.read_json("detectors/mesh/real.json")
-    folder.write_json("detectors/mesh/real.json", {**known, "n_train": 99})  # only who reads it can know
+    folder.write_json("detectors/mesh/real.json", {**known, "facts": {"n_train": 99}})  # only who reads it can know
     assert detect.main(config) == 0
     found = folder.read_json("detection.json")
     assert folder.read_bytes("detectors/mesh/real.safetensors") == weights
