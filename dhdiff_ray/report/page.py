@@ -18,7 +18,7 @@ from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
-from dhdiff_ray.report.tables import alignment_table, detection_table, score_tables, timing_table
+from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
 from dhdiff_ray.storage import RunFolder
 
 PAGE = "report.html"
@@ -29,6 +29,22 @@ def write_report(config: Config, thumbs: int = 6) -> str:
     folder = RunFolder.of(config.run.storage, config.run.name)
     folder.write_bytes(PAGE, build_report(folder, thumbs).encode())
     return f"{folder.uri}/{PAGE}"
+
+
+def run_tables(folder: RunFolder) -> list[Table]:
+    """Every table of figures that a run has by now, the paper's beside them: what the page shows, for a terminal.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    if not folder.exists("config.json"):
+        raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
+    config = Config.model_validate(folder.read_json("config.json"))
+    scores = _json(folder, "scores.json") or {}
+    detection = _json(folder, "detection.json") or {}
+    rows = scores.get("scores", [])
+    own = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
+    return [table for table in own if table] + paper_tables(config, rows, detection)
 
 
 def build_report(folder: RunFolder, thumbs: int = 6) -> str:

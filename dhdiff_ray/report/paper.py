@@ -206,7 +206,7 @@ def _cell(values: tuple[float | None, ...] | None) -> str:
 
 
 def _number(value: float | None) -> str:
-    return DASH if value is None else f"{value:.4g}" if value > 10 else f"{value:.3g}"
+    return DASH if value is None else f"{value:.1f}" if value > 10 else f"{value:.2f}"
 
 
 def _head(name: str) -> str:

@@ -49,7 +49,7 @@ def test_averages_are_recomputed_from_the_rows(number, method, expected):
 def test_ours_joins_the_papers_table_when_it_was_measured_alike():
     table = paper_tables(config(), table_one(), {})[0]
     assert table.heads[-1] == "this run"
-    assert next(row for row in table.rows if row[0] == "bottle")[-1] == "2.5 / 0.25"
+    assert next(row for row in table.rows if row[0] == "bottle")[-1] == "2.50 / 0.25"
     assert "DH-Diff" in table.note, "the printed 1.94 is not the mean of its rows"
 
 
@@ -65,14 +65,14 @@ def test_what_was_measured_otherwise_stands_apart_and_says_why(rows, size, reaso
     paper, ours = paper_tables(config(resolution=size), rows, {})[:2]
     assert "this run" not in paper.heads
     assert reason in ours.note
-    assert ours.rows == [["bottle", "2.5", "0.25"]]
+    assert ours.rows == [["bottle", "2.50", "0.25"]]
 
 
 def test_detection_is_in_percent_and_the_other_test_set_is_named():
     found = {"bottle": {"synthetic": {"image_auroc": 0.991, "pixel_auroc": 0.98, "pixel_ap": 0.9}}}
     found["conditions"] = {"network": "draem", "channels": 64, "select": "last"}
     ours = [t for t in paper_tables(config(), [], found) if "not measured alike" in t.title]
-    assert ours[0].rows == [["bottle", "99.1", "98"]]
+    assert ours[0].rows == [["bottle", "99.1", "98.0"]]
     assert "held-out half" in ours[0].note
 
 
