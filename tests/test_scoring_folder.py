@@ -118,5 +118,6 @@ def test_the_command_prints_one_document_and_warns_of_another_number_of_images(r
     assert document["compared"]
     table = CliRunner().invoke(app, [*words, "half", "--against", str(tmp_path / "a.json")])
     assert "kid_standin" in table.stdout
+    assert "look like copies" in table.stderr
     wrong = CliRunner().invoke(app, [*words, "half", "--against", str(tmp_path / "b.json")])
     assert "--against takes" in str(wrong.exception)

@@ -86,6 +86,11 @@ def score(
     out.note("±: over the seeds of IC-LPIPS; real: the same for held-out real anomalies, the scale")
     for metric, reason in result["left_out"].items():
         out.note(f"left out: {metric}: {reason}")
+    for row in result["scores"]:
+        if row["level"] == "defect" and row["conditions"].get("copies"):
+            found = row["conditions"]
+            names = ", ".join(found["copies_named"])
+            out.warn(f"{row['category']}/{row['defect']}: {found['copies']} of {row['n']} look like copies: {names}")
     if output:
         output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     out.data(result, table=_table(result))
