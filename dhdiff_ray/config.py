@@ -200,14 +200,34 @@ class SynthesizeConfig(Frozen):
 class ScoreConfig(Frozen):
     """Scoring the pairs."""
 
-    features: Literal["standin", "inception"] = "inception"
-    """Networks behind IS and IC-LPIPS: the published ones, or labelled stand-ins that need no weights."""
+    features: Literal["standin", "small", "inception"] = "inception"
+    """Networks: the published ones; ``small`` real ones, labelled; or random ones, labelled, that need no file."""
+    metrics: tuple[Literal["is", "ic_lpips", "originality", "kid", "masks"], ...] = (
+        "is",
+        "ic_lpips",
+        "originality",
+        "kid",
+        "masks",
+    )
+    """What to compute; leave out what the networks at hand cannot give."""
+    profile: Literal["anomalydiffusion", "full", "cdc", "dfmgan", "seas"] = "anomalydiffusion"
+    """Whose rule IC-LPIPS follows; see ``metrics/profiles.py``."""
+    backbone: Literal["", "vgg", "alex", "squeeze"] = ""
+    """Backbone of LPIPS; empty is the profile's own (VGG-16, for ``dfmgan`` AlexNet)."""
     weights_dir: str = ""
-    """Folder with the published networks' files; empty means PyTorch's hub cache."""
+    """Folder with the networks' files; empty means PyTorch's hub cache."""
+    backbone_file: str = ""
+    """A file of one's own for the LPIPS backbone; its scores are named ``_own``."""
+    inception_file: str = ""
+    """A file of one's own for Inception; its scores are named ``_own``."""
+    download: bool = False
+    """Fetch published files that are not there from their publishers."""
     splits: int = Field(default=10, ge=1)
     """Splits of the Inception Score; torch-fidelity's default is 10."""
-    cluster_size: int = Field(default=50, ge=2)
-    """Most images of one IC-LPIPS cluster that are compared; AnomalyDiffusion uses 50."""
+    cluster_size: int = Field(default=0, ge=0)
+    """Most images of one IC-LPIPS cluster that are compared; 0 is the profile's own (AnomalyDiffusion: 50)."""
+    seeds: int = Field(default=5, ge=1)
+    """Seeded draws from large clusters that IC-LPIPS averages over, beginning at ``run.seed``."""
     alignment: bool = True
     """Compare each mask with what a localiser trained on real masks sees in its image."""
     workers: int = Field(default=0, ge=0)
@@ -223,12 +243,26 @@ class DetectConfig(Frozen):
     """Images per step."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate."""
+    network: Literal["small", "draem"] = "draem"
+    """The peers' U-Net, DRAEM's discriminative network, or a smaller one for small images."""
     channels: int = Field(default=64, ge=4)
     """Channels of the localiser's first level; DRAEM's network has 64."""
+    loss: Literal["focal", "dice"] = "focal"
+    """The peers' focal loss, or cross-entropy plus Dice."""
+    decay: Literal["steps", "cosine"] = "steps"
+    """Learning rate: a fifth at 80 % and again at 90 % of the steps, as the peers; or along a cosine."""
+    select: Literal["last", "heldout", "test"] = "last"
+    """Which weights are kept: the last, those best on a tenth of the training pairs that is held out, or those best
+    on the test set: the peers' way, optimistic, for comparison with their figures only."""
+    judge_every: int = Field(default=500, ge=1)
+    """Steps between looks at the held-out pairs or the test set."""
+    mask_rule: Literal["nonzero", "peers"] = "nonzero"
+    """Test pixels that count as defect: all not zero; or, as the peers, for AUROC and AP only whole ones."""
     normal_fraction: float = Field(default=0.5, ge=0, lt=1)
     """Share of a batch that is normal images; the peers use half."""
-    compare_real: bool = True
-    """Also train on the same number of real training pairs, for comparison."""
+    baselines: tuple[Literal["real", "real_synthetic", "cutpaste", "draem", "normal"], ...] = ("real",)
+    """Also trained, for scale: on as many real pairs, on both, on pasted rectangles, on pasted Perlin shapes; or a fit
+    to normal images alone."""
 
 
 class ServeConfig(Frozen):

@@ -91,6 +91,8 @@ class Score:
     n: int
     """Images that entered the value."""
     conditions: dict[str, Any] = field(default_factory=dict)
+    reference: float | None = None
+    """The same measured on real images against real images, where that can be: the value's scale."""
 
     def as_dict(self) -> dict[str, Any]:
         """The score as plain JSON values."""

@@ -1,23 +1,23 @@
 """What a localiser sees: probability maps, the paper's detection figures, and its use as an oracle (section IV-D).
 
 The image score is DRAEM's: the map averaged over a 21 x 21 window (at 256 pixels), then its maximum. The model is
-never selected on what is evaluated here; it is the one after the last training step.
+never selected on what is evaluated here, unless ``detect.select = test`` says so.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
-from dhdiff_ray.detector.unet import LEVELS, Localiser
 from dhdiff_ray.metrics.detection import agreement, localisation
 
 WINDOW = 21
 """Side of DRAEM's averaging window at 256 x 256 pixels."""
 
 
-def predict(model: Localiser, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+def predict(model: nn.Module, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """Probability of a defect for each pixel.
 
     Args:
@@ -29,6 +29,12 @@ def predict(model: Localiser, images: np.ndarray, batch_size: int = 32) -> np.nd
         float32 (n, h, w) in [0, 1].
     """
     model.eval()
+    levels = getattr(model, "levels", 0)
+    if any(side % 2**levels for side in images.shape[1:3]):
+        raise ValueError(
+            f"the localiser needs images (n, h, w, 3) whose sides divide by {2**levels}, got {images.shape}; "
+            "set data.resolution to a multiple of it, or detect.network=small"
+        )
     device = next(model.parameters()).device
     maps = np.empty(images.shape[:3], dtype=np.float32)
     with torch.inference_mode():
@@ -38,13 +44,19 @@ def predict(model: Localiser, images: np.ndarray, batch_size: int = 32) -> np.nd
     return maps
 
 
-def evaluate(model: Localiser, images: np.ndarray, masks: np.ndarray) -> dict[str, float | int | None]:
+def evaluate(model: nn.Module, images: np.ndarray, masks: np.ndarray) -> dict[str, float | int | None]:
     """The detection figures over test images (n, h, w, 3) with masks (n, h, w); all-zero masks are normal images."""
-    maps = predict(model, images)
-    return localisation(masks, maps, image_scores(maps))
+    return figures(predict(model, images), masks)
 
 
-def alignment(model: Localiser, images: np.ndarray, masks: np.ndarray) -> dict[str, float | int | None]:
+def figures(
+    maps: np.ndarray, masks: np.ndarray, strict_masks: np.ndarray | None = None
+) -> dict[str, float | int | None]:
+    """The detection figures of maps (n, h, w) against masks (n, h, w); see ``metrics.detection.localisation``."""
+    return localisation(masks, maps, image_scores(maps), strict_masks)
+
+
+def alignment(model: nn.Module, images: np.ndarray, masks: np.ndarray) -> dict[str, float | int | None]:
     """Made images and masks judged by a localiser that learned from real ones; see ``metrics.detection.agreement``."""
     return agreement(masks, predict(model, images))
 
@@ -65,12 +77,9 @@ def as_input(images: np.ndarray) -> torch.Tensor:
     """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [-1, 1], channels last in memory.
 
     Raises:
-        ValueError: sides that the network cannot halve often enough.
+        ValueError: another shape.
     """
-    if images.ndim != 4 or images.shape[-1] != 3 or any(side % 2**LEVELS for side in images.shape[1:3]):
-        raise ValueError(
-            f"the localiser needs images (n, h, w, 3) whose sides divide by {2**LEVELS}, got {images.shape}; "
-            "set data.resolution to a multiple of it"
-        )
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"the localiser needs images (n, h, w, 3), got {images.shape}")
     # A contiguous (n, h, w, 3) array seen as (n, 3, h, w) already is channels-last: no copy of the batch is made.
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1

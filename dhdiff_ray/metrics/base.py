@@ -1,33 +1,21 @@
 """What a metric that can be computed in parts looks like: observe, merge, value.
 
-Section IV-C scores many images; here they are scored in shards. A state is a table from an image's name to its row of
-numbers, and each row depends on its image alone. So any sharding, merged in any order, is the same table, and ``value``
-reduces it in the order of the names: the same bytes, not only nearly the same number.
+Section IV-C scores many images; here they are scored in shards. A state is either a table from an image's name to its
+row of numbers, which ``merge`` puts together (the same bytes for any sharding), or a few sums, which ``add`` adds up
+(the same number for any sharding, up to the last bits of float64, in memory that does not grow with the images).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from dhdiff_ray.records import Score
 
 State = dict[str, np.ndarray]
-"""Rows by image name."""
-
-
-class Metric(Protocol):
-    """A metric over images that ``merge`` lets any number of workers share."""
-
-    def observe(self, names: Sequence[str], images: np.ndarray) -> State:
-        """Rows of one shard: unique names and images uint8 (n, h, w, 3)."""
-        ...
-
-    def value(self, state: State) -> Score:
-        """The score of a merged state, with its conditions."""
-        ...
+"""Rows by image name, or sums by their own names."""
 
 
 def merge(states: Iterable[Mapping[str, np.ndarray]]) -> State:
@@ -45,6 +33,15 @@ def merge(states: Iterable[Mapping[str, np.ndarray]]) -> State:
                 )
             merged[name] = row
     return dict(sorted(merged.items()))
+
+
+def add(states: Iterable[Mapping[str, np.ndarray]]) -> State:
+    """One state out of many sums; an empty state adds nothing."""
+    total: State = {}
+    for state in states:
+        for name, value in state.items():
+            total[name] = total[name] + value if name in total else value
+    return total
 
 
 def table(state: Mapping[str, np.ndarray]) -> tuple[list[str], np.ndarray]:
@@ -81,5 +78,11 @@ def _mean(scores: list[Score], over: str) -> Score:
     first = scores[0].conditions
     shared = {k: v for k, v in first.items() if all(score.conditions.get(k) == v for score in scores)}
     counts = {f"{over}_in_mean": len(values), f"{over}_without_value": len(scores) - len(values)}
-    mean = float(np.mean(values)) if values else None
-    return Score(scores[0].metric, mean, sum(score.n for score in scores), {**shared, **counts})
+    references = [score.reference for score in scores if score.reference is not None]
+    return Score(
+        scores[0].metric,
+        float(np.mean(values)) if values else None,
+        sum(score.n for score in scores),
+        {**shared, **counts},
+        float(np.mean(references)) if references else None,
+    )

@@ -1,13 +1,19 @@
-"""How well a probability map finds the defect: exact AUROC and AP, and agreement between masks (section IV-D).
+"""How well a probability map finds the defect: AUROC, AP, F1-max, PRO, and agreement between masks (section IV-D).
 
 Over all pixels of all test images, normal ones included, as the peers do; unlike their scripts a pixel is positive
-when its mask is non-zero, for every metric alike. None stands where a metric is undefined (only one class present).
+when its mask is non-zero, for every metric alike, and F1 is maximal over every threshold, not over twenty. None stands
+where a metric is undefined (only one class present).
 """
 
 from __future__ import annotations
 
 import numpy as np
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+
+from dhdiff_ray.metrics.pro import pro
+
+PRO_LIMIT = 0.3
+"""False positive rate up to which the peers integrate PRO."""
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -26,21 +32,36 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return float(average_precision_score(positive, np.asarray(scores).ravel()))
 
 
+def f1_max(labels: np.ndarray, scores: np.ndarray) -> float | None:
+    """The largest F1 over all thresholds; both arrays are flattened."""
+    positive = np.asarray(labels).ravel() > 0
+    if not positive.any():
+        return None
+    precision, recall, _ = precision_recall_curve(positive, np.asarray(scores).ravel())
+    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+
+
 def localisation(
-    masks: np.ndarray, probabilities: np.ndarray, image_scores: np.ndarray
+    masks: np.ndarray, probabilities: np.ndarray, image_scores: np.ndarray, strict_masks: np.ndarray | None = None
 ) -> dict[str, float | int | None]:
-    """The three figures of the paper's detection tables.
+    """The figures of the paper's detection tables (both AUROCs and pixel AP), and those its peers add.
 
     Args:
         masks: true masks (n, h, w), positive where non-zero; an all-zero mask is a normal image.
         probabilities: predicted probability of a defect (n, h, w).
         image_scores: one score per image (n,).
+        strict_masks: other true masks for the pixel figures save PRO, as the peers' scripts have them.
     """
+    pixels = masks if strict_masks is None else strict_masks
     defective = np.asarray(masks.reshape(len(masks), -1).any(axis=1))
     return {
         "image_auroc": auroc(defective, image_scores),
-        "pixel_auroc": auroc(masks, probabilities),
-        "pixel_ap": average_precision(masks, probabilities),
+        "pixel_auroc": auroc(pixels, probabilities),
+        "pixel_ap": average_precision(pixels, probabilities),
+        "image_ap": average_precision(defective, image_scores),
+        "image_f1_max": f1_max(defective, image_scores),
+        "pixel_f1_max": f1_max(pixels, probabilities),
+        "pro": pro(masks, probabilities, PRO_LIMIT),
         "n_good": int((~defective).sum()),
         "n_defect": int(defective.sum()),
     }

@@ -1,30 +1,30 @@
 """IC-LPIPS: how much the made images of one defect differ among those near the same real image (section IV-C).
 
-AnomalyDiffusion's procedure: each made image joins the nearest real training anomaly; the score is the mean LPIPS over
-all pairs within a cluster, averaged over clusters; a cluster of fewer than two is dropped. What we decided: the centres
-are the anomalies that were trained on (theirs: the first third of the folder); the draw of ``size`` images from a large
-cluster is seeded and over sorted names (theirs is neither); cluster sizes and drops are reported.
+Each made image joins the nearest real training anomaly; the score is the mean LPIPS over all pairs within a cluster,
+averaged over clusters; ``profiles.py`` has the rules. LPIPS is a squared Euclidean distance between features g, so the
+mean over a cluster's pairs is twice the unbiased variance of g: 2 / (n - 1) * (sum |g|^2 - |sum g|^2 / n). No pair is
+ever formed: cost grows linearly with the images, and memory not at all.
 
-LPIPS is a squared Euclidean distance between features, so each image passes the network at most twice: once for
-``CentreDistances`` (rows small enough to send anywhere), and once more within its cluster in ``IcLpips``, where the
-features of one cluster (32 MB per image at full size) are held at a time.
+``CentreDistances`` gives rows small enough to send anywhere; ``IcLpips`` then streams a cluster's members once more,
+because which of them a cap keeps is known only when all are assigned. ``one_pass`` needs no cap and no second look.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dhdiff_ray.metrics.base import State, table
-from dhdiff_ray.metrics.features import FeatureExtractor
+from dhdiff_ray.metrics.features import Perceiver
+from dhdiff_ray.metrics.profiles import PROFILES, Profile
 from dhdiff_ray.records import Score
 
-CHUNK = 2**18
-"""Feature columns that are raised to float64 at a time."""
+CHUNK = 2**16
+"""Feature columns that are multiplied in float32 before their sum is added in float64."""
 
 
 @dataclass(frozen=True)
@@ -34,136 +34,271 @@ class Cluster:
     centre: str
     size: int
     """Images in the cluster."""
-    members: tuple[str, ...]
-    """Names of those that are compared, sorted."""
+    draws: tuple[tuple[str, ...], ...]
+    """Per seed the names of those that are compared, sorted; one draw where nothing is left to chance."""
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Everybody in any draw, sorted."""
+        return tuple(sorted({name for draw in self.draws for name in draw}))
+
+
+@dataclass
+class Sums:
+    """What a set of features leaves behind: adding two is the same as having seen both sets."""
+
+    count: int
+    total: np.ndarray
+    """Sum of the features, float64 (d,)."""
+    square: float
+    """Sum of their squared lengths."""
+
+    @classmethod
+    def empty(cls) -> Sums:
+        """Of no features."""
+        return cls(0, np.zeros(1), 0.0)
+
+    def add(self, feature: np.ndarray) -> None:
+        """Count one feature float32 (d,)."""
+        if self.count == 0:
+            self.total = np.zeros(len(feature))
+        self.total += feature
+        self.square += float(np.dot(feature.astype(np.float64), feature))
+        self.count += 1
+
+    def __add__(self, other: Sums) -> Sums:
+        parts = [sums for sums in (self, other) if sums.count]
+        if len(parts) < 2:
+            return parts[0] if parts else Sums.empty()
+        return Sums(self.count + other.count, self.total + other.total, self.square + other.square)
+
+    def mean_distance(self) -> float:
+        """Mean squared distance over all unordered pairs; NaN for fewer than two."""
+        if self.count < 2:
+            return float("nan")
+        spread = self.square - float(np.dot(self.total, self.total)) / self.count
+        return max(2 * spread / (self.count - 1), 0.0)
 
 
 class CentreDistances:
-    """First pass: how far each made image is from each real training anomaly of its defect.
+    """First pass: how far each made image is from each real image of its defect.
 
     Args:
-        features: the network that gives perceptual features.
+        perceiver: the network that gives perceptual features.
         centres: names of the real images.
-        images: the real images, uint8 (m, h, w, 3).
+        images: the real images, uint8 (m, h, w, 3), or a list of such of any size.
+        profile: the rule; it may read real images another way.
 
     Raises:
-        ValueError: no centres.
+        ValueError: no centres, or features that are not finite.
     """
 
-    def __init__(self, features: FeatureExtractor, centres: Sequence[str], images: np.ndarray) -> None:
+    def __init__(
+        self,
+        perceiver: Perceiver,
+        centres: Sequence[str],
+        images: Sequence[np.ndarray] | np.ndarray,
+        profile: Profile = PROFILES["anomalydiffusion"],
+    ) -> None:
         if len(centres) == 0:
-            raise ValueError("IC-LPIPS needs the real training anomalies of the defect as centres, got none")
-        self.features = features
+            raise ValueError(
+                "IC-LPIPS needs the real training anomalies of the defect as centres, got none; "
+                "name them (--real FOLDER), or leave ic_lpips and originality out of score.metrics"
+            )
+        self.perceiver, self.profile = perceiver, profile
         order = sorted(range(len(centres)), key=lambda i: centres[i])
         self.centres = [centres[i] for i in order]
-        self._centre_features = features.perceptual(images[order])
+        # Equal images share a column, so that a tie is a tie and not a matter of the last bit.
+        unique: dict[bytes, int] = {}
+        self._column = [unique.setdefault(images[i].tobytes(), len(unique)) for i in order]
+        first = [order[self._column.index(column)] for column in range(len(unique))]
+        kinds = {"raw": profile.raw_centres, "nearest": profile.nearest_centres}
+        rows = [perceiver.perceptual(images[i][None], **kinds)[0] for i in first]
+        self._features = finite(np.stack(rows), [centres[i] for i in first])
+        self._lengths = lengths(self._features)
 
-    def observe(self, names: Sequence[str], images: np.ndarray) -> State:
-        """Distances, float64 (m,) in the sorted order of the centres, of each image uint8 (n, h, w, 3)."""
-        rows = (squared_distances(self.features.perceptual(one[None]), self._centre_features)[0] for one in images)
-        return dict(zip(names, rows, strict=True))
+    def observe(self, names: Sequence[str], images: Sequence[np.ndarray] | np.ndarray) -> State:
+        """Distances, float64 (m,) in the sorted order of the centres, of each image uint8 (h, w, 3)."""
+        return {
+            name: self.of(finite(self.perceiver.perceptual(image[None]), [name]))
+            for name, image in zip(names, images, strict=True)
+        }
 
-    def clusters(self, state: State, size: int = 50, seed: int = 0) -> list[Cluster]:
-        """Every centre's cluster, empty ones included; of a large one, ``size`` images are drawn by the seed."""
+    def of(self, feature: np.ndarray) -> np.ndarray:
+        """Distances (m,) of one feature (1, d)."""
+        return squared_distances(feature, self._features, self._lengths)[0][self._column]
+
+    def among(self) -> np.ndarray:
+        """Distances between different centres, each pair once."""
+        distances = squared_distances(self._features, self._features)
+        return distances[np.triu_indices(len(distances), k=1)]
+
+    def nearest(self, distances: np.ndarray) -> np.ndarray:
+        """Index of the nearest centre per row; among equals the last wins, as with the reference's ``<=``."""
+        return distances.shape[1] - 1 - np.argmin(distances[:, ::-1], axis=1)
+
+    def clusters(self, state: State, seeds: Sequence[int] = (0,)) -> list[Cluster]:
+        """Every centre's cluster, empty ones included, with what each seed draws from a large one."""
         names, distances = table(state)
-        # Among equals the last centre wins, as with the reference procedure's ``<=``.
-        nearest = distances.shape[1] - 1 - np.argmin(distances[:, ::-1], axis=1)
-        clusters = []
+        nearest = self.nearest(distances)
+        found = []
         for index, centre in enumerate(self.centres):
             own = [name for name, at in zip(names, nearest, strict=True) if at == index]
-            drawn = own
-            if len(own) > size:
-                key = int.from_bytes(hashlib.blake2b(centre.encode(), digest_size=8).digest(), "big")
-                drawn = sorted(np.random.default_rng([seed, key]).choice(own, size, replace=False).tolist())
-            clusters.append(Cluster(centre, len(own), tuple(drawn)))
-        return clusters
+            found.append(Cluster(centre, len(own), _draws(own, centre, self.profile, seeds)))
+        return found
 
 
 class IcLpips:
     """Second pass: the spread within each cluster of one defect; states merge by the centre's name.
 
     Args:
-        features: the network of the first pass.
+        perceiver: the network of the first pass.
         clusters: what ``CentreDistances.clusters`` gave.
-        conditions: more conditions to report, such as the seed of the draw.
+        profile: the rule.
+        conditions: more conditions to report, such as the seeds of the draws.
     """
 
     def __init__(
-        self, features: FeatureExtractor, clusters: Sequence[Cluster], conditions: Mapping[str, Any] | None = None
+        self,
+        perceiver: Perceiver,
+        clusters: Sequence[Cluster],
+        profile: Profile = PROFILES["anomalydiffusion"],
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
-        self.features = features
-        self.clusters = list(clusters)
+        self.perceiver, self.clusters, self.profile = perceiver, list(clusters), profile
         self.conditions = dict(conditions or {})
 
-    def observe(self, centre: str, images: np.ndarray) -> State:
-        """Mean distance over all pairs of one cluster's members, uint8 (n, h, w, 3) with n of at least 2."""
-        return {centre: np.array(spread(self.features.perceptual(images)))}
+    def observe(self, centre: str, load: Callable[[str], np.ndarray]) -> State:
+        """Mean pairwise distance per draw of one cluster's members, each loaded once: float64 (draws,)."""
+        (cluster,) = (c for c in self.clusters if c.centre == centre)
+        sums = [Sums.empty() for _ in cluster.draws]
+        for name in cluster.members:
+            (feature,) = finite(self.perceiver.perceptual(load(name)[None]), [name])
+            for draw, own in zip(cluster.draws, sums, strict=True):
+                if name in draw:
+                    own.add(feature)
+        return {centre: np.array([own.mean_distance() for own in sums])}
 
     def value(self, state: State) -> Score:
-        """The unweighted mean over clusters of two or more; no value if there is none.
+        """The unweighted mean over clusters, then over seeds; no value if no cluster has two images.
 
         Raises:
             ValueError: a cluster was not observed.
         """
-        kept = [cluster for cluster in self.clusters if len(cluster.members) >= 2]
+        kept = [cluster for cluster in self.clusters if cluster.size >= 2]
         if missing := [cluster.centre for cluster in kept if cluster.centre not in state]:
             raise ValueError(f"{len(missing)} clusters were not compared, the first is {missing[0]!r}; score again")
-        spreads = [float(state[cluster.centre]) for cluster in kept]
+        draws = max((len(cluster.draws) for cluster in kept), default=1)
+        # A cluster that was not drawn from counts the same under every seed.
+        rows = np.array([np.broadcast_to(state[cluster.centre], draws) for cluster in kept]).reshape(-1, draws)
+        without = float(rows.mean()) if kept else None
+        if self.profile.small == "zero":
+            rows = np.concatenate([rows, np.zeros((len(self.clusters) - len(kept), draws))])
+        by_seed = rows.mean(axis=0) if len(rows) else np.array([])
         conditions = {
-            "profile": "anomalydiffusion",
-            "backbone": self.features.perceiver,
-            "weights": self.features.digest,
+            "profile": self.profile.name,
+            "backbone": self.perceiver.perceiver,
+            "weights": self.perceiver.digest,
             **self.conditions,
+            "cap": self.profile.cap,
+            "std": float(by_seed.std(ddof=1)) if len(by_seed) > 1 else None,
+            "std_over_clusters": float(rows.mean(axis=1).std(ddof=1)) if len(rows) > 1 else None,
             "cluster_sizes": [cluster.size for cluster in self.clusters],
-            "clusters_dropped": len(self.clusters) - len(kept),
+            "clusters_dropped": len(self.clusters) - len(kept) if self.profile.small == "drop" else 0,
         }
-        mean = float(np.mean(spreads)) if spreads else None
-        return Score(
-            self.features.metric_name("ic_lpips"), mean, sum(cluster.size for cluster in self.clusters), conditions
-        )
+        if self.profile.small == "zero":
+            conditions |= {"clusters_counted_as_zero": len(self.clusters) - len(kept), "value_without_zeros": without}
+        mean = float(by_seed.mean()) if kept else None
+        size = sum(cluster.size for cluster in self.clusters)
+        return Score(self.perceiver.metric_name("ic_lpips"), mean, size, conditions)
 
 
 def ic_lpips(
-    features: FeatureExtractor,
+    perceiver: Perceiver,
     centres: Mapping[str, np.ndarray],
     names: Sequence[str],
     load: Callable[[str], np.ndarray],
-    size: int = 50,
-    seed: int = 0,
+    profile: Profile = PROFILES["anomalydiffusion"],
+    seeds: Sequence[int] = (0,),
 ) -> Score:
-    """Both passes in this process.
+    """The whole procedure in this process.
 
     Args:
-        features: the network.
+        perceiver: the network.
         centres: real training anomalies of one defect by name, uint8 (h, w, 3).
         names: the made images of that defect.
         load: gives the made image of a name.
-        size: most images of one cluster that are compared.
-        seed: draws them.
+        profile: the rule; one without a cap passes each image through the network once.
+        seeds: of the draws from large clusters.
     """
-    first = CentreDistances(features, list(centres), np.stack(list(centres.values())))
+    first = CentreDistances(perceiver, list(centres), list(centres.values()), profile)
+    if profile.cap is None:
+        return one_pass_value(first, one_pass(first, ((name, load(name)) for name in names)))
     state: State = {}
     for name in names:
         state |= first.observe([name], load(name)[None])
-    clusters = first.clusters(state, size, seed)
-    second = IcLpips(features, clusters, {"cluster_size": size, "seed": seed})
+    clusters = first.clusters(state, seeds)
+    second = IcLpips(perceiver, clusters, profile, {"seeds": list(seeds)})
     spreads: State = {}
     for cluster in clusters:
-        if len(cluster.members) >= 2:
-            spreads |= second.observe(cluster.centre, np.stack([load(name) for name in cluster.members]))
+        if cluster.size >= 2:
+            spreads |= second.observe(cluster.centre, load)
     return second.value(spreads)
 
 
-def spread(features: np.ndarray) -> float:
-    """Mean squared distance over all unordered pairs of rows of (n, d) with n of at least 2."""
-    distances = squared_distances(features, features)
-    return float(distances[np.triu_indices(len(features), k=1)].mean())
+def one_pass(first: CentreDistances, images: Iterable[tuple[str, np.ndarray]]) -> list[Sums]:
+    """Sums per centre of images uint8 (h, w, 3) by name, for a rule without a cap; two shards' sums add up."""
+    sums = [Sums.empty() for _ in first.centres]
+    for name, image in images:
+        feature = finite(first.perceiver.perceptual(image[None]), [name])
+        sums[int(first.nearest(first.of(feature)[None])[0])].add(feature[0])
+    return sums
 
 
-def squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances, float64 (n, m), between rows of (n, d) and (m, d), chunk by chunk in float64."""
-    total = np.zeros((len(a), len(b)))
+def one_pass_value(first: CentreDistances, sums: Sequence[Sums]) -> Score:
+    """The score of what ``one_pass`` added up."""
+    clusters = [Cluster(centre, own.count, ((),)) for centre, own in zip(first.centres, sums, strict=True)]
+    spreads = {c.centre: np.array([own.mean_distance()]) for c, own in zip(clusters, sums, strict=True)}
+    return IcLpips(first.perceiver, clusters, first.profile).value(spreads)
+
+
+def squared_distances(a: np.ndarray, b: np.ndarray, b_lengths: np.ndarray | None = None) -> np.ndarray:
+    """Squared Euclidean distances, float64 (n, m), between rows of (n, d) and (m, d), one product per chunk."""
+    right_lengths = lengths(b) if b_lengths is None else b_lengths
+    total = lengths(a)[:, None] + right_lengths[None, :]
     for start in range(0, a.shape[1], CHUNK):
-        left, right = (x[:, start : start + CHUNK].astype(np.float64) for x in (a, b))
-        total += (left**2).sum(1)[:, None] + (right**2).sum(1)[None, :] - 2 * left @ right.T
+        total -= 2 * (a[:, start : start + CHUNK] @ b[:, start : start + CHUNK].T).astype(np.float64)
     return np.maximum(total, 0)
+
+
+def lengths(rows: np.ndarray) -> np.ndarray:
+    """Squared lengths, float64 (n,), of rows (n, d)."""
+    chunks = (rows[:, start : start + CHUNK] for start in range(0, rows.shape[1], CHUNK))
+    return sum((np.einsum("nd,nd->n", c, c).astype(np.float64) for c in chunks), np.zeros(len(rows)))
+
+
+def finite(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """The features, if every number in them is one.
+
+    Raises:
+        ValueError: the network gave NaN or infinity for an image, which is named.
+    """
+    for name, row in zip(names, features, strict=True):
+        if not np.isfinite(row).all():
+            raise ValueError(
+                f"the network's features of {name} are not finite; the image or the weights file is damaged"
+            )
+    return features
+
+
+def _draws(own: Sequence[str], centre: str, profile: Profile, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """Per seed, who is compared of a cluster's members in the order of their names."""
+    if profile.cap is None or len(own) <= profile.cap:
+        return (tuple(own),)
+    if profile.draw == "first":
+        return (tuple(own[: profile.cap]),)
+    key = int.from_bytes(hashlib.blake2b(centre.encode(), digest_size=8).digest(), "big")
+    return tuple(
+        tuple(sorted(np.random.default_rng([seed, key]).choice(own, profile.cap, replace=False).tolist()))
+        for seed in seeds
+    )

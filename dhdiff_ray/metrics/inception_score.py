@@ -1,19 +1,20 @@
 """Inception Score in torch-fidelity's definition, computable in parts (section IV-C).
 
 One score per defect; categories and runs are means of those. Shuffling is torch-fidelity's (``RandomState(2020)`` over
-the images in the order of their names), so with its network the value is the number its command line prints. It
+the images in the order of their names), so with its network the value is the number its command line prints. A split
+is known by its sums of p and of p log p, so shards are added up and memory does not grow with the images. The value
 depends on how many images there are: never compare two scores of different n. Nothing is selected on it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
+from scipy.special import xlogy
 
-from dhdiff_ray.metrics.base import State, table
-from dhdiff_ray.metrics.features import FeatureExtractor
+from dhdiff_ray.metrics.base import State
+from dhdiff_ray.metrics.features import Classifier
 from dhdiff_ray.records import Score
 
 SHUFFLE_SEED = 2020
@@ -24,51 +25,72 @@ class InceptionScore:
     """exp of the mean divergence between an image's classes and the classes of its split.
 
     Args:
-        features: the network that gives class probabilities.
+        classifier: whose probabilities are observed; it is only named here, not asked.
+        names: all images of the defect, in any order: an image's split follows from them.
         splits: parts that are scored apart and averaged.
+
+    Raises:
+        ValueError: fewer images than splits, or a name that stands there twice.
     """
 
-    def __init__(self, features: FeatureExtractor, splits: int = 10) -> None:
-        self.features = features
-        self.splits = splits
+    def __init__(self, classifier: Classifier, names: Sequence[str], splits: int = 10) -> None:
+        count = len(names)
+        if count < splits:
+            raise ValueError(
+                f"{count} images cannot be cut into {splits} splits; "
+                f"make more pairs or pass --set score.splits={max(count, 1)}"
+            )
+        if len(set(names)) < count:
+            raise ValueError("two images have one name; score one folder of images at a time")
+        self.classifier, self.splits, self.count = classifier, splits, count
+        ordered = sorted(names)
+        # torch-fidelity cuts the shuffled rows at i * n // splits.
+        edges = np.array([count * part // splits for part in range(splits + 1)])
+        place = np.random.RandomState(SHUFFLE_SEED).permutation(count)
+        self._split = {ordered[row]: int(np.searchsorted(edges, at, side="right")) - 1 for at, row in enumerate(place)}
+        self._sizes = np.diff(edges)
 
-    def observe(self, names: Sequence[str], images: np.ndarray) -> State:
-        """Class probabilities, float64 (k,), of each image uint8 (n, h, w, 3)."""
-        return dict(zip(names, self.features.probabilities(images), strict=True))
+    def observe(self, names: Sequence[str], probabilities: np.ndarray) -> State:
+        """Sums over some of the images of their class probabilities (n, k), by split; ``base.add`` adds states."""
+        state = {
+            "count": np.zeros(self.splits),
+            "p": np.zeros((self.splits, probabilities.shape[1])),
+            "p_log_p": np.zeros(self.splits),
+        }
+        for name, p in zip(names, probabilities.astype(np.float64), strict=True):
+            if not np.isfinite(p).all():
+                raise ValueError(f"the network's output for {name} is not finite; the image or the weights are damaged")
+            split = self._split[name]
+            state["count"][split] += 1
+            state["p"][split] += p
+            state["p_log_p"][split] += xlogy(p, p).sum()
+        return state
 
     def value(self, state: State) -> Score:
         """The score of one defect's images.
 
         Raises:
-            ValueError: fewer images than splits.
+            ValueError: not every image was observed once.
         """
-        if len(state) < self.splits:
-            raise ValueError(
-                f"{len(state)} images cannot be cut into {self.splits} splits; "
-                f"make more pairs or pass --set score.splits={max(len(state), 1)}"
-            )
-        _, probabilities = table(state)
-        scores = inception_scores(probabilities, self.splits)
+        if not state or not np.array_equal(state["count"], self._sizes):
+            seen = int(state["count"].sum()) if state else 0
+            raise ValueError(f"{seen} images were observed, not each of {self.count} once; score again")
+        scores = scores_of_sums(state["count"], state["p"], state["p_log_p"])
         conditions = {
             "profile": "torch-fidelity",
-            "backbone": self.features.classifier,
-            "weights": self.features.digest,
+            "backbone": self.classifier.classifier,
+            "weights": self.classifier.digest,
             "splits": self.splits,
             "seed": SHUFFLE_SEED,
             "std": float(np.std(scores)) if self.splits > 1 else None,
         }
-        return Score(self.features.metric_name("is"), float(np.mean(scores)), len(state), conditions)
+        return Score(self.classifier.metric_name("is"), float(np.mean(scores)), self.count, conditions)
 
 
-def inception_scores(probabilities: np.ndarray, splits: int) -> np.ndarray:
-    """The score of each split, float64 (splits,), of class probabilities (n, k) in the order of the images' names."""
-    shuffled = probabilities[np.random.RandomState(SHUFFLE_SEED).permutation(len(probabilities))].astype(np.float64)
-    edges = [len(shuffled) * part // splits for part in range(splits + 1)]
-    scores = []
-    for start, stop in pairwise(edges):
-        p = shuffled[start:stop]
-        q = p.mean(axis=0, keepdims=True)
-        # 0 log 0 is 0; a class nobody has (q = 0) has p = 0 too.
-        ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)
-        scores.append(np.exp((p * np.log(ratio)).sum(axis=1).mean()))
-    return np.array(scores)
+def scores_of_sums(count: np.ndarray, p: np.ndarray, p_log_p: np.ndarray) -> np.ndarray:
+    """The score of each split (splits,) from its number of images (splits,), sum of p (splits, k) and of p log p.
+
+    The mean over images of KL(p || q), with q the mean of p, is (sum p log p - n * sum q log q) / n.
+    """
+    q = p / count[:, None]
+    return np.exp(p_log_p / count - xlogy(q, q).sum(axis=1))

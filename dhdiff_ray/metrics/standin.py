@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from dhdiff_ray.metrics.features import FeatureExtractor
+from dhdiff_ray.metrics.features import Classifier, Perceiver
 
 SIDE = 64
 WIDTHS = (3, 16, 32, 32)
@@ -22,10 +22,9 @@ CLASSES = 32
 SEED = 20
 
 
-class StandinFeatures(FeatureExtractor):
+class StandinFeatures(Classifier, Perceiver):
     """Three convolutions, each halving the image after the first; the same weights everywhere and always."""
 
-    name = "standin"
     classifier = "stand-in: random convolutions"
     perceiver = "stand-in: random convolutions"
     suffix = "_standin"
@@ -38,26 +37,29 @@ class StandinFeatures(FeatureExtractor):
         self.digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
         *self._filters, self._head = [torch.from_numpy(array) for array in arrays]
 
-    def _layers(self, image: np.ndarray) -> list[Tensor]:
+    def _layers(self, image: np.ndarray, raw: bool = False, nearest: bool = False) -> list[Tensor]:
         picture = Image.fromarray(image)
         if picture.size != (SIDE, SIDE):
-            picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        features = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+            how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
+            picture = picture.resize((SIDE, SIDE), how)
+        features = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        if not raw:
+            features = features / 127.5 - 1
         layers = []
         for index, filters in enumerate(self._filters):
             features = functional.relu(functional.conv2d(features, filters, stride=1 if index == 0 else 2, padding=1))
             layers.append(features)  # (1, 16, 64, 64), (1, 32, 32, 32), (1, 32, 16, 16)
         return layers
 
-    def _probabilities(self, image: np.ndarray) -> np.ndarray:
+    def _look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         last = self._layers(image)[-1].flatten(2).double()  # (1, 32, 256)
         pooled = torch.cat([last.mean(2), last.std(2)], dim=1)
         # Sharpened, or random logits would call every image the same mixture.
-        return torch.softmax(40 * pooled @ self._head.double().T, dim=1)[0].numpy()
+        return torch.softmax(40 * pooled @ self._head.double().T, dim=1)[0].numpy(), pooled[0].float().numpy()
 
-    def _perceptual(self, image: np.ndarray) -> np.ndarray:
+    def _perceptual(self, image: np.ndarray, raw: bool, nearest: bool) -> np.ndarray:
         parts = []
-        for layer in self._layers(image):
+        for layer in self._layers(image, raw, nearest):
             channels, height, width = layer.shape[1:]
             parts.append((functional.normalize(layer, dim=1) / (channels * height * width) ** 0.5).flatten())
         return torch.cat(parts).numpy()

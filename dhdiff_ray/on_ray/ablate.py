@@ -89,43 +89,36 @@ def real_cell(config: Config, category: str, hub: Any) -> dict[str, Any]:
     return {name: found[name] for name in ("pixel_ap", "pixel_auroc", "image_auroc")}
 
 
-def model_cell(config: Config, category: str, tell: Teller, oracle: bytes) -> dict[str, Any]:
+def model_cell(config: Config, category: str, hub: Any, tell: Teller, oracle: bytes) -> dict[str, Any]:
     """Train a row's model for one category, make its pairs, judge them.
 
     Args:
         config: of the row and seed; its run holds ``split.json``.
         category: which one.
-        tell: where progress and warnings go.
+        hub: where the detector's progress goes.
+        tell: where the training's progress and warnings go.
         oracle: the localiser trained on real pairs, as safetensors.
     """
-    from dhdiff_ray.detector.evaluate import alignment, evaluate
-    from dhdiff_ray.detector.train import train_localiser
-    from dhdiff_ray.detector.unet import Localiser
+    from dhdiff_ray.detector.evaluate import alignment
+    from dhdiff_ray.detector.unet import from_bytes
 
     folder = run_folder(config)
-    split = Split.from_json(folder.read_json("split.json")).category(category)
+    split = Split.from_json(folder.read_json("split.json"))
     seconds: dict[str, float] = {}
     with _Timed(seconds, "train"):
-        pipeline, facts = trained(config, split, category, tell)
+        pipeline, facts = trained(config, split.category(category), category, tell)
     with _Timed(seconds, "synthesize"):
         requests = plan(config, split, category)
-        pairs = [
-            p
-            for unit in shards(requests, config.synthesize.shard_size)
-            for p in make(unit, pipeline, config, split.train)
-        ]
+        units = shards(requests, config.synthesize.shard_size)
+        pairs = [pair for unit in units for pair in make(unit, pipeline, config, split.train)]
     writer = PairWriter(folder)
     for pair in pairs:
         writer.write_pair(pair)
     finish(config, folder, split, requests, {"category": category, **facts})
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
-    aligned = alignment(Localiser.from_bytes(oracle), images, masks)
-    resolution, bad = config.data.resolution, config.data.skip_bad
-    _, normals, _ = read_many([s for s in split.train if s.is_good], resolution, bad, tell.warn)
+    aligned = alignment(from_bytes(oracle), images, masks)
     with _Timed(seconds, "detect"):
-        detector = train_localiser(images, masks, normals, config.detect, config.run.seed)
-    _, images, masks = read_many(split.test, resolution, bad, tell.warn)
-    found = evaluate(detector, images, masks)
+        found = examine(config.model_dump(mode="json"), category, "synthetic", hub)
     figures = {name: found[name] for name in ("pixel_ap", "pixel_auroc", "image_auroc")}
     return {**figures, **{k: aligned[k] for k in ("iou", "ap", "nonempty")}, "seconds": seconds, **facts}
 
@@ -201,7 +194,7 @@ def _cell(values: dict[str, Any], row: str, category: str, hub: Any, oracle: byt
     done = _known(config, row, config.run.seed, category)
     if done is None:
         tell = Teller(hub, "ablate", f"{row} s{config.run.seed} {category}", config.train.steps)
-        found = real_cell(config, category, hub) if oracle is None else model_cell(config, category, tell, oracle)
+        found = real_cell(config, category, hub) if oracle is None else model_cell(config, category, hub, tell, oracle)
         head = {"row": row, "seed": config.run.seed, "category": category, "config_digest": config.digest()}
         folder.write_json(_file(category), {**head, **found})
     return folder.read_bytes(f"detectors/{category}/real.safetensors") if oracle is None else None

@@ -1,6 +1,6 @@
-"""Score the pairs on all workers: IS, IC-LPIPS, and whether image and mask agree (section IV-C).
+"""Score the pairs on all workers: what ``scoring.py`` computes, and whether image and mask agree (section IV-C).
 
-Map, merge, value over Ray Data: shards to rows, rows to one table per defect, tables to scores; any sharding gives the
+Map, combine, value over Ray Data: shards to states, states to one per defect, states to scores; any sharding gives the
 same numbers. Not in the paper: ``pair_alignment``, the agreement of each made mask with what a localiser trained on the
 real training half sees in the made image, told beside how good that localiser is on the held-out half.
 """
@@ -12,18 +12,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
-from dhdiff_ray.metrics.base import State, merge, summarise
+from dhdiff_ray.metrics.base import State, summarise
 from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_real, real_localiser, split_digest, stack_pairs
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import map_units, side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Score
+from dhdiff_ray.scoring import Defect, DefectScorer, RealImages, combine, describe
 
 RESULT = "scores.json"
 SHARD = 32
@@ -62,9 +61,12 @@ def main(config: Config, resume: bool = False) -> int:
             events.emit("failed", category=category, message=f"pair alignment: {message}")
         for category in rows:
             own = {s["metric"]: s["value"] for s in scores if (s["level"], s["category"]) == ("category", category)}
-            found = {key: value for key, value in aligned.get(category, {}).items() if key != "oracle"}
+            found = {
+                key: value for key, value in aligned.get(category, {}).items() if key not in ("oracle", "reference")
+            }
             events.emit("metric", category=category, **own, **found)
-        folder.write_json(RESULT, {"scores": scores, "pair_alignment": aligned})
+        told = {"scores": scores, "pair_alignment": aligned, "conditions": describe(config.score)}
+        folder.write_json(RESULT, told)
         write_card(folder)
     return 1 if failed or errors else 0
 
@@ -77,15 +79,14 @@ def refuse_what_cannot_be_scored(config: Config, rows: dict[str, list[Row]]) -> 
     """
     counts = Counter((category, row["defect"]) for category, own in rows.items() for row in own)
     (category, defect), fewest = min(counts.items(), key=lambda item: item[1])
-    if fewest < config.score.splits:
+    if "is" in config.score.metrics and fewest < config.score.splits:
         raise ValueError(
             f"{category}/{defect} has {fewest} pairs, which cannot be cut into {config.score.splits} splits; "
             f"make more pairs or pass --set score.splits={fewest}"
         )
-    if config.score.features == "inception":
-        from dhdiff_ray.metrics.published import find_weights
+    from dhdiff_ray.metrics.features import check_files
 
-        find_weights(config.score.weights_dir)
+    check_files(config.score)
 
 
 def shards(rows: dict[str, list[Row]], size: int = SHARD) -> list[Shard]:
@@ -107,7 +108,7 @@ def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list
         Shard(
             *key,
             rows=[row for at in own for row in units[at].rows],
-            states={name: merge(observed[at][name] for at in own) for name in observed[own[0]]},
+            states={kind: combine(kind, [observed[at][kind] for at in own]) for kind in observed[own[0]]},
         )
         for key, own in together.items()
     ]
@@ -119,62 +120,50 @@ class Scorer:
     def __init__(self, config: dict[str, Any]) -> None:
         import torch
 
-        from dhdiff_ray.metrics.features import open_features
-        from dhdiff_ray.metrics.inception_score import InceptionScore
-
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
         self.config = Config.model_validate(config)
         self.folder = run_folder(self.config)
         self.split = Split.from_json(self.folder.read_json("split.json"))
-        self.features = open_features(self.config.score)
-        self.inception = InceptionScore(self.features, self.config.score.splits)
-        self._near: tuple[tuple[str, str], Any] = (("", ""), None)
+        self.scorer = DefectScorer(self.config.score, self.config.run.seed)
+        self._last: Defect | None = None
 
     def __call__(self, unit: Shard) -> Any:
-        """Rows of a shard, by metric; or the scores of a defect."""
-        return self.value(unit) if unit.states else self.observe(unit)
+        """States of a shard, by kind; or the scores of a defect."""
+        defect = self._defect(unit.category, unit.defect)
+        if unit.states:
+            return self.scorer.value(defect, unit.states)
+        return self.scorer.observe(defect, [row["file_name"] for row in unit.rows])
 
-    def observe(self, unit: Shard) -> dict[str, State]:
-        """What both metrics see of a shard's images."""
-        names = [row["file_name"] for row in unit.rows]
-        images = self._images(unit.rows)
-        near = self._distances(unit.category, unit.defect)
-        return {"is": self.inception.observe(names, images), "ic_lpips": near.observe(names, images)}
+    def _defect(self, category: str, defect: str) -> Defect:
+        """A defect's pairs and real images; the last one is kept."""
+        if self._last is None or (self._last.category, self._last.defect) != (category, defect):
+            rows = {r["file_name"]: r for r in read_pair_rows(self.folder, category) if r["defect"] == defect}
+            self._last = Defect(
+                category,
+                defect,
+                tuple(rows),
+                lambda name: read_pair(self.folder, rows[name])[0],
+                lambda name: read_pair(self.folder, rows[name])[1],
+                *(self._real(side, category, defect) for side in (self.split.train, self.split.test)),
+            )
+        return self._last
 
-    def value(self, unit: Shard) -> list[Score]:
-        """The scores of one defect."""
-        from dhdiff_ray.metrics.ic_lpips import IcLpips
+    def _real(self, side: Sequence[Any], category: str, defect: str) -> RealImages:
+        from dhdiff_ray.data.images import read_many
 
-        size, seed = self.config.score.cluster_size, self.config.run.seed
-        clusters = self._distances(unit.category, unit.defect).clusters(unit.states["ic_lpips"], size, seed)
-        second = IcLpips(self.features, clusters, {"cluster_size": size, "seed": seed})
-        by_name = {row["file_name"]: row for row in unit.rows}
-        spreads: State = {}
-        for cluster in clusters:
-            if len(cluster.members) >= 2:
-                spreads |= second.observe(cluster.centre, self._images([by_name[name] for name in cluster.members]))
-        return [self.inception.value(unit.states["is"]), second.value(spreads)]
-
-    def _images(self, rows: Sequence[Row]) -> np.ndarray:
-        return np.stack([read_pair(self.folder, row)[0] for row in rows])
-
-    def _distances(self, category: str, defect: str) -> Any:
-        if self._near[0] != (category, defect):
-            from dhdiff_ray.data.images import read_image
-            from dhdiff_ray.metrics.ic_lpips import CentreDistances
-
-            real = [s for s in self.split.train if (s.category, s.defect) == (category, defect)]
-            images = np.stack([read_image(s, self.config.data.resolution) for s in real])
-            self._near = ((category, defect), CentreDistances(self.features, [s.key for s in real], images))
-        return self._near[1]
+        data = self.config.data
+        wanted = [sample for sample in side if (sample.category, sample.defect) == (category, defect)]
+        samples, images, masks = read_many(wanted, data.resolution, data.skip_bad, lambda _: None)
+        return RealImages(tuple(sample.key for sample in samples), tuple(images), tuple(masks))
 
 
 def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     """Do the made masks of a category lie where a localiser that learned from real ones sees the defect: the task."""
     import torch
 
-    from dhdiff_ray.detector.evaluate import alignment, evaluate
+    from dhdiff_ray.detector.evaluate import alignment, evaluate, predict
+    from dhdiff_ray.metrics.detection import agreement
 
     torch.set_num_threads(1)
     config = Config.model_validate(values)
@@ -184,8 +173,10 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     model, facts = real_localiser(config, folder, split, tell)
     _, images, masks = read_real(config, split.test, tell)
     oracle = {**evaluate(model, images, masks), **facts}
+    defective = masks.reshape(len(masks), -1).any(axis=1)
+    real = agreement(masks[defective], predict(model, images[defective])) if defective.any() else {}
     rows = [row for row in read_pair_rows(folder, category) if row["index"] < ALIGNED]
-    return {**alignment(model, *stack_pairs(folder, rows)), "oracle": oracle}
+    return {**alignment(model, *stack_pairs(folder, rows)), "reference": real, "oracle": oracle}
 
 
 def _scores(

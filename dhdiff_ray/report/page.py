@@ -17,7 +17,8 @@ from dhdiff_ray.config import Config, DataConfig
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
-from dhdiff_ray.report.tables import alignment_table, detection_table, score_tables, timing_table
+from dhdiff_ray.report.paper import paper_tables
+from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
 from dhdiff_ray.storage import RunFolder
 
 PAGE = "report.html"
@@ -28,6 +29,22 @@ def write_report(config: Config, thumbs: int = 6) -> str:
     folder = RunFolder.of(config.run.storage, config.run.name)
     folder.write_bytes(PAGE, build_report(folder, thumbs).encode())
     return folder.below(PAGE).uri
+
+
+def run_tables(folder: RunFolder) -> list[Table]:
+    """Every table of figures that a run has by now, the paper's beside them: what the page shows, for a terminal.
+
+    Raises:
+        ValueError: the folder is not a run.
+    """
+    if not folder.exists("config.json"):
+        raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
+    config = Config.model_validate(folder.read_json("config.json"))
+    scores = _json(folder, "scores.json") or {}
+    detection = _json(folder, "detection.json") or {}
+    rows = scores.get("scores", [])
+    own = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
+    return [table for table in own if table] + paper_tables(config, rows, detection)
 
 
 def build_report(folder: RunFolder, thumbs: int = 6) -> str:
@@ -44,6 +61,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
     config = Config.model_validate(folder.read_json("config.json"))
     scores = _json(folder, "scores.json") or {}
+    detection = _json(folder, "detection.json") or {}
     events = _events(folder)
     storage, _, name = folder.uri.rpartition("/")
     environment = Environment(
@@ -65,7 +83,8 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         curves=loss_curves(events),
         scores=score_tables(scores.get("scores", [])),
         alignment=alignment_table(scores.get("pair_alignment", {})),
-        detection=detection_table(_json(folder, "detection.json") or {}),
+        detection=detection_table(detection),
+        paper=paper_tables(config, scores.get("scores", []), detection),
         timings=timing_table(_json(folder, "timings.json"), events),
         served=served_pair(folder),
         command=lambda verb: f"dhdiff-ray submit {verb} --run {name} --storage {storage}",

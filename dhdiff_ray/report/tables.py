@@ -12,9 +12,44 @@ from typing import Any
 
 TITLES = {
     "is": "Inception Score",
-    "is_standin": "Inception Score with stand-in features",
     "ic_lpips": "IC-LPIPS",
-    "ic_lpips_standin": "IC-LPIPS with stand-in features",
+    "kid": "Kernel Inception Distance to the real training anomalies",
+    "originality": "Originality: median distance to the nearest real training anomaly",
+    "mask_empty": "Masks: share that is empty",
+    "mask_area": "Masks: area, distance to real ones",
+    "mask_position": "Masks: position, distance to real ones",
+    "mask_compactness": "Masks: compactness, distance to real ones",
+    "mask_pieces": "Masks: number of pieces, distance to real ones",
+}
+STANDINS = {
+    "_standin": ("with stand-in features", "Stand-in features: random weights."),
+    "_small": ("with small networks", "Small real networks in place of the published ones."),
+    "_module": ("with another network", "Another network in place of the published ones."),
+    "_own": ("with own weights", "Weights that are not the published ones."),
+}
+"""Endings of metrics that were not measured with the published networks: what the title and the note say."""
+KINDS = {
+    "synthetic": "made pairs",
+    "real": "real pairs",
+    "real_synthetic": "real and made pairs",
+    "cutpaste": "CutPaste",
+    "draem": "Perlin shapes, as DRAEM",
+    "normal": "normal images alone",
+}
+"""Detectors in the order they are shown."""
+FIGURES = {
+    "image_auroc": "Image AUROC",
+    "pixel_auroc": "Pixel AUROC",
+    "pixel_ap": "Pixel AP",
+    "image_ap": "Image AP",
+    "image_f1_max": "Image F1-max",
+    "pixel_f1_max": "Pixel F1-max",
+    "pro": "PRO (0.3)",
+}
+SELECTED = {
+    "last": "The weights after the last step; nothing is selected on the test images.",
+    "heldout": "The weights that did best on training pairs held out; nothing is selected on the test images.",
+    "test": "SELECTED ON THE TEST IMAGES, as the peers do: optimistic, for comparison with their figures only.",
 }
 DASH = "–"
 
@@ -40,6 +75,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """How well masks lie on what an oracle sees in their images, by category."""
     if not alignment:
         return None
+    scaled = any(row.get("reference") for row in alignment.values())
     oracle_keys = list(dict.fromkeys(key for row in alignment.values() for key in (row.get("oracle") or {})))
     heads = [
         "Category",
@@ -47,17 +83,21 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "Pixel AP",
         "Masks not empty",
         "Pairs",
+        *(["Real IoU", "Real AP"] if scaled else []),
         *(f"Oracle: {_words(k)}" for k in oracle_keys),
     ]
     table = Table("Do image and mask agree", heads)
     table.note = (
         "An oracle, a localiser trained on real images and masks, looks at each made image. IoU is between the made "
         "mask and the oracle's map above 0.5, averaged over all pairs; a pair with an empty mask counts 0. AP is over "
-        "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images."
+        "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
+        "and AP are the same agreement with held-out real masks: the scale of the first two."
     )
     for category, row in sorted(alignment.items()):
         oracle = row.get("oracle") or {}
         cells = [text(row.get("iou")), text(row.get("ap")), share(row.get("nonempty")), text(row.get("n"))]
+        real = row.get("reference") or {}
+        cells += [text(real.get("iou")), text(real.get("ap"))] if scaled else []
         table.rows.append([category, *cells, *(text(oracle.get(key)) for key in oracle_keys)])
         table.kinds.append("")
     return table
@@ -67,26 +107,20 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """The localiser trained on made pairs beside one trained on real pairs, both tested on the held-out real images."""
     if not detection:
         return None
-    heads = [
-        "Category",
-        "Trained on",
-        "Pairs",
-        "Image AUROC",
-        "Pixel AUROC",
-        "Pixel AP",
-        "Test: normal",
-        "Test: defect",
-    ]
+    heads = ["Category", "Trained on", "Pairs", *FIGURES.values(), "Test: normal", "Test: defect"]
     table = Table("Does a detector learn from the pairs", heads)
-    table.note = "One U-Net per category, the weights after its last step; nothing is selected on the test images."
+    table.note = "One detector per category and kind. " + SELECTED.get(
+        detection.get("conditions", {}).get("select", "last"), ""
+    )
     table.conditions = {_words(key): text(value) for key, value in detection.get("conditions", {}).items()}
     for category, row in sorted((name, row) for name, row in detection.items() if name != "conditions"):
-        for key, words in (("synthetic", "made pairs"), ("real", "real pairs")):
+        for key, words in KINDS.items():
             found = row.get(key)
             if not found:
                 continue
-            found = {"n_pairs": found.get("n_train"), **found}
-            values = (found.get(k) for k in ("n_pairs", "image_auroc", "pixel_auroc", "pixel_ap", "n_good", "n_defect"))
+            seen = [found[name] for name in ("n_train", "n_pairs", "n_pasted") if name in found]
+            found = {"pairs": sum(seen) if seen else None, **found}
+            values = (found.get(k) for k in ("pairs", *FIGURES, "n_good", "n_defect"))
             table.rows.append([category, words, *(text(value) for value in values)])
             table.kinds.append("first" if key == "synthetic" else "")
         if row.get("ratio_pixel_ap") is not None:
@@ -141,19 +175,35 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     values = {key: [text(score["conditions"].get(key)) for score in per_defect] for key in keys}
     shared = {_words(key): found[0] for key, found in values.items() if len(set(found)) == 1}
     differing = [key for key in keys if len(set(values[key])) > 1]
-    table = Table(TITLES.get(metric, metric), ["Category", "Defect", metric, "Images", *map(_words, differing)])
+    told = next((words for ending, words in STANDINS.items() if metric.endswith(ending)), ("", ""))
+    title = f"{TITLES.get(base_name(metric), metric)} {told[0]}".strip()
+    scaled = any(score.get("reference") is not None for score in scores)
+    reference = ["Real against real"] if scaled else []
+    table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(_words, differing)])
     table.conditions = shared
-    if metric.endswith("_standin"):
-        table.note = "Stand-in features: random weights. The figures compare runs of this tool at best, never papers."
+    if told[1]:
+        table.note = f"{told[1]} The figures compare runs of this tool at best, never papers."
+    elif base_name(metric) == "is":
+        table.note = "It grows with the number of images: never compare two scores of different N."
+    if scaled:
+        table.note = f"{table.note} Real against real: the same for the held-out real anomalies.".strip()
     level = {"run": 0, "category": 1, "defect": 2}
     for score in sorted(
         scores, key=lambda s: (s.get("category") or "", level.get(s.get("level", ""), 3), s.get("defect") or "")
     ):
         names = [score.get("category") or "all categories", score.get("defect") or "mean"]
         own = [text(score["conditions"].get(key)) for key in differing]
-        table.rows.append([*names, text(score["value"]), text(score["n"]), *own])
+        scale = [text(score.get("reference"))] if scaled else []
+        table.rows.append([*names, text(score["value"]), *scale, text(score["n"]), *own])
         table.kinds.append(score.get("level") or "")
     return table
+
+
+def base_name(metric: str) -> str:
+    """The metric's name without the ending that marks other networks than the published ones."""
+    for ending in STANDINS:
+        metric = metric.removesuffix(ending)
+    return metric
 
 
 def _words(key: str) -> str:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.detector.evaluate import as_input, image_scores, pooling_window, predict
-from dhdiff_ray.detector.unet import Localiser
+from dhdiff_ray.detector.evaluate import image_scores, pooling_window, predict
+from dhdiff_ray.detector.unet import Localiser, build
 
 
 def test_the_window_is_draems_at_256_and_odd_everywhere():
@@ -28,6 +28,7 @@ def test_maps_do_not_depend_on_how_images_are_batched():
     np.testing.assert_allclose(whole, predict(model, images, batch_size=2), atol=1e-6)
 
 
-def test_sides_that_cannot_be_halved_are_refused():
+@pytest.mark.parametrize("network", ["small", "draem"])
+def test_sides_that_cannot_be_halved_are_refused(network):
     with pytest.raises(ValueError, match=r"data\.resolution"):
-        as_input(np.zeros((1, 20, 20, 3), np.uint8))
+        predict(build(network, 4), np.zeros((1, 20, 20, 3), np.uint8))

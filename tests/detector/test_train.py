@@ -4,9 +4,13 @@ import torch
 
 from dhdiff_ray.config import DetectConfig
 from dhdiff_ray.detector.evaluate import alignment, evaluate
-from dhdiff_ray.detector.train import localisation_loss, train_localiser
+from dhdiff_ray.detector.loss import GAMMA, localisation_loss
+from dhdiff_ray.detector.train import train_localiser
+from dhdiff_ray.detector.unet import to_bytes
 
-QUICK = DetectConfig(steps=40, batch_size=8, learning_rate=1e-2, channels=4)
+QUICK = DetectConfig(
+    steps=40, batch_size=8, learning_rate=1e-2, channels=4, network="small", loss="dice", decay="cosine"
+)
 SHORT = QUICK.model_copy(update={"steps": 3})
 
 
@@ -27,7 +31,7 @@ def test_a_localiser_finds_defects_it_never_saw(blobs, other_blobs):
 def test_the_seed_determines_the_weights_and_leaves_the_callers_generator_alone(blobs):
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    first, again, other = (train_localiser(*blobs, SHORT, seed=seed, device="cpu").to_bytes() for seed in (0, 0, 1))
+    first, again, other = (to_bytes(train_localiser(*blobs, SHORT, seed=seed, device="cpu")) for seed in (0, 0, 1))
     assert first == again != other
     assert torch.equal(before, torch.get_rng_state())
 
@@ -56,9 +60,42 @@ def test_masks_of_other_images_are_refused(blobs):
         train_localiser(images, masks[:-1], normals, SHORT, seed=0)
 
 
-def test_the_loss_is_small_only_where_the_map_is_the_mask():
+def test_the_peers_recipe_learns_too(blobs, other_blobs):
+    theirs = QUICK.model_copy(update={"network": "draem", "loss": "focal", "decay": "steps", "steps": 40})
+    model = train_localiser(*blobs, theirs, seed=0)
+    found, truth, calm = other_blobs
+    scores = evaluate(model, np.concatenate([found, calm]), np.concatenate([truth, np.zeros_like(truth)]))
+    assert scores["pixel_ap"] > 0.4
+
+
+def test_the_best_judged_weights_are_kept_and_the_later_among_equals(blobs):
+    config = QUICK.model_copy(update={"steps": 5, "judge_every": 2})
+    seen = []
+
+    def judge(model):
+        seen.append(to_bytes(model))
+        return [1.0, 3.0, 3.0][len(seen) - 1] if len(seen) < 3 else 2.0
+
+    assert not model_training(train_localiser(*blobs, config, seed=0, judge=judge), seen[1])
+    assert len(seen) == 3, "after steps 2 and 4 and after the last"
+
+
+def model_training(model, expected):
+    assert to_bytes(model) == expected
+    return model.training
+
+
+def test_focal_loss_by_hand():
+    logits, target = torch.tensor([[[[0.0, 4.0]]]]), torch.tensor([[[[1.0, 1.0]]]])
+    p = torch.sigmoid(logits)
+    expected = (-((1 - p) ** GAMMA) * p.log()).mean()
+    assert localisation_loss(logits, target, "focal").item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dice", "focal"])
+def test_the_loss_is_small_only_where_the_map_is_the_mask(kind):
     target = torch.zeros(1, 1, 8, 8)
     target[..., 2:5, 2:5] = 1
     right, empty, elsewhere = (target * 2 - 1) * 8, torch.full_like(target, -8.0), (target.roll(3, -1) * 2 - 1) * 8
-    losses = [localisation_loss(logits, target).item() for logits in (right, empty, elsewhere)]
+    losses = [localisation_loss(logits, target, kind).item() for logits in (right, empty, elsewhere)]
     assert losses[0] < 0.1 < losses[1] < losses[2]

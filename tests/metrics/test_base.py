@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.metrics.base import merge, summarise, table
+from dhdiff_ray.metrics.base import add, merge, summarise, table
 from dhdiff_ray.records import Score
 
 
@@ -17,6 +17,18 @@ def test_merge_sorts_by_name_and_takes_a_repeated_shard_once():
 def test_two_results_for_one_image_are_refused():
     with pytest.raises(ValueError, match="'a'"):
         merge([{"a": np.array([1.0])}, {"a": np.array([2.0])}])
+
+
+def test_sums_add_up_whatever_is_missing():
+    total = add([{"p": np.array([1.0, 2.0])}, {}, {"p": np.array([0.5, 0.0]), "n": np.array(1)}])
+    assert total["p"].tolist() == [1.5, 2.0]
+    assert total["n"] == 1
+
+
+def test_references_are_averaged_like_values():
+    scores = {("bottle", d): Score("kid", v, 3, {}, r) for d, v, r in (("a", 1.0, 0.2), ("b", 3.0, None))}
+    rows = {row["level"]: row for row in summarise(scores)}
+    assert (rows["category"]["value"], rows["category"]["reference"]) == (2.0, 0.2)
 
 
 def test_means_are_over_defects_then_over_categories():

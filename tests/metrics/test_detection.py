@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.metrics.detection import agreement, auroc, average_precision, localisation
+from dhdiff_ray.metrics.detection import agreement, auroc, average_precision, f1_max, localisation
 
 
 def test_auroc_and_ap_by_hand():
@@ -21,9 +21,27 @@ def test_pixels_of_normal_images_count():
     maps = np.zeros((2, 4, 4), np.float32)
     maps[0, 0, 0] = 0.5
     clean = localisation(masks, maps, np.array([0.5, 0.0]))
-    assert clean == {"image_auroc": 1.0, "pixel_auroc": 1.0, "pixel_ap": 1.0, "n_good": 1, "n_defect": 1}
+    figures = ("image_auroc", "pixel_auroc", "pixel_ap", "image_ap", "image_f1_max", "pixel_f1_max", "pro")
+    assert clean == {**dict.fromkeys(figures, 1.0), "n_good": 1, "n_defect": 1}
     maps[1] = 0.9
     assert localisation(masks, maps, np.array([0.5, 0.9]))["pixel_ap"] == pytest.approx(1 / 17)
+
+
+def test_f1_max_is_the_best_over_every_threshold():
+    labels, scores = np.array([1, 0, 1, 0]), np.array([0.91, 0.9, 0.89, 0.1])
+    assert f1_max(labels, scores) == pytest.approx(0.8)
+    assert f1_max(np.zeros(4), scores) is None
+
+
+def test_with_the_peers_masks_only_pro_keeps_the_soft_edge():
+    masks = np.zeros((1, 4, 4), np.uint8)
+    masks[0, :2] = 255
+    strict = np.zeros_like(masks)
+    strict[0, 0] = 255
+    maps = (strict > 0).astype(np.float32)
+    found = localisation(masks, maps, np.array([1.0]), strict)
+    assert found["pixel_ap"] == 1.0
+    assert found["pro"] < 1
 
 
 def test_agreement_counts_an_empty_mask_as_no_overlap():

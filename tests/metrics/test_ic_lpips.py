@@ -1,10 +1,22 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dhdiff_ray.metrics.base import merge
-from dhdiff_ray.metrics.ic_lpips import CentreDistances, IcLpips, ic_lpips, spread, squared_distances
+from dhdiff_ray.metrics.ic_lpips import (
+    CentreDistances,
+    IcLpips,
+    Sums,
+    ic_lpips,
+    one_pass,
+    one_pass_value,
+    squared_distances,
+)
+from dhdiff_ray.metrics.profiles import PROFILES
+
+DEFAULT = PROFILES["anomalydiffusion"]
 
 
 @pytest.fixture
@@ -13,6 +25,10 @@ def centres(images):
     blank = np.full((32, 32, 3), 255, np.uint8)
     blank[::2, ::2] = 0
     return {"b-rough": images["010"], "a-smooth": images["000"], "c-far": blank}
+
+
+def capped(size):
+    return replace(DEFAULT, cap=size)
 
 
 def naive(standin, images, centres, members):
@@ -29,56 +45,79 @@ def naive(standin, images, centres, members):
     return np.mean(means), {centre: len(own) for centre, own in clusters.items()}
 
 
-def test_it_is_the_definition_pair_by_pair(standin, images, centres):
-    score = ic_lpips(standin, centres, list(images), images.__getitem__)
+@pytest.mark.parametrize("profile", ["anomalydiffusion", "full", "cdc"])
+def test_it_is_the_definition_pair_by_pair(standin, images, centres, profile):
+    score = ic_lpips(standin, centres, list(images), images.__getitem__, PROFILES[profile])
     expected, sizes = naive(standin, images, centres, images)
     assert score.metric == "ic_lpips_standin"
     assert score.value == pytest.approx(expected, rel=1e-6)
     assert score.conditions["cluster_sizes"] == [sizes[name] for name in sorted(sizes)] == [10, 10, 0]
     assert score.conditions["clusters_dropped"] == 1
+    assert score.conditions["profile"] == profile
     assert score.n == 20
 
 
-def test_any_sharding_merges_to_the_same_bytes(standin, images, centres, shards):
-    first = CentreDistances(standin, list(centres), np.stack(list(centres.values())))
-    results = []
-    for cut in shards:
-        state = merge(first.observe(*shard) for shard in cut)
-        clusters = first.clusters(state, size=6, seed=3)
-        second = IcLpips(standin, clusters)
-        order = clusters if cut is shards[0] else clusters[::-1]
-        spreads = merge(
-            second.observe(cluster.centre, np.stack([images[name] for name in cluster.members]))
-            for cluster in order
-            if len(cluster.members) > 1
-        )
-        results.append((b"".join(row.tobytes() for row in state.values()), clusters, second.value(spreads)))
-    assert results[0] == results[1]
+def partitions(names, seed):
+    """Shards of any size: some empty, some of one image, in any order."""
+    draw = np.random.default_rng(seed)
+    shuffled = draw.permutation(names).tolist()
+    cuts = sorted(draw.integers(0, len(names) + 1, size=int(draw.integers(1, 12))))
+    return [shuffled[a:b] for a, b in itertools.pairwise([0, *cuts, cuts[-1], len(names)])]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_sharding_in_any_order_gives_the_same_number(standin, images, centres, seed):
+    first = CentreDistances(standin, list(centres), list(centres.values()))
+    values = []
+    for cut in (partitions(list(images), seed), [list(images)]):
+        shards = [first.observe(part, [images[name] for name in part]) for part in cut]
+        clusters = first.clusters(merge(shards), seeds=(0, 1, 2))
+        second = IcLpips(standin, clusters, capped(6))
+        values.append(second.value(merge(second.observe(c.centre, images.__getitem__) for c in clusters[::-1])))
+    assert values[0].value == pytest.approx(values[1].value, rel=1e-12)
+    assert values[0].conditions["cluster_sizes"] == values[1].conditions["cluster_sizes"]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_one_pass_the_sums_of_any_shards_add_up_to_the_whole(standin, images, centres, seed):
+    first = CentreDistances(standin, list(centres), list(centres.values()), PROFILES["full"])
+    whole = one_pass(first, images.items())
+    parts = [one_pass(first, ((n, images[n]) for n in part)) for part in partitions(list(images), seed)]
+    added = [sum(own, Sums.empty()) for own in zip(*parts, strict=True)]
+    assert one_pass_value(first, added).value == pytest.approx(one_pass_value(first, whole).value, rel=1e-9)
 
 
 def test_the_order_of_the_centres_does_not_matter(standin, images, centres):
-    scores = [
-        ic_lpips(standin, dict(order), list(images), images.__getitem__)
-        for order in (
-            centres.items(),
-            reversed(centres.items()),
-        )
-    ]
+    orders = (centres.items(), reversed(centres.items()))
+    scores = [ic_lpips(standin, dict(order), list(images), images.__getitem__) for order in orders]
     assert scores[0] == scores[1]
 
 
-def test_the_draw_from_a_large_cluster_follows_the_seed(standin, images, centres, shards):
-    first = CentreDistances(standin, list(centres), np.stack(list(centres.values())))
-    state = merge(first.observe(*shard) for shard in shards[0])
-    draws = [tuple(c.members for c in first.clusters(state, size=4, seed=seed)) for seed in (0, 0, 1)]
-    assert draws[0] == draws[1] != draws[2]
-    assert [len(members) for members in draws[0]] == [4, 4, 0]
-    assert all(list(members) == sorted(set(members)) for members in draws[0])
+def test_the_draws_from_a_large_cluster_follow_the_seeds_and_spread_the_value(standin, images, centres):
+    first = CentreDistances(standin, list(centres), list(centres.values()), capped(4))
+    state = first.observe(list(images), list(images.values()))
+    large, other, empty = first.clusters(state, seeds=(0, 1, 2))
+    assert large == first.clusters(state, seeds=(0, 1, 2))[0]
+    assert len(set(large.draws)) > 1
+    assert [len(draw) for draw in large.draws] == [len(draw) for draw in other.draws] == [4, 4, 4]
+    assert all(list(draw) == sorted(set(draw)) for draw in large.draws)
+    assert empty.members == ()
+    score = ic_lpips(standin, centres, list(images), images.__getitem__, capped(4), seeds=(0, 1, 2))
+    one = [ic_lpips(standin, centres, list(images), images.__getitem__, capped(4), seeds=(s,)).value for s in (0, 1, 2)]
+    assert score.value == pytest.approx(np.mean(one), rel=1e-9)
+    assert score.conditions["std"] == pytest.approx(np.std(one, ddof=1), rel=1e-6)
+    assert score.conditions["seeds"] == [0, 1, 2]
+
+
+def test_where_nothing_is_drawn_there_is_no_spread_over_seeds(standin, images, centres):
+    score = ic_lpips(standin, centres, list(images), images.__getitem__, seeds=(0, 1))
+    assert score.conditions["std"] is None
+    assert score.conditions["std_over_clusters"] > 0
 
 
 def test_a_tie_goes_to_the_last_centre(standin, images):
-    first = CentreDistances(standin, ["one", "two"], np.stack([images["000"]] * 2))
-    clusters = first.clusters(first.observe(["x"], images["001"][None]))
+    first = CentreDistances(standin, ["one", "two"], [images["000"]] * 2)
+    clusters = first.clusters(first.observe(["x"], [images["001"]]))
     assert [cluster.size for cluster in clusters] == [0, 1]
 
 
@@ -88,16 +127,32 @@ def test_clusters_of_one_only_have_no_value(standin, images):
     assert score.conditions["clusters_dropped"] == 2
 
 
-def test_a_cluster_nobody_compared_is_an_error(standin, images, centres, shards):
-    first = CentreDistances(standin, list(centres), np.stack(list(centres.values())))
-    clusters = first.clusters(merge(first.observe(*shard) for shard in shards[0]))
+def test_dfmgan_counts_a_cluster_of_one_as_zero_and_reports_the_value_without(standin, images, centres):
+    rule = replace(PROFILES["dfmgan"], raw_centres=False)
+    score = ic_lpips(standin, centres, list(images), images.__getitem__, rule)
+    without = ic_lpips(standin, centres, list(images), images.__getitem__).value
+    assert score.conditions["value_without_zeros"] == pytest.approx(without, rel=1e-9)
+    assert score.value == pytest.approx(without * 2 / 3, rel=1e-9)
+    assert score.conditions["clusters_counted_as_zero"] == 1
+
+
+def test_a_cluster_nobody_compared_is_an_error(standin, images, centres):
+    first = CentreDistances(standin, list(centres), list(centres.values()))
+    clusters = first.clusters(first.observe(list(images), list(images.values())))
     with pytest.raises(ValueError, match="2 clusters were not compared"):
         IcLpips(standin, clusters).value({})
 
 
 def test_no_centres_is_an_error(standin):
     with pytest.raises(ValueError, match="centres"):
-        CentreDistances(standin, [], np.zeros((0, 8, 8, 3), np.uint8))
+        CentreDistances(standin, [], [])
+
+
+def test_features_that_are_no_numbers_name_the_image(standin, images, centres, monkeypatch):
+    first = CentreDistances(standin, list(centres), list(centres.values()))
+    monkeypatch.setattr(type(standin), "_perceptual", lambda *_: np.array([np.nan, 1.0], np.float32))
+    with pytest.raises(ValueError, match="features of 003 are not finite"):
+        first.observe(["003"], [images["003"]])
 
 
 def test_distances_hold_over_several_chunks(monkeypatch):
@@ -105,5 +160,15 @@ def test_distances_hold_over_several_chunks(monkeypatch):
     draw = np.random.default_rng(0)
     a, b = draw.normal(size=(3, 40)).astype(np.float32), draw.normal(size=(2, 40)).astype(np.float32)
     direct = ((a[:, None].astype(float) - b[None].astype(float)) ** 2).sum(-1)
-    np.testing.assert_allclose(squared_distances(a, b), direct, rtol=1e-12)
-    assert spread(np.repeat(a[:1], 3, axis=0)) == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(squared_distances(a, b), direct, rtol=1e-5)
+
+
+def test_the_mean_over_pairs_is_twice_the_unbiased_variance():
+    draw = np.random.default_rng(1)
+    features = draw.normal(size=(9, 50)).astype(np.float32)
+    sums = Sums.empty()
+    for row in features:
+        sums.add(row)
+    pairs = [((a.astype(float) - b) ** 2).sum() for a, b in itertools.combinations(features, 2)]
+    assert sums.mean_distance() == pytest.approx(np.mean(pairs), rel=1e-9)
+    assert np.isnan(Sums.empty().mean_distance())

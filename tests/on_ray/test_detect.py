@@ -44,6 +44,21 @@ def test_made_pairs_are_taken_from_the_first_and_as_many_as_real_ones(mesh):
     assert facts == {"n_pairs": 6}
 
 
+@pytest.mark.parametrize("kind", detect.KINDS)
+@pytest.mark.parametrize("select", ["last", "heldout", "test"])
+def test_every_baseline_is_trained_and_tested_on_the_held_out_half(mesh, kind, select):
+    config, folder, split = mesh
+    chosen = config.detect.model_copy(update={"steps": 2, "select": select, "mask_rule": "peers"})
+    config = config.model_copy(update={"detect": chosen})
+    maps_of, facts = detect.TRAINED[kind](config, folder, split, Told())
+    found = detect.tested(config, split, Told(), maps_of)
+    assert (found["n_good"], found["n_defect"]) == (2, 6)
+    assert {"pixel_ap", "pro", "image_f1_max"} <= found.keys()
+    if kind != "normal":
+        assert ("TEST" in facts.get("selected_on", "")) == (select == "test")
+        assert ("n_held_out" in facts) == (select == "heldout")
+
+
 def test_a_split_with_another_image_has_another_digest(mesh):
     _, _, split = mesh
     changed = type(split)(split.train, split.test[1:], split.seed, split.fraction, split.root, split.hashes)

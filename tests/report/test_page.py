@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from dhdiff_ray.report.page import build_report, write_report
+from dhdiff_ray.report.page import build_report, run_tables, write_report
 from dhdiff_ray.storage import RunFolder
 
 VOID = {"meta", "img", "line", "polyline", "br", "link"}
@@ -104,6 +104,22 @@ def test_the_page_is_written_into_the_run(finished_run):
     where = write_report(config)
     assert where == f"{folder.uri}/report.html"
     assert folder.read_bytes("report.html").startswith(b"<!doctype html>")
+
+
+def test_the_tables_can_be_had_without_the_page(finished_run, tmp_path):
+    import json
+
+    from typer.testing import CliRunner
+
+    from dhdiff_ray.cli.app import app
+
+    folder, _, _ = finished_run
+    assert run_tables(folder)[0].title == "Do image and mask agree"
+    words = ["report", "--run", "tiny-run", "--storage", str(tmp_path)]
+    document = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert document["report"].endswith("report.html")
+    assert len(document["tables"]) == 3
+    assert "Does a detector learn" in CliRunner().invoke(app, words).stdout
 
 
 def test_a_folder_that_is_no_run_is_an_error(tmp_path):

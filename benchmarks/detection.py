@@ -1,0 +1,107 @@
+"""Do made pairs help a detector: every kind of training data over several seeds, on a run that exists.
+
+    python -m benchmarks.detection runs/demo --seeds 3 [--steps 250] [--category capsule]
+
+Real pairs, made pairs, both, CutPaste, Perlin shapes and normal images alone: each trained with the run's own settings
+and tested on its held-out half, one after the other in this process. The run is only read.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
+
+
+class Quiet:
+    """Takes what a training tells, and keeps it."""
+
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """Nothing."""
+
+    def warn(self, message: str) -> None:
+        print(f"warning: {message}")
+
+
+def main() -> None:
+    arguments = _arguments()
+    import numpy as np
+    import torch
+
+    from dhdiff_ray.config import Config
+    from dhdiff_ray.data.split import Split
+    from dhdiff_ray.on_ray import detect
+    from dhdiff_ray.storage import RunFolder
+
+    torch.set_num_threads(1)
+    run = Path(arguments.run).resolve()
+    folder = RunFolder.of(str(run.parent), run.name)
+    config = Config.model_validate(folder.read_json("config.json"))
+    if arguments.steps:
+        config = config.model_copy(update={"detect": config.detect.model_copy(update={"steps": arguments.steps})})
+    split = Split.from_json(folder.read_json("split.json"))
+    start = time.process_time()
+    rows: list[dict[str, Any]] = []
+    for category in arguments.category or split.categories:
+        own = split.category(category)
+        for kind in ("synthetic", *detect.KINDS):
+            found = []
+            for seed in range(arguments.seeds):
+                seeded = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
+                trained = _real if kind == "real" else detect.TRAINED[kind]
+                maps_of, facts = trained(seeded, folder, own, Quiet())
+                found.append(detect.tested(seeded, own, Quiet(), maps_of))
+            row: dict[str, Any] = {"category": category, "trained_on": kind, **facts}
+            for name in FIGURES:
+                values = [one[name] for one in found]
+                row[name] = round(float(np.mean(values)), 4)
+                row[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
+            row |= {name: found[0][name] for name in ("n_good", "n_defect")}
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    conditions = {
+        "dataset": config.data.dataset,
+        "resolution": config.data.resolution,
+        "seeds": arguments.seeds,
+        "seeds_vary": "the detector's weights and batches, what is pasted; the pairs and the split are the run's",
+        "split_digest": detect.split_digest(split),
+        "config_digest": config.digest(),
+        **config.detect.model_dump(mode="json"),
+        "processor_seconds": round(time.process_time() - start),
+        "cores": os.cpu_count(),
+        "processor": platform.processor() or platform.machine(),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    result = RESULTS / f"detection-{config.data.dataset}.json"
+    result.write_text(json.dumps({"rows": rows, "conditions": conditions}, indent=2) + "\n")
+    print(f"written: {result}")
+
+
+def _real(config: Any, folder: Any, split: Any, tell: Any) -> tuple[Any, dict[str, Any]]:
+    """The detector of real pairs, without writing it into the run."""
+    from dhdiff_ray.detector.evaluate import predict
+    from dhdiff_ray.on_ray.detect import real_pairs, trained
+
+    images, masks = real_pairs(config, split, tell)
+    model, facts = trained(config, split, tell, images, masks)
+    return lambda pictures: predict(model, pictures), {"n_train": len(images), **facts}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", help="folder of a run that has pairs")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=0, help="of each detector; 0: the run's")
+    parser.add_argument("--category", action="append", help="only this one; may be repeated")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

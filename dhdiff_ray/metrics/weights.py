@@ -1,0 +1,127 @@
+"""Files of the published networks: which they are, where they lie, whether they are what they say.
+
+Not in the paper. What we decided: nothing is fetched unless ``score.download`` says so; a file under a published name
+must have the published hash; one's own file must be named, and its scores carry another name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dhdiff_ray.config import ScoreConfig
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file; its name ends in the first 8 digits of its SHA-256, as its publisher wrote it."""
+
+    file: str
+    source: str
+    what: str
+
+    @property
+    def hash(self) -> str:
+        """The digits."""
+        return Path(self.file).stem.rsplit("-", 1)[1]
+
+
+_TORCHVISION = "https://download.pytorch.org/models/"
+_FIDELITY = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+FILES = {
+    "inception": Published(
+        "weights-inception-2015-12-05-6726825d.pth", _FIDELITY, "torch-fidelity's Inception, for IS and KID"
+    ),
+    "vgg": Published("vgg16-397923af.pth", _TORCHVISION, "torchvision's VGG-16, for IC-LPIPS"),
+    "alex": Published("alexnet-owt-7be5be79.pth", _TORCHVISION, "torchvision's AlexNet, for IC-LPIPS"),
+    "squeeze": Published("squeezenet1_1-b8a52dc0.pth", _TORCHVISION, "torchvision's SqueezeNet 1.1, for IC-LPIPS"),
+}
+
+
+def folder_of(config: ScoreConfig) -> Path:
+    """Where published files are looked for: the configured folder, else PyTorch's hub cache."""
+    if config.weights_dir:
+        return Path(config.weights_dir).expanduser()
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
+    """Files by network: one's own where it is named, else the published one, fetched if that is allowed.
+
+    Raises:
+        ValueError: files are missing; each is named with its source and the flags that help.
+    """
+    found: dict[str, Path] = {}
+    missing: list[Published] = []
+    for network in networks:
+        own = own_file(config, network)
+        path = Path(own).expanduser() if own else folder_of(config) / FILES[network].file
+        if own and not path.is_file():
+            raise ValueError(f"{path} is not there; name the weights of {network} with --set {_flag(network)}=FILE")
+        if not path.is_file() and config.download:
+            _fetch(FILES[network], path)
+        if not path.is_file():
+            missing.append(FILES[network])
+        found[network] = path
+    if missing:
+        names = " and ".join(f"{file.file} ({file.what}, from {file.source}{file.file})" for file in missing)
+        raise ValueError(
+            f"missing in {folder_of(config)}: {names}. Put them there, name their folder with "
+            "--set score.weights_dir=DIR, let them be fetched with --set score.download=true, or use labelled "
+            "stand-ins with --set score.features=standin"
+        )
+    return found
+
+
+def own_file(config: ScoreConfig, network: str) -> str:
+    """The file that the user named for a network, if any."""
+    return config.inception_file if network == "inception" else config.backbone_file
+
+
+def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
+    """Tensors of a file, and 16 digits of its SHA-256.
+
+    Args:
+        path: a file that ``torch.save`` wrote.
+        expected_hash: first digits that the hash must have; empty takes any.
+
+    Raises:
+        ValueError: the hash is another, or the file holds more than tensors; no code in it is run.
+    """
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not digest.startswith(expected_hash):
+        raise ValueError(
+            f"{path} is not the published file: its SHA-256 begins with {digest[:8]}, expected {expected_hash}; fetch "
+            "it again, or use it under its own name with --set score.backbone_file=FILE (score.inception_file for "
+            "Inception)"
+        )
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} cannot be read as weights: it is damaged or holds more than tensors, which is refused because "
+            f"it could run code ({type(error).__name__}); save it as a state_dict of tensors"
+        ) from None
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+        raise ValueError(f"{path} holds no state_dict of tensors; save one with torch.save(model.state_dict(), FILE)")
+    return tensors, digest[:16]
+
+
+def _fetch(file: Published, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(file.source + file.file, str(path), hash_prefix=file.hash, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"could not fetch {file.source}{file.file} ({error}); put {file.file} into {path.parent} by hand"
+        ) from None
+
+
+def _flag(network: str) -> str:
+    return "score.inception_file" if network == "inception" else "score.backbone_file"

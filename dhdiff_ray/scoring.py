@@ -1,0 +1,191 @@
+"""The scores of one defect's made images, whatever folder they lie in: observe parts, combine, value (section IV-C).
+
+``on_ray/score.py`` runs this on the workers of a cluster, ``dhdiff-ray score`` in its own process; the numbers are the
+same. Each number that can have one comes with a reference: the same measured on the real held-out half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dhdiff_ray.config import ScoreConfig
+from dhdiff_ray.metrics.base import State, add, merge
+from dhdiff_ray.records import Score
+
+if TYPE_CHECKING:
+    from dhdiff_ray.metrics.features import Classifier, Perceiver
+    from dhdiff_ray.metrics.ic_lpips import CentreDistances
+
+States = dict[str, State]
+"""States of one defect by what they hold: ``is``, ``distances``, ``pooled``, ``masks``."""
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Real anomalies of one defect: names, images uint8 (h, w, 3), masks (h, w)."""
+
+    names: tuple[str, ...] = ()
+    images: tuple[np.ndarray, ...] = ()
+    masks: tuple[np.ndarray, ...] = ()
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What is to be scored, and what it is compared with."""
+
+    category: str
+    defect: str
+    names: tuple[str, ...]
+    """Of all made images."""
+    load: Callable[[str], np.ndarray]
+    """Name to image uint8 (h, w, 3)."""
+    load_mask: Callable[[str], np.ndarray] | None = None
+    """Name to mask (h, w); None where there are no masks."""
+    train: RealImages = field(default_factory=RealImages)
+    held_out: RealImages = field(default_factory=RealImages)
+
+
+class DefectScorer:
+    """Computes the metrics that a configuration names; networks are opened when first needed.
+
+    Args:
+        config: metrics, networks, profile, splits.
+        seed: first seed of the draws of IC-LPIPS.
+    """
+
+    def __init__(self, config: ScoreConfig, seed: int = 0) -> None:
+        from dhdiff_ray.metrics.profiles import profile_of
+
+        self.config, self.profile = config, profile_of(config)
+        self.seeds = list(range(seed, seed + config.seeds))
+        self._first: tuple[tuple[str, str], CentreDistances | None] = (("", ""), None)
+
+    @cached_property
+    def classifier(self) -> Classifier:
+        """Of IS and KID."""
+        from dhdiff_ray.metrics.features import open_classifier
+
+        return open_classifier(self.config)
+
+    @cached_property
+    def perceiver(self) -> Perceiver:
+        """Of IC-LPIPS and originality."""
+        from dhdiff_ray.metrics.features import open_perceiver
+
+        return open_perceiver(self.config)
+
+    def wants(self, *metrics: str) -> bool:
+        """Whether any of these is asked for."""
+        return any(metric in self.config.metrics for metric in metrics)
+
+    def observe(self, defect: Defect, names: Sequence[str]) -> States:
+        """What the metrics see of some of a defect's images; each image passes each network once."""
+        from dhdiff_ray.metrics.inception_score import InceptionScore
+        from dhdiff_ray.metrics.masks import mask_rows
+
+        states: States = {}
+        inception = InceptionScore(self.classifier, defect.names, self.config.splits) if self.wants("is") else None
+        parts: dict[str, list[State]] = {}
+        for name in names:
+            image = defect.load(name)[None]
+            if self.wants("is", "kid"):
+                probabilities, pooled = self.classifier.look(image)
+                if inception:
+                    parts.setdefault("is", []).append(inception.observe([name], probabilities))
+                if self.wants("kid"):
+                    parts.setdefault("pooled", []).append({name: pooled[0]})
+            if self.wants("ic_lpips", "originality"):
+                parts.setdefault("distances", []).append(self.first(defect).observe([name], image))
+            if self.wants("masks") and defect.load_mask:
+                parts.setdefault("masks", []).append(mask_rows([name], [defect.load_mask(name)]))
+        for kind, found in parts.items():
+            states[kind] = combine(kind, found)
+        return states
+
+    def value(self, defect: Defect, states: States) -> list[Score]:
+        """The scores of a defect of which every image was observed."""
+        from dhdiff_ray.metrics.inception_score import InceptionScore
+        from dhdiff_ray.metrics.kid import kid_score
+        from dhdiff_ray.metrics.masks import mask_scores
+        from dhdiff_ray.metrics.originality import originality
+
+        scores: list[Score] = []
+        if self.wants("is"):
+            scores.append(InceptionScore(self.classifier, defect.names, self.config.splits).value(states["is"]))
+        if self.wants("kid"):
+            pooled = [self._pooled(side) for side in (defect.train, defect.held_out)]
+            scores.append(kid_score(self.classifier, states["pooled"], pooled[0], pooled[1]))
+        if self.wants("ic_lpips", "originality"):
+            first = self.first(defect)
+            held_out = {} if self.profile.centres == "all" else self._real_distances(first, defect.held_out)
+            if self.wants("ic_lpips"):
+                scores.append(self._ic_lpips(first, defect, states["distances"], held_out))
+            if self.wants("originality"):
+                scores.append(originality(first, states["distances"], held_out))
+        if "masks" in states:
+            scores += mask_scores(states["masks"], defect.train.masks, defect.held_out.masks)
+        return scores
+
+    def first(self, defect: Defect) -> CentreDistances:
+        """The first pass of a defect; the last one is kept, its centres take 32 MB each with VGG at full size.
+
+        Raises:
+            ValueError: the defect has no real images to be centres.
+        """
+        from dhdiff_ray.metrics.ic_lpips import CentreDistances
+
+        key = (defect.category, defect.defect)
+        if self._first[0] != key or self._first[1] is None:
+            sides = [defect.train] + ([defect.held_out] if self.profile.centres == "all" else [])
+            names = [name for side in sides for name in side.names]
+            images = [image for side in sides for image in side.images]
+            try:
+                self._first = (key, CentreDistances(self.perceiver, names, images, self.profile))
+            except ValueError as error:
+                raise ValueError(f"{defect.category}/{defect.defect}: {error}") from None
+        assert self._first[1] is not None
+        return self._first[1]
+
+    def _ic_lpips(self, first: CentreDistances, defect: Defect, distances: State, held_out: State) -> Score:
+        made = self._spread(first, distances, defect.load)
+        if not held_out:
+            return made
+        images = dict(zip(defect.held_out.names, defect.held_out.images, strict=True))
+        real = self._spread(first, held_out, images.__getitem__)
+        return Score(made.metric, made.value, made.n, {**made.conditions, "n_held_out": real.n}, real.value)
+
+    def _spread(self, first: CentreDistances, distances: State, load: Callable[[str], np.ndarray]) -> Score:
+        from dhdiff_ray.metrics.ic_lpips import IcLpips
+
+        clusters = first.clusters(distances, self.seeds)
+        second = IcLpips(self.perceiver, clusters, self.profile, {"seeds": self.seeds})
+        spreads: State = {}
+        for cluster in clusters:
+            if cluster.size >= 2:
+                spreads |= second.observe(cluster.centre, load)
+        return second.value(spreads)
+
+    def _real_distances(self, first: CentreDistances, real: RealImages) -> State:
+        return first.observe(real.names, real.images)
+
+    def _pooled(self, real: RealImages) -> np.ndarray:
+        rows = [self.classifier.look(image[None])[1][0] for image in real.images]
+        return np.stack(rows) if rows else np.zeros((0, 1), np.float32)
+
+
+def combine(kind: str, states: Iterable[Mapping[str, np.ndarray]]) -> State:
+    """One state out of many of a kind, in any order: sums are added, rows put together."""
+    return add(states) if kind == "is" else merge(states)
+
+
+def describe(config: ScoreConfig) -> dict[str, Any]:
+    """What every score of a configuration has in common, for the record."""
+    from dhdiff_ray.metrics.profiles import profile_of
+
+    profile = profile_of(config)
+    return {"profile": profile.name, "rule": profile.rule, "features": config.features}
