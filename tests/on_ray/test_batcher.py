@@ -74,7 +74,7 @@ def test_a_pass_nobody_waits_for_ends_at_its_next_step_and_a_shared_one_goes_on(
         assert await staying == [3]
         return time.monotonic() - start
 
-    assert asyncio.run(run()) < 2
+    assert asyncio.run(run()) < 8  # of 10 s that the abandoned pass would take
     assert drawing.passes == [[1], [2, 3]]
 
 

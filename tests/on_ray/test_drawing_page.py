@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import shutil
+import socket
 import threading
 import time
 import zipfile
@@ -162,3 +163,24 @@ def test_the_client_streams_and_sample_fills_a_tree_and_goes_on(endpoint, tmp_pa
     assert "pairs of another --seed lie there" in str(other.exception)
     monkeypatch.setenv("DHDIFF_TOKEN", "wrong" * 5)
     assert type(CliRunner().invoke(app, words).exception).__name__ == "ClusterError"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "Content-Length: 2\r\nContent-Length: 40\r\n\r\n{}",
+        "Content-Length: 2\r\n X-Folded: 1\r\nTransfer-Encoding : chunked\r\n\r\n{}",
+        "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n",
+    ],
+    ids=["both lengths", "two lengths", "a space before the colon", "a chunk that is none"],
+)
+def test_a_request_that_two_servers_could_read_differently_is_refused(endpoint, lines):
+    host, port = endpoint.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as line:
+        head = f"POST /v1/categories/mesh/pairs HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\n"
+        line.sendall((head + "Content-Type: application/json\r\n" + lines).encode())
+        line.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: line.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 4"), answer[:200]
+    assert answer.count(b"HTTP/1.1") == 1
