@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: setup demo test check bench interop clean
+.PHONY: setup demo test test-slow check bench interop clean
 
 setup: $(STAMP)
 
@@ -28,6 +28,9 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

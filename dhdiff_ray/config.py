@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -65,6 +65,12 @@ class DataConfig(Frozen):
 class ModelConfig(Frozen):
     """The network (section III); what is fixed at construction."""
 
+    backbone: str = ""
+    """Folder or hub id of a Stable Diffusion 1.x whose weights to start from; empty trains from scratch."""
+    autoencoder: Literal["haar", "taef2"] = "haar"
+    """What stands for the backbone's autoencoder when training from scratch: a fixed transform, or TAEF2's weights."""
+    autoencoder_weights: str = ""
+    """Folder with TAEF2's two files."""
     haar_levels: int = Field(default=1, ge=0, le=3)
     """Levels of the fixed Haar transform that stands for the autoencoder in the ``tiny`` preset."""
     channels: tuple[int, ...] = (32, 48, 64)
@@ -79,6 +85,10 @@ class ModelConfig(Frozen):
     """Width of the text encoder trained from scratch."""
     text_layers: int = Field(default=1, ge=1)
     """Layers of the text encoder trained from scratch."""
+    dda: bool = True
+    """Domain-decoupled attention (Eq. 4-5) where the placement says so; false leaves it out everywhere (Table VIII)."""
+    ssm: bool = True
+    """Semantic score maps (Eq. 6-7) where the placement says so; false leaves them out everywhere (Table VIII)."""
     dda_encoder: tuple[int, ...] = (0, 1, 2)
     """Encoder blocks with attention (the mid block counts last) that get domain-decoupled attention; paper: all."""
     dda_decoder: tuple[int, ...] = (0,)
@@ -93,6 +103,8 @@ class ModelConfig(Frozen):
     """The third stage: a zero-initialised position-wise convolution between the domains after each block."""
     eta_start: Literal["mean", "identity"] = "mean"
     """Where Eq. 7 starts: both domains with the mean map, or each with its own."""
+    reference_encoder: Literal["shared", "copy"] = "shared"
+    """tau of Eq. 4: the network's own encoder (Siamese), or a trainable copy of it."""
 
 
 class TrainConfig(Frozen):
@@ -114,10 +126,16 @@ class TrainConfig(Frozen):
     """CPU cores one worker may use."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs one worker asks for."""
-    zero_stage: Literal[0, 1, 2] = 0
-    """DeepSpeed ZeRO stage; EMA is kept outside the engine, which stage 3 does not allow."""
+    adapt: Literal["full", "lora"] = "full"
+    """What of a pretrained backbone is trained: everything, or low-rank adapters and what is new."""
+    lora_rank: int = Field(default=16, ge=1)
+    """Rank of the adapters."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass: less memory, about a third more time."""
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    """DeepSpeed ZeRO stage; stage 3 shards the weights too and needs ``ema_decay = 0``: the average is kept outside."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of the engine."""
+    """Arithmetic of forward and backward; weights and their average stay fp32."""
     prediction: Literal["epsilon", "v"] = "epsilon"
     """What the network predicts; Eq. 8 has epsilon."""
     noise_schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
@@ -228,6 +246,28 @@ class ServeConfig(Frozen):
     """GPUs one sampler asks for."""
 
 
+class AblationRow(Frozen):
+    """One row of a table: a name and what differs from the recipe."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Short name; it ends up in the name of the row's runs."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys and their values, as with ``--set``."""
+    paper: float | None = None
+    """The paper's figure of this row (pixel AP in percent, on its own dataset)."""
+
+
+class AblationConfig(Frozen):
+    """A table of runs (section IV-E): each row trained, sampled and judged alike, once per seed."""
+
+    rows: tuple[AblationRow, ...] = ()
+    """Rows; empty means that the recipe is an ordinary run."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Each row is run with these values of ``run.seed``: training, pairs and detector."""
+    table: str = ""
+    """Which of the paper's tables this is, for the heading."""
+
+
 class Config(Frozen):
     """Everything a run is determined by; stored as ``config.json`` in the run."""
 
@@ -239,8 +279,9 @@ class Config(Frozen):
     score: ScoreConfig = Field(default_factory=ScoreConfig)
     detect: DetectConfig = Field(default_factory=DetectConfig)
     serve: ServeConfig = Field(default_factory=ServeConfig)
+    ablation: AblationConfig = Field(default_factory=AblationConfig)
 
     def digest(self) -> str:
         """Hash of what determines the results: everything but where they lie and how they are served."""
-        content = self.model_dump(mode="json", exclude={"serve": True, "run": {"storage"}})
+        content = self.model_dump(mode="json", exclude={"serve": True, "ablation": True, "run": {"storage"}})
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

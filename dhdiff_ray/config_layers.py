@@ -97,6 +97,21 @@ def load_config(
         raise ConfigError(_explain(error, origins)) from None
 
 
+def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+    """The same configuration with some dotted keys set otherwise.
+
+    Raises:
+        ConfigError: an unknown key or a value that does not fit; the message names ``origin``.
+    """
+    changed = config.model_dump(mode="json")
+    for dotted, value in values.items():
+        _assign(changed, dotted, value, origin)
+    try:
+        return Config.model_validate(changed)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, dict.fromkeys(values, origin))) from None
+
+
 def field_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
     """All dotted keys, for messages and completion."""
     names: list[str] = []

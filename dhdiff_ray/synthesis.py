@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,6 +60,70 @@ def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:
     return units
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """One unit, ready to be drawn."""
+
+    call: dict[str, Any]
+    """What the pipeline is called with."""
+    bases: np.ndarray
+    """uint8 (b, h, w, 3), the images that the windows are put back into."""
+    references: np.ndarray
+    """uint8 (b, h, w, 3), what the reference stream is shown."""
+    cuts: list[tuple[slice, slice]]
+    """The window of each pair."""
+
+
+def prepare(
+    requests: Sequence[Request],
+    config: Config,
+    samples: Sequence[Sample],
+    *,
+    base: np.ndarray | None = None,
+    control: np.ndarray | None = None,
+) -> Prepared:
+    """Read what one unit is made from, and cut it to the window the model works on; arguments as for :func:`make`."""
+    import torch  # planning needs neither torch nor diffusers, and every driver plans
+
+    from dhdiff_ray.model.latents import to_mask, to_tensor
+
+    by_key = {s.key: s for s in samples}
+    side, s = config.data.resolution, config.synthesize
+    references = np.stack([read_image(by_key[r.reference], side) for r in requests])
+    cells = np.stack([raw_mask(read_mask(by_key[r.reference], side), config.data.grid) for r in requests])
+    shown = np.stack([reference_image(i, c, config.train.reference) for i, c in zip(references, cells, strict=True)])
+    if base is None:
+        bases = np.stack([read_image(by_key[r.base], side) for r in requests])
+    else:
+        bases = np.stack([base] * len(requests))
+    region = drawn = cells
+    if control is not None:
+        region = np.stack([raw_mask(control, config.data.grid)] * len(requests))
+        drawn = np.stack([control] * len(requests))
+    cuts = [window_around(r, config.train.window or side) for r in region]
+
+    def cut(arrays: np.ndarray) -> np.ndarray:
+        return np.stack([a[c] for a, c in zip(arrays, cuts, strict=True)])
+
+    call = {
+        "prompt": [r.prompt for r in requests],
+        "defect": [defect_words(r.defect) for r in requests],
+        "generator": [torch.Generator().manual_seed(r.seed) for r in requests],
+        "reference": None if config.train.reference == "none" else to_tensor(cut(shown)),
+        "base": to_tensor(cut(bases)),
+        "raw_mask": to_mask(cut(region)),
+        "control_mask": to_mask(cut(drawn)) if s.control or control is not None else None,
+        "num_inference_steps": s.steps,
+        "guidance_scale": s.guidance,
+        "start": s.start,
+        "strength": s.strength,
+        "background": s.background,
+        "reference_noise": config.train.reference_noise,
+        "output_type": "pt",
+    }
+    return Prepared(call, bases, shown, cuts)
+
+
 def make(
     requests: Sequence[Request],
     pipeline: DHDiffPipeline,
@@ -81,50 +146,18 @@ def make(
     Returns:
         Pairs in the order of the requests.
     """
-    import torch  # planning needs neither torch nor diffusers, and every driver plans
+    ready = prepare(requests, config, samples, base=base, control=control)
+    return finished(requests, ready, pipeline(**ready.call))
 
-    from dhdiff_ray.model.latents import to_mask, to_tensor
 
-    by_key = {s.key: s for s in samples}
-    side, s = config.data.resolution, config.synthesize
-    references = np.stack([read_image(by_key[r.reference], side) for r in requests])
-    cells = np.stack([raw_mask(read_mask(by_key[r.reference], side), config.data.grid) for r in requests])
-    shown = np.stack([reference_image(i, c, config.train.reference) for i, c in zip(references, cells, strict=True)])
-    if base is None:
-        bases = np.stack([read_image(by_key[r.base], side) for r in requests])
-    else:
-        bases = np.stack([base] * len(requests))
-    region = drawn = cells
-    if control is not None:
-        region = np.stack([raw_mask(control, config.data.grid)] * len(requests))
-        drawn = np.stack([control] * len(requests))
-    window = config.train.window or side
-    cuts = [window_around(r, window) for r in region]
-
-    def cut(arrays: np.ndarray) -> np.ndarray:
-        return np.stack([a[c] for a, c in zip(arrays, cuts, strict=True)])
-
-    made = pipeline(
-        [r.prompt for r in requests],
-        [torch.Generator().manual_seed(r.seed) for r in requests],
-        defects=[defect_words(r.defect) for r in requests],
-        size=(window, window),
-        reference=None if config.train.reference == "none" else to_tensor(cut(shown)),
-        base=to_tensor(cut(bases)),
-        raw_mask=to_mask(cut(region)),
-        control_mask=to_mask(cut(drawn)) if s.control or control is not None else None,
-        steps=s.steps,
-        guidance=s.guidance,
-        start=s.start,
-        strength=s.strength,
-        background=s.background,
-        reference_noise=config.train.reference_noise,
-    )
-    drawn_images = (made.images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    drawn_masks = (made.masks[:, 0] * 255).to(torch.uint8).cpu().numpy()
+def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pair]:
+    """What the pipeline drew, put back into whole images."""
+    images = (made.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    masks = (made.masks[:, 0] * 255).byte().cpu().numpy()
     pairs = []
     for i, request in enumerate(requests):
-        image, mask = bases[i].copy(), np.zeros((side, side), np.uint8)
-        image[cuts[i]], mask[cuts[i]] = drawn_images[i], drawn_masks[i]
+        image = ready.bases[i].copy()
+        mask = np.zeros(image.shape[:2], np.uint8)
+        image[ready.cuts[i]], mask[ready.cuts[i]] = images[i], masks[i]
         pairs.append(Pair(request, image, mask))
     return pairs

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dhdiff_ray import __version__
-from dhdiff_ray.cli import config, data, demo, doctor, export, jobs, serve, submit
+from dhdiff_ray.cli import config, data, demo, doctor, explain, export, jobs, serve, submit
 from dhdiff_ray.cli.options import group
 from dhdiff_ray.cli.output import Output
 
@@ -26,6 +26,7 @@ app.add_typer(jobs.app, name="jobs")
 app.add_typer(serve.app, name="serve")
 app.add_typer(data.app, name="data")
 app.add_typer(config.app, name="config")
+app.command("explain")(explain.explain)
 app.command("export", no_args_is_help=True)(export.export)
 app.command("doctor")(doctor.doctor)
 

@@ -42,6 +42,10 @@ class Output:
         """Say something to a person."""
         self.people.print(text, soft_wrap=True)
 
+    def note_table(self, table: Table) -> None:
+        """Show a person a table that is not the command's result."""
+        self.people.print(table)
+
     def step(self, text: str) -> None:
         """Say that something new begins."""
         self.people.print(text, style="bold", soft_wrap=True)

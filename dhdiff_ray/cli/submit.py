@@ -65,6 +65,7 @@ def submit(
 
     Then: dhdiff-ray submit synthesize --run first -n 100
     """
+    from dhdiff_ray.config_checks import idle_switches
     from dhdiff_ray.config_layers import ConfigError
 
     output = Output(as_json)
@@ -73,6 +74,9 @@ def submit(
     typed = Typed(recipe, preset, dataset, root, category, run, storage, sets, pairs)
     loaded = resolve(verb, typed, resume=resume)
     counts = check_dataset(loaded.config) if verb is Verb.train else {}
+    typed_keys = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
+    for line in idle_switches(loaded.config, typed_keys):
+        output.warn(line)
     if dry_run:
         _show_plan(output, verb, loaded.config, loaded.origins, counts)
         return
@@ -83,13 +87,16 @@ def submit(
     where = options.address_or_environment(address)
     if detach and not where:
         options.needed_address(None)
+    table = verb is Verb.train and bool(loaded.config.ablation.rows)
     with connected(where, output) as jobs:
-        job_id = jobs.submit(verb, loaded.config, resume=resume, check=check)
+        job_id = jobs.submit("ablate" if table else verb, loaded.config, resume=resume, check=check)
         if detach:
             output.note(_next_steps(jobs, job_id))
             output.data({"job": job_id, "address": jobs.address}, text=job_id)
             return
         info = attend(jobs, job_id, output, verbose)
+    if table and run_folder(loaded.config).exists("table.json"):
+        show_table(output, loaded.config)
     finish(info, output, loaded.config)
 
 
@@ -167,6 +174,15 @@ def finish(info: JobInfo, output: Output, config: Config) -> None:
         raise typer.Exit(info.exit_code)
     output.note(f"{info.verb} done in {seconds:.0f} s")
     output.data({"job": info.as_dict(), "folder": folder}, text=folder)
+
+
+def show_table(output: Output, config: Config) -> None:
+    """Show the table of a recipe with rows, as far as it is done."""
+    from dhdiff_ray.cli.output import table
+    from dhdiff_ray.report.ablation import as_short_rows
+
+    head, lines = as_short_rows(run_folder(config).read_json("table.json")["rows"])
+    output.note_table(table(config.ablation.table or "ablation", head, lines))
 
 
 def make_report(config: Config) -> str:

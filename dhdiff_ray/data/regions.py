@@ -95,13 +95,16 @@ def control_from_box(box: tuple[float, float, float, float], size: int) -> np.nd
     return mask
 
 
-def window_around(region: np.ndarray, side: int, draw: tuple[float, float] = (0.5, 0.5)) -> tuple[slice, slice]:
+def window_around(
+    region: np.ndarray, side: int, draw: tuple[float, float] = (0.5, 0.5), align: int = 1
+) -> tuple[slice, slice]:
     """A square window that holds the region, as row and column slices.
 
     Args:
         region: (h, w), above zero where something shall be drawn.
         side: of the window in pixels; a region that is larger is cut.
         draw: where the window lies between the two extremes, each in [0, 1]; 0.5 centres the region.
+        align: the window begins at a multiple of so many pixels, which may cut the region by less than that.
     """
     slices = []
     for axis in (0, 1):
@@ -111,6 +114,7 @@ def window_around(region: np.ndarray, side: int, draw: tuple[float, float] = (0.
         ends = sorted((int(last) + 1 - side, int(first)))
         low, high = (min(max(end, 0), max(length - side, 0)) for end in ends)
         start = low + round(draw[axis] * (high - low))
+        start = min(round(start / align) * align, max(length - side, 0) // align * align)
         slices.append(slice(start, start + side))
     return slices[0], slices[1]
 

@@ -7,6 +7,7 @@ Shapes: b pairs, c channels, h x w positions, n = h * w tokens.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +47,20 @@ class Strands:
     """Which pairs have a control mask (b,), 0 or 1."""
     defect_tokens: Tensor | None = None
     """1 where a text token belongs to the defect's words (b, t)."""
+
+    watched: list[dict[str, Any]] | None = None
+    """Where text-attention layers put their score maps, one dict per layer; None while nobody looks."""
+
+    def watch(self, layer: int, **maps: Tensor | None) -> None:
+        """Keep score maps (b, heads, n, t) of one layer as pictures (b, t, h, w), averaged over the heads."""
+        if self.watched is None:
+            return
+        seen: dict[str, Any] = {"layer": layer}
+        for name, map_ in maps.items():
+            if map_ is not None:
+                picture = map_.detach().float().mean(1).transpose(1, 2)  # (b, t, n)
+                seen[name] = picture.unflatten(-1, self.size(picture.shape[-1])).cpu()
+        self.watched.append(seen)
 
     def size(self, tokens: int) -> tuple[int, int]:
         """Height and width of a feature map of so many tokens."""

@@ -70,10 +70,21 @@ class EntangledAttention(SelfAttention):
 class TextAttention(nn.Module):
     """Plain cross-attention to the text, each domain alone: what blocks without SSM keep."""
 
-    def __init__(self, attention: Any) -> None:
+    def __init__(self, attention: Any, layer: int) -> None:
         super().__init__()
         self.shared = attention
+        self.layer = layer
 
-    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, encoder_hidden_states: Tensor, *, strands: Strands, **_: Any) -> Tensor:
         """(2b, n, c), (2b, t, k) -> (2b, n, c)."""
-        return attend(self.shared, hidden_states, encoder_hidden_states)
+        if strands.watched is not None:
+            q = heads_of(self.shared, self.shared.to_q(hidden_states))  # (2b, a, n, d)
+            k = heads_of(self.shared, self.shared.to_k(encoder_hidden_states))  # (2b, a, t, d)
+            image, annotation = split((q @ k.transpose(-1, -2) * self.shared.scale).softmax(dim=-1))
+            strands.watch(self.layer, image=image, annotation=annotation)
+        if strands.recording:
+            return attend(self.shared, hidden_states, encoder_hidden_states)
+        text, _same = split(encoder_hidden_states)  # (b, t, k); both domains have one text
+        q = heads_of(self.shared, self.shared.to_q(hidden_states))  # (2b, a, n, d)
+        k, v = (heads_of(self.shared, f(text)) for f in (self.shared.to_k, self.shared.to_v))  # (b, a, t, d)
+        return project_out(self.shared, F.scaled_dot_product_attention(q, join(k, k), join(v, v)))

@@ -9,9 +9,36 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import AutoencoderKL
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
+
+
+def encode(vae: Any, images: Tensor) -> Tensor:
+    """Images (b, 3, h, w) in [-1, 1] -> scaled latents (b, c, h', w').
+
+    Decided: of Stable Diffusion's autoencoder the mode of the posterior, so that an image has one latent.
+    """
+    if isinstance(vae, AutoencoderKL):
+        posterior: Any = vae.encode(images.to(vae.dtype))
+        return posterior.latent_dist.mode() * vae.config["scaling_factor"]
+    return vae.encode(images)
+
+
+def decode(vae: Any, latents: Tensor) -> Tensor:
+    """Scaled latents (b, c, h', w') -> images (b, 3, h, w), about [-1, 1]."""
+    if isinstance(vae, AutoencoderKL):
+        decoded: Any = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype))
+        return decoded.sample
+    return vae.decode(latents)
+
+
+def latent_shape(vae: Any) -> tuple[int, int]:
+    """Channels of a latent, and pixels per latent position along a side."""
+    if isinstance(vae, AutoencoderKL):
+        return vae.config["latent_channels"], 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return vae.channels, vae.factor
 
 
 class HaarTransform(ModelMixin, ConfigMixin):

@@ -1,7 +1,7 @@
 """DHDiffPipeline: draws images together with their masks, sections III-B to III-E.
 
-Decided: one generator per pair, its noise drawn on the CPU, so that a pair depends on nothing but its request;
-``background`` puts the base back outside the raw mask at each step (not in the paper).
+Decided: one generator per pair, all its noise drawn from it on the CPU, so that a pair depends on nothing but its
+request; ``background`` puts the base back outside the raw mask at each step (not in the paper).
 Shapes: b pairs, h x w pixels, c x h' x w' latents, t text tokens of width k.
 """
 
@@ -9,127 +9,140 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split
-from dhdiff_ray.model.latents import image_to_mask, mask_to_image
+from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
+from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
+from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
+from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.unet import DHDiffUNet
 
-
-@dataclass
-class DHDiffOutput(BaseOutput):
-    """Pairs: images (b, 3, h, w) in [0, 1], float masks (b, 1, h, w) in [0, 1], binary masks (b, 1, h, w)."""
-
-    images: Tensor
-    float_masks: Tensor
-    masks: Tensor
+COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
+"""diffusers loads a component only if its class is imported already."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
     """Samples z = (z^I, z^A) jointly and decodes image and mask."""
 
-    def __init__(self, unet: DHDiffUNet, vae: Any, text_encoder: Any, tokenizer: Any, scheduler: Any) -> None:
+    config: Any
+
+    def __init__(
+        self,
+        unet: Any,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        scheduler: Any,
+        defaults: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
-
-    def check_inputs(self, prompts: Sequence[str], **tensors: Tensor | None) -> None:
-        """Refuse what cannot be sampled.
-
-        Raises:
-            ValueError: no prompt, or an input whose batch is not that of the prompts.
-        """
-        if not prompts:
-            raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
-        for name, value in tensors.items():
-            if value is not None and value.shape[0] != len(prompts):
-                raise ValueError(f"{name} holds {value.shape[0]} for {len(prompts)} prompts; give one per prompt")
-
-    def encode_prompt(self, prompts: Sequence[str], defects: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Text embedding (b, t, k) and the marks of the defect's tokens (b, t)."""
-        tokens = tokenize(self.tokenizer, prompts).to(self.device)
-        return self.text_encoder(tokens).last_hidden_state, mark_defect_tokens(self.tokenizer, tokens, defects).to(
-            self.device
-        )
-
-    def prepare_noise(self, count: int, size: tuple[int, int], generators: Sequence[torch.Generator]) -> Tensor:
-        """One noise per pair, both domains: (2b, c, h', w')."""
-        c, f = self.vae.channels, self.vae.factor
-        shape = (2, c, size[0] // f, size[1] // f)
-        each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators[:count]])  # (b, 2, ...)
-        return join(each[:, 0], each[:, 1]).to(self.device)
+        self.register_to_config(defaults=defaults or {})
 
     @torch.no_grad()
     def __call__(
         self,
-        prompts: Sequence[str],
-        generators: Sequence[torch.Generator],
+        prompt: str | Sequence[str] | None = None,
         *,
-        defects: Sequence[str] | None = None,
-        size: tuple[int, int] = (64, 64),
-        reference: Tensor | None = None,
-        base: Tensor | None = None,
-        raw_mask: Tensor | None = None,
-        control_mask: Tensor | None = None,
-        steps: int = 20,
-        guidance: float = 1.0,
+        defect: str | Sequence[str] | None = None,
+        base: Any = None,
+        reference: Any = None,
+        raw_mask: Any = None,
+        control_mask: Any = None,
+        points: Points | None = None,
+        boxes: Boxes | None = None,
+        num_pairs: int = 1,
+        seed: int | None = None,
+        generator: Sequence[torch.Generator] | None = None,
+        size: tuple[int, int] | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         start: Literal["noise", "base"] = "noise",
         strength: float = 1.0,
-        background: Literal["free", "keep", "clean"] = "free",
-        reference_noise: Literal["same", "independent", "clean"] = "clean",
-        on_step: Callable[[int, int], None] | None = None,
+        background: Literal["free", "keep", "clean"] | None = None,
+        reference_noise: Literal["same", "independent", "clean"] | None = None,
+        output_type: OutputType = "pil",
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
+        return_score_maps: bool = False,
     ) -> DHDiffOutput:
-        """Draw one pair per prompt.
+        """Draw one pair per prompt; what is None is as the model was published.
 
         Args:
-            prompts: one per pair.
-            generators: CPU generators, one per pair.
-            defects: the defect's words in each prompt, for the control map.
-            size: height and width in pixels.
-            reference: reference images (b, 3, h, w) in [-1, 1].
-            base: base images (b, 3, h, w) in [-1, 1]; needed by ``start="base"`` and by a kept background.
-            raw_mask: (b, 1, h, w) of 0 and 1; needed by the same.
-            control_mask: S^O's mask (b, 1, h, w) in [0, 1].
-            steps: denoising steps.
-            guidance: classifier-free guidance scale; 1 or less switches it off.
+            prompt: one per pair; may be left out where ``defect`` is given.
+            defect: the defect's words in each prompt, which carry the control map; one, or one per pair.
+            base: product images that the defects are put on; needed by ``start="base"`` and by a kept background.
+            reference: reference images. Like ``base`` a PIL image, a uint8 array (h, w, 3), a list of them with None
+                where a pair has none, or a tensor (b, 3, h, w) in [-1, 1].
+            raw_mask: cells where the defects go; made from the control where it is left out.
+            control_mask: S^O: where the defects go in detail. Masks are PIL images or arrays, above zero inside, a list
+                of them, or a tensor (b, 1, h, w) in [0, 1].
+            points: (x, y) in pixels, instead of a control mask: the cells that hold them, for all pairs.
+            boxes: (left, top, right, bottom) in pixels, likewise; points and boxes add up.
+            num_pairs: pairs to draw where prompt and defect are single.
+            seed: of the first pair; the next have the next numbers. Drawn at random where neither it nor
+                ``generator`` is given.
+            generator: CPU generators, one per pair, instead of ``seed``.
+            size: height and width in pixels; the base's, or the published model's.
+            num_inference_steps: denoising steps.
+            guidance_scale: classifier-free guidance; 1 or less switches it off.
             start: pure noise, or the noised base image and raw mask.
             strength: share of the noise schedule that ``start="base"`` runs through.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
-                itself, for models trained with ``clean_background``.
+                itself, for models trained with ``clean_background``; both give the base's own pixels there.
             reference_noise: as in training.
-            on_step: called after each step with its number and the number of steps.
+            output_type: pictures, arrays or tensors.
+            callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;
+                may answer with other latents. :meth:`decode_latents` makes a preview of them.
+            return_score_maps: also return what text attention saw.
 
         Raises:
             ValueError: inputs that do not fit together.
         """
         # 1. Check and prepare inputs.
-        self.check_inputs(prompts, reference=reference, base=base, raw_mask=raw_mask, control_mask=control_mask)
-        if (start == "base" or background != "free") and (base is None or raw_mask is None):
-            raise ValueError("start='base' and background='keep' or 'clean' need a base image and a raw mask")
+        known = self.config["defaults"] or {}
+        prompts, defects = self.check_prompts(prompt, defect, num_pairs)
         count = len(prompts)
-        noise = self.prepare_noise(count, size, generators)  # (2b, c, h', w')
-        known = keep = known_outside = None
-        if base is not None and raw_mask is not None:
-            known = join(self.vae.encode(base), self.vae.encode(mask_to_image(raw_mask)))  # (2b, c, h', w')
-            if background != "free":
-                empty = self.vae.encode(mask_to_image(torch.zeros_like(raw_mask)))
-                known_outside = join(split(known)[0], empty)
-                kept = 1 - torch.nn.functional.max_pool2d(raw_mask, self.vae.factor)  # (b, 1, h', w')
-                keep = join(kept, kept)
+        generators = self.check_generators(seed, generator, count)
+        steps = num_inference_steps or known.get("num_inference_steps", 20)
+        guidance = known.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale
+        reference_noise = reference_noise or known.get("reference_noise", "clean")
+        base_images, reference_images = as_images("base", base, count), as_images("reference", reference, count)
+        raw, _ = as_masks("raw_mask", raw_mask, count)
+        control, present = as_masks("control_mask", control_mask, count)
+        given = [x for x in (base_images, reference_images, raw, control) if x is not None]
+        side = known.get("size", 64)
+        height, width = size or (tuple(given[0].shape[-2:]) if given else (side, side))
+        if points or boxes:
+            if control is not None:
+                raise ValueError("control_mask and points or boxes say the same thing; give one of them")
+            control = drawn_control(points, boxes, (height, width), known.get("grid", 5)).expand(count, -1, -1, -1)
+        if raw is None and control is not None:
+            raw = cells_of(control, known.get("grid", 5))
+        if background is None:
+            background = known.get("background", "free") if base_images is not None else "free"
+        self.check_inputs(
+            (height, width), start, str(background), strength, base_images, reference_images, raw, control
+        )
+        base_images, reference_images, raw, control, present = (
+            None if x is None else x.to(self.device) for x in (base_images, reference_images, raw, control, present)
+        )
+        noise = self.prepare_noise((height, width), generators)  # (2b, c, h', w')
+        z_known = keep = outside = None
+        if base_images is not None and raw is not None:
+            z_known, keep, outside = self.prepare_background(base_images, raw)
+            keep = None if background == "free" else keep
 
-        # 2. Encode the prompt, with the empty prompt beside it for guidance.
+        # 2. Encode the prompts, with the empty prompt beside them for guidance.
         guided = guidance > 1
-        text, defect_tokens = self.encode_prompt(prompts, defects or [""] * count)  # (b, t, k), (b, t)
-        if guided:
-            text = torch.cat([self.encode_prompt([""] * count, [""] * count)[0], text])  # (2b, t, k)
-            defect_tokens = torch.cat([defect_tokens, defect_tokens])
+        text, defect_tokens = self.encode_prompt(prompts, defects, guided)  # (b, t, k), (b, t); twice b if guided
 
         # 3. Choose the timesteps.
         self.scheduler.set_timesteps(steps, device=self.device)
@@ -138,72 +151,176 @@ class DHDiffPipeline(DiffusionPipeline):
             timesteps = timesteps[len(timesteps) - max(1, round(len(timesteps) * strength)) :]
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(len(self.scheduler.timesteps) - len(timesteps))
-            latents = self.scheduler.add_noise(known, noise, timesteps[:1].expand(2 * count))
+            latents = self.scheduler.add_noise(z_known, noise, timesteps[:1].expand(2 * count))
         else:
             latents = noise * self.scheduler.init_noise_sigma
 
         # 4. Encode the reference; a clean one is encoded once for all steps.
         references = z_reference = reference_eps = None
-        if reference is not None and self.unet.uses_reference:
-            z_reference = self.vae.encode(reference)  # (b, c, h', w')
+        if reference_images is not None and self.unet.uses_reference:
+            z_reference = encode(self.vae, reference_images).to(noise.dtype)  # (b, c, h', w')
             reference_eps = split(noise)[0] if reference_noise == "same" else split(noise)[1]
             if reference_noise == "clean":
                 references = self._references(z_reference, torch.zeros_like(timesteps[:1]), text, count)
 
         # 5. Denoise.
+        repeats = 2 if guided else 1
+        maps: list[list[dict[str, Any]]] = []
         for number, t in enumerate(timesteps):
-            if keep is not None and known_outside is not None:
-                outside = known_outside
-                if background == "keep":
-                    outside = self.scheduler.add_noise(known_outside, noise, t.expand(2 * count))
-                latents = keep * outside + (1 - keep) * latents
+            if keep is not None and outside is not None:
+                around = (
+                    self.scheduler.add_noise(outside, noise, t.expand(2 * count)) if background == "keep" else outside
+                )
+                latents = keep * around + (1 - keep) * latents
             if z_reference is not None and reference_noise != "clean":
                 noised = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
                 references = self._references(noised, t[None], text, count)
-            repeats = 2 if guided else 1
-            model_input = self.scheduler.scale_model_input(latents, t)
-            if guided:
-                image, annotation = split(model_input)
-                model_input = join(torch.cat([image, image]), torch.cat([annotation, annotation]))
+            watched: list[dict[str, Any]] | None = [] if return_score_maps else None
             predicted = self.unet(
-                model_input,
+                self._doubled(self.scheduler.scale_model_input(latents, t), guided),
                 t.expand(count * repeats),
                 text,
                 references=references,
-                control_mask=None if control_mask is None else torch.cat([control_mask] * repeats),
+                control_mask=None if control is None else torch.cat([control] * repeats),
+                control_present=None if present is None else torch.cat([present] * repeats),
                 defect_tokens=defect_tokens,
+                watched=watched,
             )
+            if watched is not None:
+                maps.append([{k: v if k == "layer" else v[-count:] for k, v in m.items()} for m in watched])
             if guided:
                 free_i, with_i, free_a, with_a = predicted.chunk(4)
                 free, with_text = join(free_i, free_a), join(with_i, with_a)
                 predicted = free + guidance * (with_text - free)
             latents = self._step(predicted, t, latents, generators)
-            if on_step is not None:
-                on_step(number + 1, len(timesteps))
+            if callback_on_step_end is not None:
+                answer = callback_on_step_end(self, number, int(t), {"latents": latents})
+                latents = (answer or {}).get("latents", latents)
 
-        # 6. Put the base back outside the raw mask.
-        if keep is not None and known_outside is not None:
-            latents = keep * known_outside + (1 - keep) * latents
+        # 6. Put the base back outside the raw mask, and decode both domains.
+        if keep is not None and outside is not None:
+            latents = keep * outside + (1 - keep) * latents
+        images, float_masks = self.decode_latents(latents)  # (b, 3, h, w), (b, 1, h, w)
+        if keep is not None and base_images is not None:
+            kept = functional.interpolate(split(keep)[0], size=(height, width))  # (b, 1, h, w)
+            images = kept * (base_images / 2 + 0.5) + (1 - kept) * images
+            float_masks = (1 - kept) * float_masks
+        return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
-        # 7. Decode both domains.
+    def check_prompts(
+        self, prompt: str | Sequence[str] | None, defect: str | Sequence[str] | None, num_pairs: int
+    ) -> tuple[list[str], list[str]]:
+        """One prompt and the defect's words in it per pair.
+
+        Raises:
+            ValueError: neither is given, or their numbers differ.
+        """
+        if prompt is None:
+            template = (self.config["defaults"] or {}).get("prompt")
+            if defect is None or template is None:
+                raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+            words = [defect] if isinstance(defect, str) else list(defect)
+            prompt = [template.format(defect=w.replace("_", " ").lower()) for w in words]
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        defects = [defect or ""] * len(prompts) if defect is None or isinstance(defect, str) else list(defect)
+        if not prompts:
+            raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+        if len(defects) != len(prompts):
+            raise ValueError(f"{len(defects)} defects for {len(prompts)} prompts; give one per prompt")
+        if len(prompts) == 1:
+            prompts, defects = prompts * num_pairs, defects * num_pairs
+        return prompts, [d.replace("_", " ").lower() for d in defects]
+
+    def check_generators(
+        self, seed: int | None, generator: Sequence[torch.Generator] | None, count: int
+    ) -> list[torch.Generator]:
+        """One CPU generator per pair.
+
+        Raises:
+            ValueError: too few or too many, or one that is not on the CPU.
+        """
+        if generator is None:
+            first = int(torch.seed() % 2**31) if seed is None else seed
+            return [torch.Generator().manual_seed(first + i) for i in range(count)]
+        generators = list(generator)
+        if len(generators) != count or any(g.device.type != "cpu" for g in generators):
+            raise ValueError(f"{len(generators)} generators for {count} prompts; give one CPU generator per prompt")
+        return generators
+
+    def check_inputs(
+        self, size: tuple[int, int], start: str, background: str, strength: float, *tensors: Tensor | None
+    ) -> None:
+        """Refuse what cannot be sampled.
+
+        Raises:
+            ValueError: a size the network cannot work on, inputs of other sizes, or what a switch needs is missing.
+        """
+        step = latent_shape(self.vae)[1] * 2 ** (len(self.unet.backbone.down_blocks) - 1)
+        if any(side % step for side in size):
+            raise ValueError(
+                f"{size[0]} x {size[1]} pixels do not suit this network; sides must be multiples of {step}"
+            )
+        for name, value in zip(("base", "reference", "raw_mask", "control_mask"), tensors, strict=True):
+            if value is not None and tuple(value.shape[-2:]) != tuple(size):
+                raise ValueError(f"{name} is {tuple(value.shape[-2:])} pixels, the pair {size}; give them one size")
+        if (start == "base" or background != "free") and (tensors[0] is None or tensors[2] is None):
+            raise ValueError(
+                "start='base' and background='keep' or 'clean' need a base image and a raw mask; give base and one of "
+                "control_mask, points, boxes or raw_mask"
+            )
+        if not 0 < strength <= 1:
+            raise ValueError(f"strength = {strength} must lie in (0, 1]")
+
+    def prepare_noise(self, size: tuple[int, int], generators: Sequence[torch.Generator]) -> Tensor:
+        """One noise per pair, both domains: (2b, c, h', w')."""
+        channels, factor = latent_shape(self.vae)
+        shape = (2, channels, size[0] // factor, size[1] // factor)
+        each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators])  # (b, 2, ...)
+        return join(each[:, 0], each[:, 1]).to(self.device)
+
+    def prepare_background(self, base: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Base and raw mask as latents, where they are kept (2b, 1, h', w'), and base with an empty mask as latents."""
+        dtype, factor = self.unet.dtype, latent_shape(self.vae)[1]
+        image, mask = encode(self.vae, base), encode(self.vae, mask_to_image(raw))
+        empty = encode(self.vae, mask_to_image(torch.zeros_like(raw)))
+        kept = 1 - functional.max_pool2d(raw, factor)  # (b, 1, h', w')
+        return join(image, mask).to(dtype), join(kept, kept).to(dtype), join(image, empty).to(dtype)
+
+    def encode_prompt(self, prompts: Sequence[str], defects: Sequence[str], guided: bool) -> tuple[Tensor, Tensor]:
+        """Text embedding (b, t, k) and the marks of the defect's tokens (b, t); guided: empty prompts first, 2b."""
+        words = ["", *dict.fromkeys(prompts)]
+        states = self.text_encoder(tokenize(self.tokenizer, words).to(self.device)).last_hidden_state
+        text = states[[words.index(p) for p in prompts]].to(self.unet.dtype)  # (b, t, k)
+        marks = mark_defect_tokens(self.tokenizer, tokenize(self.tokenizer, prompts), defects).to(self.device)
+        if guided:
+            text = torch.cat([states[:1].expand_as(text).to(text.dtype), text])  # (2b, t, k)
+            marks = torch.cat([marks, marks])
+        return text, marks
+
+    def decode_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(2b, c, h', w') -> images (b, 3, h, w) in [0, 1] and float masks (b, 1, h, w) in [0, 1]."""
         image, annotation = split(latents)
-        images = (self.vae.decode(image) / 2 + 0.5).clamp(0, 1)  # (b, 3, h, w)
-        float_masks = image_to_mask(self.vae.decode(annotation))  # (b, 1, h, w)
-        return DHDiffOutput(images=images, float_masks=float_masks, masks=(float_masks > 0.5).to(images.dtype))
+        images = (decode(self.vae, image).float() / 2 + 0.5).clamp(0, 1)
+        return images, image_to_mask(decode(self.vae, annotation).float())
+
+    def _doubled(self, latents: Tensor, guided: bool) -> Tensor:
+        if not guided:
+            return latents
+        image, annotation = split(latents)
+        return join(torch.cat([image, image]), torch.cat([annotation, annotation]))
 
     def _step(self, predicted: Tensor, t: Tensor, latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
         """One step of the scheduler; what noise it wants comes from the pairs' own generators."""
         extra: dict[str, Any] = {}
-        if "variance_noise" in self._step_options:
-            factor = self.vae.factor
+        wanted = inspect.signature(self.scheduler.step).parameters
+        stochastic = str(self.scheduler.config.get("algorithm_type", "sde")).startswith("sde")
+        if "variance_noise" in wanted and "algorithm_type" in self.scheduler.config and stochastic:
+            factor = latent_shape(self.vae)[1]
             size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
-            extra["variance_noise"] = self.prepare_noise(len(latents) // 2, size, generators)
+            extra["variance_noise"] = self.prepare_noise(size, generators)
+        elif "generator" in wanted:
+            extra["generator"] = [*generators, *generators]
         return self.scheduler.step(predicted, t, latents, return_dict=False, **extra)[0]
-
-    @property
-    def _step_options(self) -> set[str]:
-        stochastic = str(self.scheduler.config.get("algorithm_type", "")).startswith("sde")
-        return set(inspect.signature(self.scheduler.step).parameters) if stochastic else set()
 
     def _references(self, latents: Tensor, timestep: Tensor, text: Tensor, count: int) -> dict[int, Tensor]:
         repeats = text.shape[0] // count

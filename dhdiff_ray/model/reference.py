@@ -1,13 +1,14 @@
 """The Siamese reference encoder tau_theta and the zero convolution zeta_omega of Eq. 4, section III-C.
 
-tau_theta is the backbone's own encoder run on the reference latent (shared weights); every self-attention layer it
-passes keeps its input as F^R. Decided: the decoder, which tau has none of, uses the encoder's feature of the same
-resolution.
+tau_theta is the backbone's own encoder run on the reference latent (Siamese, shared weights), or a trainable copy of it
+as ControlNet has; every self-attention layer it passes keeps its input as F^R. Decided: the decoder, which tau has none
+of, uses the encoder's feature of the same resolution.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -29,21 +30,31 @@ class ZeroConv(nn.Module):
         return self.conv(f_reference)
 
 
-class ReferenceEncoder:
-    """tau_theta with shared weights: owns no parameters, borrows the backbone's encoder."""
+class EncoderCopy(nn.Module):
+    """A trainable copy of the backbone's encoder, for ``reference_encoder="copy"``."""
 
-    def __init__(self, backbone: UNet2DConditionModel) -> None:
-        self.backbone = backbone
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.conv_in = deepcopy(backbone.conv_in)
+        self.down_blocks = deepcopy(backbone.down_blocks)
+        self.mid_block = deepcopy(backbone.mid_block)
+
+
+class ReferenceEncoder:
+    """tau_theta: owns no parameters, borrows the backbone's encoder or its copy."""
+
+    def __init__(self, encoder: UNet2DConditionModel | EncoderCopy) -> None:
+        self.encoder = encoder
 
     def __call__(self, latents: Tensor, embedding: Tensor, text: Tensor) -> dict[int, Tensor]:
         """Reference latents (b, c, h, w), time embedding (b, e), text (b, t, k) -> F^R by attention layer."""
         strands = Strands(aspect=latents.shape[-2] / latents.shape[-1], recording=True)
-        run_encoder(self.backbone, self.backbone.conv_in(latents), embedding, text, strands)
+        run_encoder(self.encoder, self.encoder.conv_in(latents), embedding, text, strands)
         return strands.references
 
 
 def run_encoder(
-    backbone: UNet2DConditionModel, hidden: Tensor, embedding: Tensor, text: Tensor, strands: Strands, merges=None
+    backbone: Any, hidden: Tensor, embedding: Tensor, text: Tensor, strands: Strands, merges=None
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """Down blocks and the mid block, with a merge after each if given.
 

@@ -3,11 +3,12 @@
 The backbone is any ``UNet2DConditionModel``. Its blocks with attention are counted from 0: in the encoder the down
 blocks, fine to coarse, then the mid block; in the decoder the up blocks, coarse to fine. Stable Diffusion 1.x has four
 and three. With DDA, merge and the domain embedding at their initial values and plain text attention the network
-equals the backbone run on each domain.
+equals the backbone run on each domain; ``from_backbone`` starts from pretrained weights.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from dhdiff_ray.model.dda import DomainDecoupledAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join
 from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAttention
-from dhdiff_ray.model.reference import ReferenceEncoder, run_encoder
+from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
 from dhdiff_ray.model.ssm import EtaStart, SemanticScoreMap
 
 
@@ -27,6 +28,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
     """One backbone that carries two domains: predicts the noise of z = (z^I, z^A)."""
 
     config: Any
+    _supports_gradient_checkpointing = True
 
     @register_to_config
     def __init__(
@@ -39,23 +41,32 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         plain_attention: Literal["entangled", "separate"] = "separate",
         merge: Literal["cross", "none"] = "cross",
         eta_start: EtaStart = "mean",
+        reference_encoder: Literal["shared", "copy"] = "shared",
     ) -> None:
         super().__init__()
         self.backbone: Any = UNet2DConditionModel.from_config(backbone_config)
-        encoder = [b for b in self.backbone.down_blocks if hasattr(b, "attentions")] + [self.backbone.mid_block]
+        self.reference_copy = EncoderCopy(self.backbone) if reference_encoder == "copy" else None
+        encoder = _encoder_blocks(self.backbone)
         decoder = [b for b in self.backbone.up_blocks if hasattr(b, "attentions")]
         layer = 0
         for name, blocks, dda, ssm in (("encoder", encoder, dda_encoder, ssm_encoder),
                                        ("decoder", decoder, dda_decoder, ssm_decoder)):  # fmt: skip
             _check_placement(name, len(blocks), dda=dda, ssm=ssm)
             for index, block in enumerate(blocks):
-                for transformer in (t for a in block.attentions for t in a.transformer_blocks):
+                for transformer in _transformers(block):
                     plain = EntangledAttention if plain_attention == "entangled" else SelfAttention
                     kind = DomainDecoupledAttention if index in dda else plain
                     transformer.attn1 = kind(transformer.attn1, layer)
                     attn2 = transformer.attn2
-                    transformer.attn2 = SemanticScoreMap(attn2, eta_start) if index in ssm else TextAttention(attn2)
+                    transformer.attn2 = (
+                        SemanticScoreMap(attn2, layer, eta_start) if index in ssm else TextAttention(attn2, layer)
+                    )
                     layer += 1
+        if self.reference_copy is not None:
+            copied = (t for block in _encoder_blocks(self.reference_copy) for t in _transformers(block))
+            for number, transformer in enumerate(copied):
+                transformer.attn1 = SelfAttention(transformer.attn1, number)
+                transformer.attn2 = TextAttention(transformer.attn2, number)
         config = self.backbone.config
         self.domain_embedding = nn.Parameter(torch.zeros(2, config.block_out_channels[0] * 4))
         widths = list(config.block_out_channels)
@@ -65,6 +76,29 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         self.encoder_merges = nn.ModuleList(DomainMerge(c) for c in encoder_widths if crossed)
         self.decoder_merges = nn.ModuleList(DomainMerge(c) for c in decoder_widths if crossed)
 
+    @classmethod
+    def from_backbone(cls, backbone: UNet2DConditionModel, **switches: Any) -> DHDiffUNet:
+        """Start from a pretrained U-Net: every projection and its copies get the backbone's weights.
+
+        Args:
+            backbone: Stable Diffusion's, or any other with attention in the same places.
+            switches: as for the class.
+        """
+        unet = cls(dict(backbone.config), **switches)
+        plain = backbone.state_dict()
+        own = unet.state_dict()
+        found = {key: _plain_name(key) for key in own if _plain_name(key) in plain}
+        if unused := sorted(set(plain) - set(found.values())):
+            raise ValueError(f"the backbone has weights that this network has no place for, such as {unused[0]}")
+        unet.load_state_dict({key: plain[name] for key, name in found.items()}, strict=False)
+        return unet
+
+    @property
+    def new_parameters(self) -> list[str]:
+        """Names of the parameters that the backbone does not have: zeta, eta, merge and the domain embedding."""
+        marks = ("zero_conv.", "fusion.", "_merges.", "domain_embedding")
+        return [name for name, _ in self.named_parameters() if any(mark in name for mark in marks)]
+
     @property
     def uses_reference(self) -> bool:
         """Whether any block can take a reference."""
@@ -73,7 +107,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
     def encode_reference(self, latents: Tensor, timestep: Tensor, text: Tensor) -> dict[int, Tensor]:
         """tau_theta: reference latents (b, c, h, w), timesteps (b,), text (b, t, k) -> F^R by attention layer."""
         embedding = self._time_embedding(timestep, latents) + self.domain_embedding[0]
-        return ReferenceEncoder(self.backbone)(latents, embedding, text)
+        return ReferenceEncoder(self.reference_copy or self.backbone)(latents, embedding, text)
 
     def forward(
         self,
@@ -85,6 +119,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         control_mask: Tensor | None = None,
         control_present: Tensor | None = None,
         defect_tokens: Tensor | None = None,
+        watched: list[dict[str, Any]] | None = None,
     ) -> Tensor:
         """Predict the noise (or velocity) of both domains.
 
@@ -96,6 +131,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
             control_mask: S^O's mask (b, 1, h', w') in [0, 1], or None.
             control_present: which pairs have one (b,); None means all.
             defect_tokens: 1 on the tokens of the defect's words (b, t).
+            watched: a list that gets the score maps of every text-attention layer; None for none.
 
         Returns:
             (2b, c, h, w), joined.
@@ -107,6 +143,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
             control_mask=control_mask,
             control_present=control_present,
             defect_tokens=defect_tokens,
+            watched=watched,
         )
         embedding = self._time_embedding(timestep, latents)  # (b, e)
         embedding = join(embedding + self.domain_embedding[0], embedding + self.domain_embedding[1])  # (2b, e)
@@ -128,6 +165,21 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
     def _time_embedding(self, timestep: Tensor, like: Tensor) -> Tensor:
         projected = self.backbone.time_proj(timestep).to(like.dtype)
         return self.backbone.time_embedding(projected)  # (b, e)
+
+
+def _encoder_blocks(encoder: Any) -> list[Any]:
+    """The blocks with attention of an encoder, fine to coarse; the mid block counts last."""
+    return [b for b in encoder.down_blocks if hasattr(b, "attentions")] + [encoder.mid_block]
+
+
+def _transformers(block: Any) -> list[Any]:
+    return [t for a in block.attentions for t in a.transformer_blocks]
+
+
+def _plain_name(key: str) -> str:
+    """What a parameter is called in the backbone; unchanged for those it does not have."""
+    key = re.sub(r"^(backbone|reference_copy)\.", "", key)
+    return re.sub(r"\.(attn[12])\.(image\.project|annotation\.project|shared)\.", r".\1.", key)
 
 
 def _check_placement(name: str, blocks: int, **placements: tuple[int, ...]) -> None:

@@ -27,7 +27,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config_layers import ConfigError
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 
-VERBS = ("train", "synthesize", "score", "detect")
+VERBS = ("train", "synthesize", "score", "detect", "ablate")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5
 """How often a log is picked up again after its connection was cut."""
@@ -301,7 +301,7 @@ def absolute(config: Config) -> Config:
 
 def resources(verb: str, config: Config) -> dict[str, float]:
     """What must be free at once for the verb to make progress: workers, and CPU and GPU of each."""
-    if verb == "train":
+    if verb in ("train", "ablate"):
         part = config.train
         return {"workers": part.workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
     if verb == "synthesize":

@@ -56,6 +56,16 @@ def stored_split(folder: RunFolder, root: str, config: Config | None = None) -> 
     return split
 
 
+def published_facts(split: Split, images: int) -> dict[str, Any]:
+    """What is written beside a model of one category's split that was trained on so many images."""
+    return {
+        "defects": sorted({s.defect for s in split.train if not s.is_good}),
+        "training_images": images,
+        "split_digest": split.digest,
+        "images_licence": split.about.get("licence", "unknown"),
+    }
+
+
 def check_same_split(facts: Iterable[Mapping[str, Any]], split: Split, what: str) -> None:
     """Refuse a model or pairs of another split: what they were made from may be held out here.
 

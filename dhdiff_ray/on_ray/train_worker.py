@@ -6,6 +6,7 @@ with a checkpoint, since each report waits for the controller's poll.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -16,7 +17,7 @@ import ray.train
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
-from dhdiff_ray.on_ray.run import run_folder, stored_split
+from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
 
 TAG = "engine"
 EVENT_SECONDS = 1.0
@@ -27,12 +28,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     # Ray's controller imports this module too, to find the function: what only the worker needs is imported here.
     import torch
 
-    from dhdiff_ray.training.batches import BatchSource
-    from dhdiff_ray.training.build import build
+    from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import fit, new_average
 
     config = Config.model_validate(settings["config"])
+    refuse_what_cannot_be_averaged(config)
     category, hub = settings["category"], settings["hub"]
     context = ray.train.get_context()
     rank, world_size = context.get_world_rank(), context.get_world_size()
@@ -50,8 +51,9 @@ def train_worker(settings: dict[str, Any]) -> None:
         split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
     )
     parts = build(config, samples, images)
-    source = BatchSource(config, samples, images, masks, parts.tokenizer)
     engine = deepspeed_engine(parts.objective, config, world_size)
+    where = {"folder": folder if rank == 0 else None, "category": category, "device": engine.device}
+    source = build_source(parts, config, samples, images, masks, **where)
     average = new_average(parts.objective, config.train) if rank == 0 else None
     start = restore(engine, average)
     if average is not None:
@@ -82,11 +84,28 @@ def train_worker(settings: dict[str, Any]) -> None:
         on_step=on_step,
         on_checkpoint=on_checkpoint,
     )
-    if rank == 0:
-        defects = sorted({s.defect for s in split.train if not s.is_good})
-        licence = split.about.get("licence", "unknown")
-        facts = {"training_images": len(samples), "split_digest": split.digest, "images_licence": licence}
-        publish(parts, average, folder, category, config, {"defects": defects, **facts})
+    with whole_weights(parts.objective, config.train.zero_stage):
+        if rank == 0:
+            publish(parts, average, folder, category, config, published_facts(split, len(samples)))
+
+
+def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:
+    """While open, every rank holds all weights, which ZeRO-3 shards otherwise."""
+    if zero_stage < 3:
+        return contextlib.nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(objective.parameters()))
+
+
+def refuse_what_cannot_be_averaged(config: Config) -> None:
+    """ZeRO-3 leaves no rank with all weights to average.
+
+    Raises:
+        ValueError: it says what to set.
+    """
+    if config.train.zero_stage == 3 and config.train.ema_decay:
+        raise ValueError("train.zero_stage = 3 shards the weights that the average needs: set train.ema_decay=0")
 
 
 def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
@@ -98,7 +117,7 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
     # Training reduces through gloo or NCCL; without this line a minute goes into compiling an unused CPU extension.
     __compatible_ops__["deepspeed_shm_comm"] = False
     t = config.train
-    parameters = [p for p in objective.parameters() if p.requires_grad]
+    parameters = objective.trained_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=0.0, fused=True)
     engine, *_ = deepspeed.initialize(
         model=objective,
@@ -109,7 +128,6 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
             "gradient_accumulation_steps": 1,
             "gradient_clipping": t.gradient_clip,
             "steps_per_print": 10**9,
-            "bf16": {"enabled": t.precision == "bf16"},
             "zero_optimization": {"stage": t.zero_stage},
             "zero_allow_untested_optimizer": True,
         },

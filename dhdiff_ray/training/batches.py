@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
 from dhdiff_ray.model.latents import to_mask, to_tensor
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.records import Sample
+
+if TYPE_CHECKING:
+    from dhdiff_ray.training.cache import LatentCache
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,41 @@ class Batch:
     """(b, t), 1 on the defect's words."""
     seed: int
     """Seed of the noise and the timesteps of this batch."""
+    latents: Tensor | None = None
+    """(3, b, c, h', w'): image, mask and reference, where they were computed once and cached."""
+    text: Tensor | None = None
+    """(b, t, k), the text embedding, where the text encoder is frozen."""
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
-        tensors = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "seed"}
-        return Batch(**tensors, seed=self.seed)
+        moved: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()}
+        return Batch(**moved)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One row of a batch before it becomes tensors."""
+
+    index: int
+    flips: tuple[bool, bool]
+    """Mirrored left to right, top to bottom."""
+    reference: str
+    """What the reference shows; ``none`` where it was dropped."""
+    text_dropped: bool
+    control_present: float
+    region: np.ndarray
+    """uint8 (h, w), where the pair is to be drawn, before flips."""
+    window: tuple[slice, slice]
 
 
 class BatchSource:
     """All training images of one category in memory, and the batches drawn from them."""
+
+    cache: LatentCache | None = None
+    """Latents and text embeddings that were computed once; None computes them in each step."""
+    align: int = 1
+    """Windows begin at multiples of so many pixels: those of a cached latent's positions."""
 
     def __init__(
         self, config: Config, samples: Sequence[Sample], images: np.ndarray, masks: np.ndarray, tokenizer: Any
@@ -83,23 +112,25 @@ class BatchSource:
         """This rank's part of the batch of one step; the union over ranks does not depend on their number."""
         rng = np.random.default_rng((self.seed, step))
         rows = [self._draw_one(rng) for _ in range(size * world_size)][rank * size : (rank + 1) * size]
-        stacked = [np.stack(column) for column in zip(*(r[:5] for r in rows), strict=True)]
-        image, mask, raw, reference, region = stacked
-        present, tokens, marks = (torch.stack([r[i] for r in rows]) for i in (5, 6, 7))
+        arrays = [self._arrays(row) for row in rows]
+        image, mask, raw, reference, region = (np.stack(column) for column in zip(*arrays, strict=True))
+        blank = torch.zeros_like(self.defect_tokens[0])
         return Batch(
             image=to_tensor(image),
             mask=to_mask(mask),
             raw_mask=to_mask(raw),
             reference=to_tensor(reference),
             control_mask=to_mask(raw),
-            control_present=present,
+            control_present=torch.tensor([row.control_present for row in rows]),
             region=to_mask(region),
-            tokens=tokens,
-            defect_tokens=marks,
+            tokens=torch.stack([self.empty_tokens if r.text_dropped else self.tokens[r.index] for r in rows]),
+            defect_tokens=torch.stack([blank if r.text_dropped else self.defect_tokens[r.index] for r in rows]),
             seed=int(rng.integers(2**62)) + rank,
+            latents=None if self.cache is None else self.cache.latents(rows),
+            text=None if self.cache is None else self.cache.text(rows),
         )
 
-    def _draw_one(self, rng: np.random.Generator) -> tuple:
+    def _draw_one(self, rng: np.random.Generator) -> Drawn:
         c = self.config
         draws = rng.random(12)
         if self.normal and draws[0] < c.normal_fraction:
@@ -107,23 +138,32 @@ class BatchSource:
         else:
             same = self.by_defect[int(draws[1] * len(self.by_defect))]
             i = same[int(draws[2] * len(same))]
-        image, mask, raw = self.images[i], self.masks[i], self.raw_masks[i]
+        raw = self.raw_masks[i]
         if draws[8] >= c.clean_background:
             region = np.full_like(raw, 255)
         elif i in self.normal_set:  # a normal image is redrawn where an anomaly might have been
             region = self.raw_masks[self.anomalies[int(draws[9] * len(self.anomalies))]]
         else:
             region = raw
-        window = window_around(region, self.window, (draws[10], draws[11]))
-        image, mask, raw, region = image[window], mask[window], raw[window], region[window]
-        if c.flips and draws[3] < 0.5:
-            image, mask, raw, region = image[:, ::-1], mask[:, ::-1], raw[:, ::-1], region[:, ::-1]
-        if c.flips and draws[4] < 0.5:
-            image, mask, raw, region = image[::-1], mask[::-1], raw[::-1], region[::-1]
-        shown = "none" if draws[5] < c.reference_dropout else c.reference
-        reference = reference_image(image, raw, shown)
-        text_dropped = draws[6] < c.text_dropout
-        present = float(draws[7] >= c.control_dropout)
-        tokens = self.empty_tokens if text_dropped else self.tokens[i]
-        marks = torch.zeros_like(self.defect_tokens[i]) if text_dropped else self.defect_tokens[i]
-        return image, mask, raw, reference, region, torch.tensor(present), tokens, marks
+        return Drawn(
+            index=i,
+            flips=(c.flips and draws[3] < 0.5, c.flips and draws[4] < 0.5),
+            reference="none" if draws[5] < c.reference_dropout else c.reference,
+            text_dropped=draws[6] < c.text_dropout,
+            control_present=float(draws[7] >= c.control_dropout),
+            region=region,
+            window=window_around(region, self.window, (draws[10], draws[11]), self.align),
+        )
+
+    def _arrays(self, row: Drawn) -> tuple[np.ndarray, ...]:
+        """Image, mask, raw mask, reference and region of one row, cut and mirrored."""
+        i, w = row.index, row.window
+        cut = (self.images[i][w], self.masks[i][w], self.raw_masks[i][w], row.region[w])
+        image, mask, raw, region = (mirrored(array, row.flips) for array in cut)
+        return image, mask, raw, reference_image(image, raw, row.reference), region  # pyright: ignore[reportArgumentType]
+
+
+def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:
+    """An array (h, w, ...) mirrored left to right and top to bottom as asked."""
+    array = array[:, ::-1] if flips[0] else array
+    return array[::-1] if flips[1] else array

@@ -1,4 +1,8 @@
-"""From a configuration to the parts of a new model: network, autoencoder, text encoder, scheduler (section IV-B)."""
+"""From a configuration to the parts of a model: network, autoencoder, text encoder, scheduler (section IV-B).
+
+From scratch, with a vocabulary of the dataset's own words; or on a Stable Diffusion 1.x, whose autoencoder and text
+encoder stay frozen.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,17 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.prompts import prompt, vocabulary
-from dhdiff_ray.model.latents import HaarTransform, to_tensor
+from dhdiff_ray.model.backbone import load_backbone
+from dhdiff_ray.model.latents import HaarTransform, latent_shape, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
+from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.training.adapt import add_adapters, without_adapters
+from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.cache import can_cache, latent_cache
 from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
@@ -27,8 +37,12 @@ class Parts:
     """What a pipeline is made of."""
 
     objective: Objective
-    vae: HaarTransform
+    vae: Any
+    text_encoder: Any
     tokenizer: Any
+    defaults: dict[str, Any]
+    """How the pipeline is called where a caller does not say otherwise."""
+    text_is_frozen: bool = False
 
     def pipeline(self) -> DHDiffPipeline:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
@@ -44,61 +58,97 @@ class Parts:
             rescale_betas_zero_snr=False,
         )
         return DHDiffPipeline(
-            unet=self.objective.unet,
+            unet=without_adapters(self.objective.unet),
             vae=self.vae,
-            text_encoder=self.objective.text_encoder,
+            text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
             scheduler=scheduler,
+            defaults=self.defaults,
         )
 
 
 def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Parts:
-    """A new model with weights drawn from the run's seed.
+    """A new model with weights drawn from the run's seed, or a pretrained backbone with what is new.
 
     Args:
         config: the run's configuration.
         samples: the training images of one category; their prompts make the vocabulary.
-        images: uint8 (n, h, w, 3), which the latents are scaled by.
+        images: uint8 (n, h, w, 3), which the Haar latents are scaled by.
+
+    Raises:
+        ValueError: a size the network cannot work on, or weights that are not there.
     """
-    names = sorted({(s.category, s.defect) for s in samples})
-    words = vocabulary(names)
-    longest = max(len(prompt(category, defect).split()) for c, d in names for category, defect in ((c, d), (c, GOOD)))
-    anomalies = [i for i, s in enumerate(samples) if not s.is_good]
-    pictures = to_tensor(images[anomalies])
-    m, t = config.model, config.train
-    side, step = t.window or config.data.resolution, 2 ** (m.haar_levels + len(m.channels) - 1)
-    if side % step or side > config.data.resolution:
-        raise ValueError(
-            f"the network works on {side} pixels a side: it must be a multiple of {step} and at most data.resolution = "
-            f"{config.data.resolution}; set train.window (0 is the whole image)"
-        )
     torch.manual_seed(config.run.seed)
-    vae = HaarTransform.fitted(pictures, m.haar_levels)
-    tokenizer = word_tokenizer(words, length=longest + 2)
+    parts = _pretrained(config, samples) if config.model.backbone else _from_scratch(config, samples, images)
+    unet = parts.objective.unet
+    if config.train.adapt == "lora":
+        add_adapters(unet, config.train.lora_rank)
+    if config.train.gradient_checkpointing:
+        unet.enable_gradient_checkpointing()
+    return parts
+
+
+def build_source(
+    parts: Parts,
+    config: Config,
+    samples: Sequence[Sample],
+    images: np.ndarray,
+    masks: np.ndarray,
+    *,
+    folder: RunFolder | None = None,
+    category: str = "",
+    device: torch.device | str = "cpu",
+) -> BatchSource:
+    """Where the batches of this model come from, with its latents cached in the run where that pays.
+
+    Args:
+        parts: the model; what is frozen of it is moved to the device.
+        config: the run's configuration.
+        samples: the training images of one category.
+        images: uint8 (n, h, w, 3).
+        masks: uint8 (n, h, w).
+        folder: the run; None keeps the cache in memory alone.
+        category: names the cache's file.
+        device: where the engine trains.
+    """
+    parts.objective.frozen_to(device)
+    source = BatchSource(config, samples, images, masks, parts.tokenizer)
+    if can_cache(parts.vae):
+        source.align = latent_shape(parts.vae)[1]
+        text_encoder = parts.text_encoder if parts.text_is_frozen else None
+        source.cache = latent_cache(source, config, parts.vae, text_encoder, folder, category, device)
+    return source
+
+
+def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Parts:
+    names = sorted({(s.category, s.defect) for s in samples})
+    longest = max(len(prompt(category, defect).split()) for c, d in names for category, defect in ((c, d), (c, GOOD)))
+    m = config.model
+    if m.autoencoder == "taef2":
+        vae: Any = TinyAutoencoder.from_files(m.autoencoder_weights)
+    else:
+        anomalies = [i for i, s in enumerate(samples) if not s.is_good]
+        vae = HaarTransform.fitted(to_tensor(images[anomalies]), m.haar_levels)
+    channels, factor = latent_shape(vae)
+    check_size(config, factor * 2 ** (len(m.channels) - 1))
+    tokenizer = word_tokenizer(vocabulary(names), length=longest + 2)
     text_encoder = small_text_encoder(tokenizer, m.text_width, m.text_layers)
-    down = ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in m.attention_blocks]
-    up = ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(m.attention_blocks)]
     unet = DHDiffUNet(
         backbone_config={
-            "sample_size": config.data.resolution // vae.factor,
-            "in_channels": vae.channels,
-            "out_channels": vae.channels,
+            "sample_size": config.data.resolution // factor,
+            "in_channels": channels,
+            "out_channels": channels,
             "block_out_channels": list(m.channels),
             "layers_per_block": m.layers_per_block,
-            "down_block_types": down,
-            "up_block_types": up,
+            "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in m.attention_blocks],
+            "up_block_types": ["CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(m.attention_blocks)],
             "cross_attention_dim": m.text_width,
             "attention_head_dim": m.heads,
             "norm_num_groups": 8,
         },
-        dda_encoder=m.dda_encoder,
-        dda_decoder=m.dda_decoder,
-        ssm_encoder=m.ssm_encoder,
-        ssm_decoder=m.ssm_decoder,
-        plain_attention=m.plain_attention,
-        merge=m.merge,
-        eta_start=m.eta_start,
+        **switches(config),
     )
+    t = config.train
     scheduler = DDPMScheduler(
         num_train_timesteps=TIMESTEPS,
         beta_start=0.00085,
@@ -106,4 +156,61 @@ def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Part
         beta_schedule="squaredcos_cap_v2" if t.noise_schedule == "cosine" else "scaled_linear",
         prediction_type="v_prediction" if t.prediction == "v" else "epsilon",
     )
-    return Parts(Objective(unet, text_encoder, vae, scheduler, config), vae, tokenizer)
+    objective = Objective(unet, text_encoder, vae, scheduler, config)
+    return Parts(objective, vae, text_encoder, tokenizer, sampling_defaults(config, samples))
+
+
+def _pretrained(config: Config, samples: Sequence[Sample]) -> Parts:
+    loaded = load_backbone(config.model.backbone)
+    factor = latent_shape(loaded.vae)[1]
+    check_size(config, factor * 2 ** (len(loaded.unet.config["block_out_channels"]) - 1))
+    unet = DHDiffUNet.from_backbone(loaded.unet, **switches(config))
+    kind = "v_prediction" if config.train.prediction == "v" else "epsilon"
+    scheduler = DDPMScheduler.from_config(loaded.scheduler.config, prediction_type=kind)
+    objective = Objective(unet, loaded.text_encoder, loaded.vae, scheduler, config, train_text=False)
+    defaults = sampling_defaults(config, samples)
+    return Parts(objective, loaded.vae, loaded.text_encoder, loaded.tokenizer, defaults, text_is_frozen=True)
+
+
+def switches(config: Config) -> dict[str, Any]:
+    """The network's switches, as ``DHDiffUNet`` takes them."""
+    m = config.model
+    return {
+        "dda_encoder": m.dda_encoder if m.dda else (),
+        "dda_decoder": m.dda_decoder if m.dda else (),
+        "ssm_encoder": m.ssm_encoder if m.ssm else (),
+        "ssm_decoder": m.ssm_decoder if m.ssm else (),
+        "plain_attention": m.plain_attention,
+        "merge": m.merge,
+        "eta_start": m.eta_start,
+        "reference_encoder": m.reference_encoder,
+    }
+
+
+def sampling_defaults(config: Config, samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a published pipeline knows of how it was trained and is meant to be called."""
+    s, t = config.synthesize, config.train
+    return {
+        "category": samples[0].category,
+        "prompt": prompt(samples[0].category, "{defect}"),
+        "size": t.window or config.data.resolution,
+        "grid": config.data.grid,
+        "num_inference_steps": s.steps,
+        "guidance_scale": s.guidance,
+        "background": s.background,
+        "reference_noise": t.reference_noise,
+    }
+
+
+def check_size(config: Config, step: int) -> None:
+    """Refuse a side that the network cannot halve often enough.
+
+    Raises:
+        ValueError: it says what fits.
+    """
+    side = config.train.window or config.data.resolution
+    if side % step or side > config.data.resolution:
+        raise ValueError(
+            f"the network works on {side} pixels a side: it must be a multiple of {step} and at most data.resolution = "
+            f"{config.data.resolution}; set train.window (0 is the whole image)"
+        )

@@ -58,7 +58,7 @@ def publish(
         facts: defects, licence of the images and other plain values for card and marker.
     """
     if average is not None:
-        average.copy_to(parts.objective.parameters())
+        average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category

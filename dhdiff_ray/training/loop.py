@@ -45,7 +45,7 @@ class PlainEngine:
         self.module = objective
         self.clip = config.gradient_clip
         self.optimizer = torch.optim.AdamW(
-            objective.parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True
+            objective.trained_parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True
         )
 
     def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -58,7 +58,7 @@ class PlainEngine:
 
     def step(self) -> None:
         """Clip, update, clear the gradients."""
-        torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.clip)
+        torch.nn.utils.clip_grad_norm_(self.module.trained_parameters(), self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -75,7 +75,9 @@ def new_average(objective: Objective, config: TrainConfig) -> EMAModel | None:
     """Averaged weights, or None where ``ema_decay`` is 0."""
     if config.ema_decay == 0:
         return None
-    return EMAModel(objective.parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.8, foreach=True)
+    return EMAModel(
+        objective.trained_parameters(), decay=config.ema_decay, use_ema_warmup=True, power=0.8, foreach=True
+    )
 
 
 def fit(
@@ -130,7 +132,7 @@ def fit(
         engine.backward(loss)
         engine.step()
         if average is not None:
-            average.step(engine.module.parameters())
+            average.step(engine.module.trained_parameters())
         done = step + 1
         if on_step is not None:
             on_step(done, log)

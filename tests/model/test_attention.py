@@ -126,8 +126,9 @@ def test_control_map_puts_the_mask_on_the_defects_words_and_the_rest_elsewhere()
 
 
 def test_ssm_output_is_the_fused_map_times_the_texts_values():
-    layer = SemanticScoreMap(_attention(context=6))
-    x, text = torch.randn(2 * B, N, C), torch.randn(2 * B, T, 6)
+    layer = SemanticScoreMap(_attention(context=6), 0)
+    x, text = torch.randn(2 * B, N, C), torch.randn(B, T, 6)
+    text = join(text, text)
     s = score_map(layer.shared, x, text)
     mean = (s[:B] + s[B:]) / 2
     v = layer.shared.to_v(text).reshape(2 * B, T, 2, 4).permute(0, 2, 1, 3)

@@ -126,9 +126,9 @@ def paired(paired_once, images, tmp_path):
     return lambda *sets: load(tmp_path, images, "trained", *sets)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def two_cores():
-    """A private cluster of two cores that this process is connected to."""
+    """A private cluster of two cores that this process is connected to; one for all tests, since each takes 12 s."""
     from dhdiff_ray.on_ray.cluster import local_cluster
 
     with local_cluster(num_cpus=2) as cluster:

@@ -154,12 +154,13 @@ def test_a_published_model_samples_the_same_pair_after_loading(capsules, tmp_pat
 
     def sample(pipeline):
         made = pipeline(
-            ["a photo of a capsule with crack"],
-            [torch.Generator().manual_seed(5)],
-            defects=["crack"],
+            "a photo of a capsule with crack",
+            defect="crack",
+            seed=5,
             size=(32, 32),
             reference=torch.zeros(1, 3, 32, 32),
-            steps=3,
+            num_inference_steps=3,
+            output_type="pt",
         )
         return np.concatenate([made.images.flatten().numpy(), made.masks.flatten().numpy()])
 

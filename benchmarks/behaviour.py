@@ -1,0 +1,144 @@
+"""Does a trained run follow its reference, its control and its base? ``python -m benchmarks.behaviour STORAGE RUN``.
+
+Reference: the same request is drawn twice with the same noise, once with its own reference and once with another's; if
+the reference is followed, the first result is nearer to its own reference inside the raw mask. Control: boxes, points
+and detailed masks at places the run never saw. Base: what changes outside the made mask.
+"""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage, stats
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import read_image, read_mask
+from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_mask
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.on_ray.run import run_folder
+from dhdiff_ray.synthesis import finished, make, plan, prepare
+
+PAIRS = 24
+BATCH = 8
+
+
+def main(storage, run):
+    config = Config.model_validate_json((Path(storage) / run / "config.json").read_text())
+    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage})})
+    folder = run_folder(config)
+    split = Split.from_json(folder.read_json("split.json"))
+    figures = {"run": run, "steps": config.train.steps, "pairs": PAIRS}
+    for category in split.categories:
+        pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
+        own = split.category(category)
+        requests = plan(config, split, category)
+        requests = random.Random(0).sample(requests, min(PAIRS, len(requests)))
+        figures[category] = {
+            "reference": reference(config, pipeline, own.train, requests),
+            "control": control(config, pipeline, own.train, requests),
+            "base": base(config, pipeline, own.train, requests),
+        }
+        print(category, json.dumps(figures[category], indent=2))
+    result = Path(__file__).parent / "results" / f"behaviour_{run}.json"
+    result.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def batches(requests):
+    return [requests[i : i + BATCH] for i in range(0, len(requests), BATCH)]
+
+
+def drawn(config, pipeline, samples, requests, **changed):
+    pairs = []
+    for unit in batches(requests):
+        ready = prepare(unit, config, samples)
+        pairs += finished(unit, ready, pipeline(**ready.call, **changed))
+    return pairs
+
+
+def reference(config, pipeline, samples, requests):
+    """Distance of the made cells to their own reference, with it and with a wrong one given."""
+    by_key = {s.key: s for s in samples}
+    side, grid = config.data.resolution, config.data.grid
+    right, wrong, blank = [], [], []
+    for unit in batches(requests):
+        ready = prepare(unit, config, samples)
+        shown = ready.call["reference"]
+        answers = []
+        for given in (shown, shown.roll(1, 0), torch.full_like(shown, 127 / 127.5 - 1)):
+            again = prepare(unit, config, samples)  # fresh generators: the same noise
+            answers.append(finished(unit, ready, pipeline(**{**again.call, "reference": given})))
+        for i, request in enumerate(unit):
+            truth = read_image(by_key[request.reference], side).astype(float)
+            cells = raw_mask(read_mask(by_key[request.reference], side), grid) > 0
+            for kept, pairs in zip((right, wrong, blank), answers, strict=True):
+                kept.append(np.abs(pairs[i].image[cells].astype(float) - truth[cells]).mean())
+    right, wrong, blank = map(np.array, (right, wrong, blank))
+    test = stats.ttest_rel(wrong, right)
+    return {
+        "mean_absolute_difference_own": round(float(right.mean()), 2),
+        "other": round(float(wrong.mean()), 2),
+        "none": round(float(blank.mean()), 2),
+        "own_is_nearer_in": round(float((right < wrong).mean()), 3),
+        "paired_t_p_value": float(test.pvalue),
+    }
+
+
+def control(config, pipeline, samples, requests):
+    """How the made mask lies to what was drawn: share inside the drawing grown by a cell, IoU with its dilation."""
+    side, grid = config.data.resolution, config.data.grid
+    cell = side // grid
+    found = {}
+    for kind in ("point", "box", "detailed"):
+        inside, ious, empty = [], [], 0
+        for number, request in enumerate(requests):
+            draw = random.Random(number)
+            x, y = draw.randrange(cell, side - 2 * cell), draw.randrange(cell, side - 2 * cell)
+            if kind == "point":
+                mask = control_from_points([(x, y)], side, grid)
+            elif kind == "box":
+                mask = control_from_box((x, y, x + cell, y + cell), side)
+            else:
+                rows, columns = np.mgrid[:side, :side]
+                disc = ((columns - x - cell / 2) / cell) ** 2 + ((rows - y - cell / 2) / (cell / 2)) ** 2 < 0.6
+                mask = disc.astype(np.uint8) * 255
+            (pair,) = make([request], pipeline, config, samples, control=mask)
+            made = pair.mask > 0
+            if not made.any():
+                empty += 1
+                continue
+            near = ndimage.binary_dilation(mask > 0, iterations=max(1, side // 64))
+            grown = ndimage.binary_dilation(mask > 0, np.ones((3, 3)), iterations=cell)
+            inside.append((made & grown).sum() / made.sum())
+            ious.append((made & near).sum() / (made | near).sum())
+        found[kind] = {
+            "inside_grown_by_a_cell": round(float(np.mean(inside)), 3) if inside else None,
+            "iou_with_dilated": round(float(np.mean(ious)), 3) if ious else None,
+            "empty": empty,
+        }
+    return found
+
+
+def base(config, pipeline, samples, requests):
+    """Mean absolute difference (of 255) to the base outside the made mask grown by 5 % of the side, by mode."""
+    by_key = {s.key: s for s in samples}
+    side, found = config.data.resolution, {}
+    modes = {"clean": ("noise", 1.0, "clean"), "keep": ("noise", 1.0, "keep"), "start_base_0.9": ("base", 0.9, "free"),
+             "start_base_0.5": ("base", 0.5, "free")}  # fmt: skip
+    for name, (start, strength, background) in modes.items():
+        settings = {"start": start, "strength": strength, "background": background}
+        changed = config.model_copy(update={"synthesize": config.synthesize.model_copy(update=settings)})
+        outside = []
+        for pair in drawn(changed, pipeline, samples, requests[:BATCH]):
+            near = ndimage.binary_dilation(pair.mask > 0, iterations=max(1, round(0.05 * side)))
+            truth = read_image(by_key[pair.request.base], side).astype(float)
+            outside.append(np.abs(pair.image[~near].astype(float) - truth[~near]).mean())
+        found[name] = round(float(np.mean(outside)), 2)
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,72 @@
+"""Peak memory of training at Stable Diffusion 1.5's size: batch 4 per device, gradient checkpointing, random weights.
+
+Measured on the CPU as the process's own peak: weights, then gradients and activations of one forward and backward pass.
+What fits on cards of 16 to 80 GB is derived from it and labelled so. ``python -m benchmarks.memory``; needs 16 GB.
+"""
+
+import json
+import resource
+from pathlib import Path
+
+import torch
+
+from dhdiff_ray.model.domains import join
+from dhdiff_ray.model.loss import dh_loss
+from dhdiff_ray.model.unet import DHDiffUNet
+
+RESULT = Path(__file__).parent / "results" / "memory_sd15.json"
+CONFIG = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+BATCH, LATENT = 4, 32
+CARDS = (16, 24, 40, 80)
+RESERVE = 1.5
+"""GB for the context, fragments and the frozen text encoder and autoencoder, whose latents are cached."""
+
+
+def peak():
+    """Largest resident size so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main():
+    torch.manual_seed(0)
+    before = peak()
+    unet = DHDiffUNet(CONFIG, eta_start="identity")
+    unet.enable_gradient_checkpointing()
+    parameters = sum(p.numel() for p in unet.parameters())
+    weights = 4 * parameters / 1e9
+    after_building = peak()
+    image, annotation, reference = torch.randn(3, BATCH, 4, LATENT, LATENT)
+    text, t = torch.randn(BATCH, 77, 768), torch.tensor([500] * BATCH)
+    with torch.autocast("cpu", torch.bfloat16):
+        references = unet.encode_reference(reference, t, text)
+        predicted = unet(join(image, annotation), t, text, references=references)
+    loss, *_ = dh_loss(predicted, torch.randn(2 * BATCH, 4, LATENT, LATENT))
+    loss.backward()
+    activations = max(0.0, peak() - before - 2 * weights)
+    figures = {
+        "parameters_million": round(parameters / 1e6, 1),
+        "batch_per_device": BATCH,
+        "measured_gb": {
+            "weights": round(weights, 2),
+            "peak_while_building": round(after_building - before, 2),
+            "peak_of_forward_and_backward": round(peak() - before, 2),
+            "activations_and_buffers": round(activations, 2),
+        },
+        "derived_gb_per_device": {f"zero_2_on_{n}": round(needed(weights, activations, n), 1) for n in (1, 2, 4, 8)},
+        "derived_fits": {
+            f"{card}_gb": [n for n in (1, 2, 4, 8) if needed(weights, activations, n) <= card] for card in CARDS
+        },
+        "derived_lora_gb_per_device": round(weights + activations + RESERVE, 1),
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    print(json.dumps(figures, indent=2))
+
+
+def needed(weights, activations, devices):
+    """GB on each of ``devices`` with ZeRO-2: whole weights, a share of gradients and two moments, the average once."""
+    return weights + 3 * weights / devices + weights + activations + RESERVE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""Switches that are set and cannot take effect: told, since a silent one costs a run.
+
+Only values that somebody set are judged; a default that idles is no surprise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dhdiff_ray.config import Config
+
+
+def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
+    """One line per given key without effect: which, and what it would need.
+
+    Args:
+        config: the resolved configuration.
+        given: dotted keys that a recipe, a flag or ``--set`` set; not those of a preset.
+    """
+    m, t, s = config.model, config.train, config.synthesize
+    dda = m.dda and bool(m.dda_encoder or m.dda_decoder)
+    ssm = m.ssm and bool(m.ssm_encoder or m.ssm_decoder)
+    follows = dda and t.reference != "none"
+    scratch = not m.backbone
+    rules: dict[str, tuple[bool, str]] = {
+        "model.dda_encoder": (m.dda, "model.dda = true"),
+        "model.dda_decoder": (m.dda, "model.dda = true"),
+        "model.ssm_encoder": (m.ssm, "model.ssm = true"),
+        "model.ssm_decoder": (m.ssm, "model.ssm = true"),
+        "model.dda": (dda or not m.dda, "a placement in model.dda_encoder or model.dda_decoder"),
+        "model.ssm": (ssm or not m.ssm, "a placement in model.ssm_encoder or model.ssm_decoder"),
+        "model.eta_start": (ssm, "semantic score maps (model.ssm)"),
+        "model.reference_encoder": (follows, "domain-decoupled attention and train.reference other than none"),
+        "model.autoencoder": (scratch, "training from scratch: a backbone has an autoencoder of its own"),
+        "model.autoencoder_weights": (scratch and m.autoencoder == "taef2", "model.autoencoder = taef2, no backbone"),
+        "model.haar_levels": (scratch and m.autoencoder == "haar", "model.autoencoder = haar, no backbone"),
+        **{f"model.{name}": (scratch, "training from scratch: the backbone fixes it")
+           for name in ("channels", "attention_blocks", "layers_per_block", "heads", "text_width", "text_layers")},
+        "train.reference": (dda, "domain-decoupled attention (model.dda): nothing else looks at a reference"),
+        "train.reference_noise": (follows, "domain-decoupled attention and train.reference other than none"),
+        "train.reference_dropout": (follows, "domain-decoupled attention and train.reference other than none"),
+        "train.control_dropout": (ssm, "semantic score maps (model.ssm)"),
+        "train.noise_schedule": (scratch, "training from scratch: the backbone brings its schedule"),
+        "train.lora_rank": (t.adapt == "lora", "train.adapt = lora"),
+        "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
+        "synthesize.strength": (s.start == "base", "synthesize.start = base"),
+    }  # fmt: skip
+    judged = {key: rules[key] for key in given if key in rules}
+    told = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
+    if "train.adapt" in given and t.adapt == "lora" and scratch:
+        told.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
+    return told

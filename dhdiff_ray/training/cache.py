@@ -1,0 +1,136 @@
+"""Latents and text embeddings computed once and kept in the run: ``cache/<category>/latents-<key>.safetensors``.
+
+Not in the paper; a frozen autoencoder gives the same latent in every epoch, and encoding costs a good part of a step.
+Decided: whole images are encoded and windows are cut from their latents, at places the autoencoder's grid allows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.regions import reference_image
+from dhdiff_ray.model.latents import HaarTransform, encode, mask_to_image, to_mask, to_tensor
+from dhdiff_ray.model.taef2 import weights_digest
+from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.training.batches import BatchSource, Drawn, mirrored
+
+BATCH = 16
+"""Images encoded at once."""
+UNFLIPPED = ((False, False),)
+FLIPPED = ((False, False), (True, False), (False, True), (True, True))
+
+
+class LatentCache:
+    """What training needs of each image: latents by flips, text embeddings where the text encoder is frozen."""
+
+    def __init__(self, tables: dict[str, Tensor], flips: bool, factor: int) -> None:
+        self.tables = tables
+        self.factor = factor
+        self.variants = FLIPPED if flips else UNFLIPPED
+
+    def latents(self, rows: Sequence[Drawn]) -> Tensor:
+        """(3, b, c, h', w'): image, mask, reference."""
+        found = [self._one(row) for row in rows]
+        return torch.stack([torch.stack(column) for column in zip(*found, strict=True)])
+
+    def _one(self, row: Drawn) -> list[Tensor]:
+        t, variant = self.tables, self.variants.index(row.flips)
+        whole = [t["image"][variant, row.index], t["mask"][variant, row.index]]
+        whole.append(t["blank"] if row.reference == "none" else t["reference"][variant, row.index])
+        spans = []
+        for window, side, flipped in zip(row.window, whole[0].shape[1:], (row.flips[1], row.flips[0]), strict=True):
+            first, last = window.start // self.factor, window.stop // self.factor
+            spans.append(slice(side - last, side - first) if flipped else slice(first, last))
+        return [z[:, spans[0], spans[1]] for z in whole]
+
+    def text(self, rows: Sequence[Drawn]) -> Tensor | None:
+        """(b, t, k), or None where the text encoder is trained."""
+        if "text" not in self.tables:
+            return None
+        t = self.tables
+        return torch.stack([t["empty_text"] if row.text_dropped else t["text"][row.index] for row in rows])
+
+
+def can_cache(vae: Any) -> bool:
+    """Whether computing a latent costs enough to keep it."""
+    return not isinstance(vae, HaarTransform)
+
+
+def latent_cache(
+    source: BatchSource,
+    config: Config,
+    vae: Any,
+    text_encoder: Any | None,
+    folder: RunFolder | None = None,
+    category: str = "",
+    device: torch.device | str = "cpu",
+) -> LatentCache:
+    """The cache of a category's training images: read from the run, or computed and written there.
+
+    Args:
+        source: holds images, masks and tokens.
+        config: what the reference shows, and whether images are mirrored.
+        vae: the frozen autoencoder.
+        text_encoder: the frozen text encoder, or None where it is trained.
+        folder: the run; None keeps the cache in memory alone.
+        category: names the file.
+        device: where to compute.
+    """
+    name = f"cache/{category}/latents-{_key(source, config, vae, text_encoder)}.safetensors"
+    if folder is not None and folder.exists(name):
+        return LatentCache(load(folder.read_bytes(name)), config.train.flips, source.align)
+    tables = _computed(source, config, vae, text_encoder, device)
+    if folder is not None:
+        folder.write_bytes(name, save(tables))
+    return LatentCache(tables, config.train.flips, source.align)
+
+
+@torch.no_grad()
+def _computed(
+    source: BatchSource, config: Config, vae: Any, text_encoder: Any | None, device: torch.device | str
+) -> dict[str, Tensor]:
+    def encoded(pixels: Tensor) -> Tensor:
+        # Normal images share one mask and one reference: each picture is encoded once.
+        seen: dict[bytes, int] = {}
+        where = [seen.setdefault(p.numpy().tobytes(), len(seen)) for p in pixels]
+        unique = pixels[[where.index(i) for i in range(len(seen))]]
+        parts = [encode(vae, unique[i : i + BATCH].to(device)).float().cpu() for i in range(0, len(unique), BATCH)]
+        return torch.cat(parts)[where]
+
+    tables: dict[str, list[Tensor]] = {"image": [], "mask": [], "reference": []}
+    for flips in FLIPPED if config.train.flips else UNFLIPPED:
+        images, masks, raw = (
+            np.stack([mirrored(a, flips) for a in arrays]) for arrays in (source.images, source.masks, source.raw_masks)
+        )
+        shown = [reference_image(i, r, config.train.reference) for i, r in zip(images, raw, strict=True)]
+        tables["image"].append(encoded(to_tensor(images)))
+        tables["mask"].append(encoded(mask_to_image(to_mask(masks))))
+        tables["reference"].append(encoded(to_tensor(np.stack(shown))))
+    blank = reference_image(source.images[0], source.raw_masks[0], "none")
+    found = {key: torch.stack(value) for key, value in tables.items()} | {"blank": encoded(to_tensor(blank[None]))[0]}
+    if text_encoder is not None:
+        tokens = torch.cat([source.tokens, source.empty_tokens[None]])
+        unique, where = torch.unique(tokens, dim=0, return_inverse=True)
+        states = text_encoder(unique.to(device)).last_hidden_state.float().cpu()[where]
+        found |= {"text": states[:-1].clone(), "empty_text": states[-1].clone()}
+    return {key: value.contiguous() for key, value in found.items()}
+
+
+def _key(source: BatchSource, config: Config, vae: Any, text_encoder: Any | None) -> str:
+    """Hash of everything the cache depends on."""
+    digest = hashlib.sha256()
+    for array in (source.images, source.masks, source.raw_masks):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    digest.update(source.tokens.numpy().tobytes())
+    text = "" if text_encoder is None else weights_digest(text_encoder)
+    digest.update(json.dumps([config.train.reference, config.train.flips, weights_digest(vae), text]).encode())
+    return digest.hexdigest()[:16]

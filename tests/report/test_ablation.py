@@ -1,0 +1,46 @@
+import pytest
+
+from dhdiff_ray.config import AblationConfig, AblationRow
+from dhdiff_ray.report.ablation import REAL, as_markdown, as_rows, as_short_rows, summarise
+
+ROWS = (AblationRow(name="a", paper=71.5), AblationRow(name="b"))
+ABLATION = AblationConfig(rows=ROWS, seeds=(0, 1), table="Table VIII")
+
+
+def cell(row, seed, category, pixel_ap, iou=0.5):
+    figures = {"pixel_ap": pixel_ap, "pixel_auroc": 0.9, "image_auroc": 1.0}
+    own = {"iou": iou, "ap": 0.4, "nonempty": 1.0, "seconds": {"train": 10.0}} if row != REAL else {}
+    return {"row": row, "seed": seed, "category": category, **figures, **own}
+
+
+CELLS = [cell(r, s, c, ap) for (r, s, c), ap in {
+    (REAL, 0, "x"): 0.9, (REAL, 0, "y"): 1.0, ("a", 0, "x"): 0.2, ("a", 0, "y"): 0.4, ("a", 1, "x"): 0.4,
+    ("a", 1, "y"): 0.6, ("b", 0, "x"): 0.7}.items()]  # fmt: skip
+
+
+def test_a_rows_figure_is_the_mean_over_categories_then_over_seeds():
+    rows = {row["row"]: row for row in summarise(CELLS, ABLATION)}
+    assert rows["a"]["pixel_ap"]["mean"] == pytest.approx(0.4)
+    assert rows["a"]["pixel_ap"]["std"] == pytest.approx(0.2 / 2**0.5)
+    assert rows["a"]["pixel_ap"]["x"] == pytest.approx(0.3)
+    assert rows["a"]["seeds"] == [0, 1]
+
+
+def test_a_seed_with_a_missing_category_counts_for_nothing():
+    rows = {row["row"]: row for row in summarise(CELLS, ABLATION)}
+    assert rows["b"]["seeds"] == []
+    assert "pixel_ap" not in rows["b"]
+
+
+def test_the_page_names_the_papers_column_as_another_dataset():
+    page = as_markdown(summarise(CELLS, ABLATION), ABLATION, {"training steps": 600})
+    assert "| a | 40.0 ± 14.1 |" in page
+    assert "71.5" in page
+    assert "another dataset" in page
+    assert "training steps: 600" in page
+
+
+def test_every_line_has_a_cell_per_column():
+    for rows in (as_rows, as_short_rows):
+        head, lines = rows(summarise(CELLS, ABLATION))
+        assert {len(line) for line in lines} == {len(head)}
