@@ -83,7 +83,7 @@ def _origin(rows: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str
             f"start {made.get('start')}, background {made.get('background')}."
         )
     table = _table("category | model, SHA-256 of its weights | different seeds", lines)
-    return f"## Made by\n\n{' '.join(told)}\n\n{table}"
+    return "\n\n".join(part for part in ("## Made by", " ".join(told), table) if part)
 
 
 def _scored(scores: Mapping[str, Any]) -> str:

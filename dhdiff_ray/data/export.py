@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -59,7 +60,9 @@ def export(run: RunFolder, out: RunFolder, form: str, *, shard_size: int = 1000)
     if any(True for _ in out.files()):
         raise PairsError(f"{out.uri} is not empty; export to a new place")
     files = FORMS[form](run, out, rows, shard_size)
-    out.write_bytes("README.md", run.read_bytes(f"{PAIRS}/README.md"))
+    card = run.read_bytes(f"{PAIRS}/README.md").decode()
+    # What the card's head says of the files is true of the run's own tree alone.
+    out.write_bytes("README.md", re.sub(r"configs:\n(?:[- ].*\n)+", "", card, count=1).encode())
     return {"form": form, "out": out.uri, "pairs": len(rows), "files": files + 1}
 
 

@@ -52,6 +52,9 @@ def test_shards_are_the_same_bytes_twice_with_sorted_keys_and_no_times(run, tmp_
         assert {m.name.split(".", 1)[1] for m in members} == {"image.png", "json", "mask.png"}
         told = json.load(tar.extractfile(members[1]))
     assert {"prompt", "seed", "reference", "base", "control", "weights_sha256"} <= told.keys()
+    card = outs[0].read_bytes("README.md").decode()
+    assert card.startswith("---\nlicense: ")
+    assert 'metadata.jsonl", ' not in card
 
 
 def test_coco_has_a_box_and_the_exact_mask_of_each_region(run, tmp_path):

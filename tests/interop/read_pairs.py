@@ -7,6 +7,7 @@ Leaves 1 and says what differs if a reader sees something else than ``metadata.j
 import json
 import os
 import sys
+import tempfile
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -80,7 +81,11 @@ def with_datasets(root, rows):
     from datasets import load_dataset
 
     print(f"datasets {version('datasets')}, load_dataset")
-    table = load_dataset(str(root), split="train", cache_dir=str(root.parent / ".hf-cache"))
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as cache:
+        check_rows(load_dataset(str(root), split="train", cache_dir=cache), rows)
+
+
+def check_rows(table, rows):
     wanted = {(r["category"], r["defect"], r["index"]): r for own in rows.values() for r in own}
     same(len(table), len(wanted), "rows")
     for line in table:
