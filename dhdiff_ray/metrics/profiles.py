@@ -87,7 +87,13 @@ PROFILES = {
 
 
 def profile_of(config: ScoreConfig) -> Profile:
-    """The profile that a configuration names, with its own cluster size if it sets one."""
+    """The profile that a configuration names, with its own cluster size if it sets one.
+
+    Raises:
+        ValueError: a cluster size of one, which leaves no pair.
+    """
+    if config.cluster_size == 1:
+        raise ValueError("score.cluster_size=1 leaves no pair to compare; give 2 or more, or 0 for the profile's own")
     profile = PROFILES[config.profile]
     if config.cluster_size and profile.cap:
         return replace(profile, cap=config.cluster_size)

@@ -2,6 +2,7 @@ import pytest
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.features import check_files, open_classifier, open_perceiver
+from dhdiff_ray.metrics.profiles import profile_of
 from dhdiff_ray.metrics.weights import FILES
 
 INCEPTION, VGG = FILES["inception"].file, FILES["vgg"].file
@@ -43,6 +44,13 @@ def test_only_the_files_that_the_profile_and_the_metrics_need_are_asked_for(tmp_
         check_files(ScoreConfig(weights_dir=str(tmp_path), **settings))
     assert str(error.value).count(".pth (") == 1
     check_files(ScoreConfig(weights_dir=str(tmp_path), metrics=("is", "kid", "masks")))
+
+
+def test_a_cluster_of_one_is_refused_and_a_size_of_ones_own_replaces_the_cap():
+    assert profile_of(ScoreConfig(cluster_size=7)).cap == 7
+    assert profile_of(ScoreConfig(cluster_size=7, profile="full")).cap is None
+    with pytest.raises(ValueError, match="leaves no pair"):
+        profile_of(ScoreConfig(cluster_size=1))
 
 
 def test_the_hub_cache_is_where_files_are_looked_for_by_default(tmp_path, monkeypatch):
