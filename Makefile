@@ -27,7 +27,8 @@ check: $(STAMP)
 	$(BIN)/basedpyright
 
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow and not ray" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not slow"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

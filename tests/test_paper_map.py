@@ -15,7 +15,8 @@ def homes():
     for file in sorted((ROOT / "dhdiff_ray").rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                opening = (ast.get_docstring(node) or "").split(":")[0]
+                opening = (ast.get_docstring(node) or "").splitlines()[:1]
+                opening = "".join(opening).split(":")[0]
                 for number in re.findall(r"\bEq\. (\d)", opening):
                     found.setdefault(int(number), []).append(f"{file.relative_to(ROOT).as_posix()}:{node.name}")
     return found

@@ -21,9 +21,9 @@ EtaStart = Literal["mean", "identity"]
 
 
 class SemanticScoreMap(nn.Module):
-    """Text attention whose score maps are aligned across the domains before they pick up the text's values.
+    """Text attention whose score maps are aligned across the domains: what they pick up of the text's values is fused.
 
-    The fusion of Eq. 7 is linear in the maps and the same for all tokens, so it may be applied after the maps have
+    What it computes is linear in the maps (Eq. 7) and the same for all tokens, so it may be applied after the maps have
     picked up the values: eta(S) V + mean(S) V = eta(S V) + mean(S V). S V is plain text attention, for which there are
     fused kernels, and S^O V needs no map at all. The maps themselves are made only where somebody looks.
     """
