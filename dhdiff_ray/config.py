@@ -346,6 +346,7 @@ class Config(Frozen):
     ablation: AblationConfig = Field(default_factory=AblationConfig)
 
     def digest(self) -> str:
-        """Hash of what determines the results: everything but where they lie and how they are served."""
-        content = self.model_dump(mode="json", exclude={"serve": True, "ablation": True, "run": {"storage"}})
+        """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
+        left_out: Any = {"serve": True, "ablation": True, "run": {"storage"}, "data": {"categories"}}
+        content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

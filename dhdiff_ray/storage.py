@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -118,6 +119,39 @@ class RunFolder:
             filesystem.delete_dir(self.path(name))
         elif kind == pafs.FileType.File:
             filesystem.delete_file(self.path(name))
+
+    def free_bytes(self) -> int | None:
+        """Room on the disk the folder is or will be on; None for an object store."""
+        if not self.is_local:
+            return None
+        place = Path(self.path())
+        while not place.exists():
+            place = place.parent
+        return shutil.disk_usage(place).free
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write one file unless it is there; says whether it was written.
+
+        On a local disk no two writers both hear yes. An object store is asked first and written then: two writers
+        within a moment both hear yes, so whoever needs to be alone reads again what it wrote.
+        """
+        target = self.path(name)
+        if not self.is_local:
+            if self.exists(name):
+                return False
+            self.write_bytes(name, data)
+            return True
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(data)
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+        return True
 
     def upload(self, folder: str | Path, name: str) -> None:
         """Copy a local folder to ``name``, replacing what is there."""

@@ -12,7 +12,21 @@ from typing import Annotated
 import typer
 
 from dhdiff_ray import __version__
-from dhdiff_ray.cli import config, data, demo, doctor, explain, export, jobs, report, sample, score, serve, submit
+from dhdiff_ray.cli import (
+    cluster,
+    config,
+    data,
+    demo,
+    doctor,
+    explain,
+    export,
+    jobs,
+    report,
+    sample,
+    score,
+    serve,
+    submit,
+)
 from dhdiff_ray.cli.options import group
 from dhdiff_ray.cli.output import Output
 
@@ -25,6 +39,7 @@ app.command("submit", no_args_is_help=True)(submit.submit)
 app.command("score", no_args_is_help=True)(score.score)
 app.command("report", no_args_is_help=True)(report.report)
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(cluster.app, name="cluster")
 app.add_typer(serve.app, name="serve")
 app.command("sample", no_args_is_help=True)(sample.sample)
 app.add_typer(data.app, name="data")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output, table
 
-app = options.group("jobs", "See, follow and stop the jobs of a cluster.")
+app = options.group("jobs", "See, follow, stop and forget the jobs of a cluster.")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
 
 
@@ -57,6 +57,70 @@ def logs(
     info = attend(jobs, job_id, output)
     output.data({"job": info.as_dict()}, text=info.status)
     raise typer.Exit(info.exit_code)
+
+
+@app.command("status")
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="Id of a job; leave it out with --run.")] = None,
+    run: options.Run = None,
+    storage: options.Storage = None,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far a job is: category by stage; with --run from the run's folder, without any cluster.
+
+    Example: dhdiff-ray jobs status --run first
+    """
+    from dhdiff_ray.cli.status_view import status_table
+    from dhdiff_ray.report.status import Status, failures
+
+    events, told = _events(job_id, run, storage, address)
+    found = Status(events)
+    output = Output(as_json)
+    output.data({**told, **found.as_dict(time.time())}, table=status_table(found))
+    for line in failures(found):
+        output.warn(line)
+
+
+@app.command("rm")
+def remove(job_id: JobId, address: options.Address = None, as_json: options.Json = False) -> None:
+    """Forget a job that has ended, and its log; the run keeps all it has.
+
+    Example: dhdiff-ray jobs rm train-first-1a2b3c
+    """
+    from dhdiff_ray.on_ray.jobs import Jobs
+
+    Jobs(options.needed_address(address)).remove(job_id)
+    Output(as_json).data({"removed": job_id}, text=job_id)
+
+
+def _events(
+    job_id: str | None, run: str | None, storage: str | None, address: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The events of a job from its log, or of a run from its folder, and what they belong to.
+
+    Raises:
+        ConfigError: neither or both are named.
+        ValueError: there is no such run.
+    """
+    from dhdiff_ray.config_layers import ConfigError
+
+    if (job_id is None) == (run is None):
+        raise ConfigError("which one? name a job: dhdiff-ray jobs status JOB; or a run: dhdiff-ray jobs status --run R")
+    if job_id is not None:
+        from dhdiff_ray.cli.submit import event_of
+        from dhdiff_ray.on_ray.jobs import Jobs
+
+        jobs = Jobs(options.needed_address(address))
+        found = (event_of(line) for line in jobs.logs(job_id).splitlines())
+        return [event for event in found if event], {"job": jobs.status(job_id).as_dict()}
+    from dhdiff_ray.on_ray.events import read_events
+    from dhdiff_ray.storage import RunFolder
+
+    folder = RunFolder.of(storage or "runs", str(run))
+    if not folder.exists():
+        raise ValueError(f"there is no run {folder.uri}")
+    return read_events(folder), {"folder": folder.uri}
 
 
 @app.command("stop")

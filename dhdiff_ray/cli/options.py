@@ -38,7 +38,13 @@ Sets = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Dashboard of a cluster, http://HOST:8265; else RAY_ADDRESS; else a private cluster is started."),
+    typer.Option(
+        help="A cluster: http://HOST:8265, or a name (local: that of `cluster up`); else RAY_ADDRESS; else a private "
+        "one is started."
+    ),
+]
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Use a cluster that asks nobody for a token, though others can reach it.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
@@ -56,10 +62,14 @@ def group(name: str, text: str) -> typer.Typer:
 
 
 def address_or_environment(address: str | None) -> str | None:
-    """The cluster to use: the flag, else what Ray's own variables say, else none."""
+    """The cluster to use: the flag (an address, or a name from the profiles), else Ray's own variables, else none."""
     import os
 
-    return address or os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
+    from dhdiff_ray.cli.profiles import resolved
+
+    if address:
+        return resolved(address)
+    return os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS") or None
 
 
 def needed_address(address: str | None) -> str:
@@ -74,6 +84,6 @@ def needed_address(address: str | None) -> str:
 
         raise ConfigError(
             "which cluster? pass --address http://HOST:8265 or set RAY_ADDRESS; to start one that stays: "
-            "ray start --head --dashboard-host=127.0.0.1"
+            "dhdiff-ray cluster up, and then: --address local"
         )
     return found

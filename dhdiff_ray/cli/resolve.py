@@ -59,8 +59,8 @@ def run_folder(config: Config) -> RunFolder:
 def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
     """The configuration of a verb, with the origin of each value.
 
-    ``train`` begins a run: its folder must not exist, unless it is resumed. The other verbs go on with a run: its
-    ``config.json`` lies below the recipe and the flags.
+    ``train`` begins a run: its folder must not exist, unless it is resumed. ``all`` begins one or goes on with it. The
+    other verbs go on with a run: its ``config.json`` lies below the recipe and the flags.
 
     Raises:
         ConfigError: anything that cannot be used; the message says what to type.
@@ -79,7 +79,7 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
     first = load()
     folder = run_folder(first.config)
     stored = folder.exists("config.json")
-    if verb == "train" and not resume:
+    if (verb == "train" and not resume) or (verb == "all" and not stored):
         if stored:
             raise ConfigError(
                 f"the run {folder.uri} already exists; go on with it: --resume; or begin another: --run NEW_NAME"

@@ -18,6 +18,7 @@ import typer
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output
 from dhdiff_ray.cli.resolve import Typed, check_dataset, resolve, run_folder
+from dhdiff_ray.cli.status_view import StatusView
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
@@ -35,6 +36,7 @@ class Verb(StrEnum):
     synthesize = "synthesize"
     score = "score"
     detect = "detect"
+    all = "all"
     report = "report"
 
 
@@ -56,10 +58,11 @@ def submit(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what the run already has.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be sent, send nothing.")] = False,
     check: Annotated[bool, typer.Option("--check/--no-check", help="Refuse what the cluster cannot hold now.")] = True,
+    insecure: options.Insecure = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the job's whole log.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Send train, synthesize, score or detect to a cluster as a Ray job; report is written here.
+    """Send a verb to a cluster as a Ray job; all is the whole line per category; report is written here.
 
     Example: dhdiff-ray submit train --dataset mvtec --root data/mvtec --preset tiny -c bottle --run first
 
@@ -69,11 +72,11 @@ def submit(
     from dhdiff_ray.config_layers import ConfigError
 
     output = Output(as_json)
-    if pairs is not None and verb is not Verb.synthesize:
-        raise ConfigError(f"--pairs belongs to synthesize, not to {verb}")
+    if pairs is not None and verb not in (Verb.synthesize, Verb.all):
+        raise ConfigError(f"--pairs belongs to synthesize and all, not to {verb}")
     typed = Typed(recipe, preset, dataset, root, category, run, storage, sets, pairs)
     loaded = resolve(verb, typed, resume=resume)
-    counts = check_dataset(loaded.config) if verb is Verb.train else {}
+    counts = check_dataset(loaded.config) if verb in (Verb.train, Verb.all) else {}
     typed_keys = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
     for line in idle_switches(loaded.config, typed_keys):
         output.warn(line)
@@ -88,8 +91,10 @@ def submit(
     if detach and not where:
         options.needed_address(None)
     table = verb is Verb.train and bool(loaded.config.ablation.rows)
-    with connected(where, output) as jobs:
-        job_id = jobs.submit("ablate" if table else verb, loaded.config, resume=resume, check=check)
+    with connected(where, output, insecure=insecure) as jobs:
+        name = "ablate" if table else verb
+        job_id = _same(jobs, name, loaded.config, output)
+        job_id = job_id or jobs.submit(name, loaded.config, resume=resume, check=check)
         if detach:
             output.note(_next_steps(jobs, job_id))
             output.data({"job": job_id, "address": jobs.address}, text=job_id)
@@ -101,15 +106,37 @@ def submit(
 
 
 @contextlib.contextmanager
-def connected(address: str | None, output: Output) -> Iterator[Jobs]:
+def connected(address: str | None, output: Output, *, insecure: bool = False) -> Iterator[Jobs]:
     """The jobs of the given cluster, or of a private one that lives as long as the context."""
     from dhdiff_ray.on_ray.jobs import Jobs
 
     if address:
-        yield Jobs(address)
+        jobs = Jobs(address)
+        jobs.check_cluster(insecure=insecure)
+        yield jobs
         return
     with private_cluster(output) as cluster:
         yield Jobs(cluster)
+
+
+def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
+    """The job that does this already, if one does.
+
+    Raises:
+        ConfigError: another job works on the run.
+    """
+    from dhdiff_ray.config_layers import ConfigError
+
+    there = jobs.working_on(config)
+    if there is None:
+        return None
+    if there.verb == verb and there.metadata.get("config_digest") == config.digest():
+        output.note(f"job {there.id} does this already; following it")
+        return there.id
+    raise ConfigError(
+        f"job {there.id} ({there.verb}) works on the run {config.run.name!r}; follow it: dhdiff-ray jobs logs --follow "
+        f"{there.id}; or stop it first: dhdiff-ray jobs stop {there.id}"
+    )
 
 
 @contextlib.contextmanager
@@ -128,15 +155,14 @@ def attend(jobs: Jobs, job_id: str, output: Output, verbose: bool = False) -> Jo
     Raises:
         typer.Exit: 130 after Ctrl-C; the job is stopped only on our private cluster.
     """
-    from dhdiff_ray.on_ray.events import PREFIX
-
     output.note(f"job {job_id} at {jobs.address}")
     tail: deque[str] = deque(maxlen=TAIL)
     explained = False
     try:
-        with output.progress() as view:
+        whole = job_id.startswith("all-")
+        with StatusView(output) if whole else output.progress() as view:
             for line in jobs.follow(job_id):
-                event = _event(line, PREFIX)
+                event = event_of(line)
                 if event is not None:
                     explained |= event.get("event") == "failed"
                     view.event(event)
@@ -192,11 +218,14 @@ def make_report(config: Config) -> str:
     return write_report(config)
 
 
-def _event(line: str, prefix: str) -> dict[str, Any] | None:
-    if not line.startswith(prefix):
+def event_of(line: str) -> dict[str, Any] | None:
+    """The event that a line of a job's log is, or None."""
+    from dhdiff_ray.on_ray.events import PREFIX
+
+    if not line.startswith(PREFIX):
         return None
     try:
-        event = json.loads(line[len(prefix) :])
+        event = json.loads(line[len(PREFIX) :])
     except json.JSONDecodeError:
         return None
     return event if isinstance(event, dict) else None
@@ -210,7 +239,7 @@ def _next_steps(jobs: Jobs, job_id: str) -> str:
 
 
 def _show_plan(output: Output, verb: str, config: Config, origins: dict[str, str], counts: dict[str, int]) -> None:
-    from dhdiff_ray.on_ray.jobs import resources
+    from dhdiff_ray.on_ray.cluster_checks import resources
 
     folder = run_folder(config).uri
     need = resources(verb, config)

@@ -7,6 +7,7 @@ image that is there is a whole pair; equal pairs are equal bytes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,6 +126,13 @@ def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
     if not folder.exists(name):
         raise PairsError(f"no finished pairs of {category!r} in {folder.uri}; submit synthesize for this run first")
     return [json.loads(line) for line in folder.read_bytes(name).decode().splitlines()]
+
+
+def pairs_digest(folder: RunFolder, category: str) -> str:
+    """Hash of what a category's pairs were made from: every request, the model, the settings; empty without pairs."""
+    if not folder.exists(_name(category, METADATA)):
+        return ""
+    return hashlib.sha256(folder.read_bytes(_name(category, METADATA))).hexdigest()[:16]
 
 
 def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

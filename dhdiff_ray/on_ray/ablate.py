@@ -23,6 +23,7 @@ from dhdiff_ray.data.writer import PairWriter
 from dhdiff_ray.on_ray.detect import Teller, examine
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import reason
 from dhdiff_ray.on_ray.run import about_dataset, category_names, published_facts, run_folder, scan
 from dhdiff_ray.on_ray.synthesize import finish
@@ -39,7 +40,7 @@ def main(config: Config, resume: bool = False) -> int:
     folder = run_folder(config)
     if folder.exists("config.json") and not resume:
         raise ValueError(f"the run {folder.uri} exists; add --resume to go on with it, or choose another --run")
-    with Events(folder, "ablate") as events:
+    with Events(folder, "ablate") as events, lease(folder):
         samples = scan(config, events)
         folder.write_json("config.json", config.model_dump(mode="json"))
         keys = [

@@ -63,7 +63,7 @@ class LocalCluster:
 
     def processes(self) -> list[psutil.Process]:
         """Every process of the cluster, without the calling one."""
-        return _processes(self.folder.name)
+        return processes_of(self.folder.name)
 
 
 def auth_env() -> None:
@@ -174,21 +174,21 @@ def _free_agent_port() -> Iterator[None]:
 
 def _shut_down(folder: Path) -> None:
     """Shut Ray down, then make sure: whatever of ours is still there after 3 s is killed."""
-    started = _processes(folder.name)
+    started = processes_of(folder.name)
     try:
         if "ray" in sys.modules:
             import ray
 
             ray.shutdown()
     finally:
-        started = list({*started, *_processes(folder.name)})
+        started = list({*started, *processes_of(folder.name)})
         for process in psutil.wait_procs(started, timeout=3)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(started, timeout=3)
 
 
-def _processes(mark: str) -> list[psutil.Process]:
+def processes_of(mark: str) -> list[psutil.Process]:
     """Processes that carry the mark in their environment, and everything below them.
 
     Ray's workers rename themselves and lose their readable environment, hence the second half.

@@ -18,9 +18,10 @@ import ray
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
+from dhdiff_ray.data.writer import pairs_digest, read_pair, read_pair_rows, write_card
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Sample
@@ -40,41 +41,76 @@ HELD_OUT = 0.1
 def main(config: Config, resume: bool = False) -> int:
     """Train and test every category's localisers; 0, or 1 if a category failed."""
     folder = run_folder(config)
-    kinds = ("synthetic", *(kind for kind in KINDS if kind in config.detect.baselines))
-    with Events(folder, "detect") as events:
-        split = stored_split(folder, config.data.root, config)
-        categories = category_names(config, split)
-        for category in categories:
-            # Says what to run if there are none.
-            check_same_split(read_pair_rows(folder, category), split, "a pair")
-        with events.hub(every=0.5) as hub:
-            task = localiser_task(config)(examine)
-            values = config.model_dump(mode="json")
-            found, errors = side_by_side(
-                {(c, kind): task.remote(values, c, kind, hub, resume) for c in categories for kind in kinds}
-            )
-        result: dict[str, Any] = {}
-        for category in categories:
-            wrong = [f"{kind}: {errors[category, kind]}" for kind in kinds if (category, kind) in errors]
-            if wrong:
-                events.emit("failed", category=category, message="; ".join(wrong))
-                continue
-            result[category] = {kind: found[category, kind] for kind in kinds}
-            if "real" in kinds:
-                made, real = (found[category, kind]["pixel_ap"] for kind in ("synthetic", "real"))
-                result[category]["ratio_pixel_ap"] = made / real if made is not None and real else None
-            events.emit("metric", category=category, **_short(result[category]))
-        result["conditions"] = {
-            "split_digest": split_digest(split),
-            "test_holds_training_images": split.test_holds_training_images,
-            "config_digest": config.digest(),
-            "seed": config.run.seed,
-            "resolution": config.data.resolution,
-            **config.detect.model_dump(mode="json"),
-        }
-        folder.write_json(RESULT, result)
-        write_card(folder)
+    with Events(folder, "detect") as events, lease(folder):
+        return run(config, events, resume=resume)
+
+
+def run(config: Config, events: Events, category: str = "", resume: bool = True) -> int:
+    """The verb inside a job; ``category`` leaves the others alone; what was tested of the same pairs may be kept."""
+    folder = run_folder(config)
+    kinds = kinds_of(config)
+    split = stored_split(folder, config.data.root, config)
+    categories = [category] if category else category_names(config, split)
+    for name in categories:
+        check_same_split(read_pair_rows(folder, name), split, "a pair")  # says what to run if there are none
+    with events.hub(every=0.5) as hub:
+        task = localiser_task(config)(examine)
+        values = config.model_dump(mode="json")
+        found, errors = side_by_side(
+            {(c, kind): task.remote(values, c, kind, hub, resume) for c in categories for kind in kinds}
+        )
+    for name in categories:
+        wrong = [f"{kind}: {errors[name, kind]}" for kind in kinds if (name, kind) in errors]
+        if wrong:
+            events.emit("failed", category=name, message="; ".join(wrong))
+            continue
+        events.emit("metric", category=name, **_short(together({kind: found[name, kind] for kind in kinds})))
+    collect(config, folder, split)
     return 1 if errors else 0
+
+
+def kinds_of(config: Config) -> tuple[str, ...]:
+    """The kinds of detectors that are trained."""
+    return ("synthetic", *(kind for kind in KINDS if kind in config.detect.baselines))
+
+
+def together(figures: dict[str, Any]) -> dict[str, Any]:
+    """A category's detectors, and how much of the real pairs' worth the made ones have."""
+    if "real" not in figures:
+        return figures
+    made, real = (figures[kind]["pixel_ap"] for kind in ("synthetic", "real"))
+    return {**figures, "ratio_pixel_ap": made / real if made is not None and real else None}
+
+
+def collect(config: Config, folder: RunFolder, split: Split) -> None:
+    """Write ``detection.json`` from the figures of every category all of whose detectors were tested alike."""
+    result: dict[str, Any] = {}
+    for name in split.categories:
+        own = {kind: _kept(folder, name, kind) for kind in kinds_of(config)}
+        now = conditions_of(config, folder, split, name)
+        if all(part and part["conditions"] == now for part in own.values()):
+            result[name] = together({kind: part["figures"] for kind, part in own.items() if part})
+    result["conditions"] = {
+        "split_digest": split_digest(split),
+        "test_holds_training_images": split.test_holds_training_images,
+        "config_digest": config.digest(),
+        "seed": config.run.seed,
+        "resolution": config.data.resolution,
+        **config.detect.model_dump(mode="json"),
+    }
+    folder.write_json(RESULT, result)
+    write_card(folder)
+
+
+def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
+    """What the figures of a category depend on."""
+    digests = {"config_digest": config.digest(), "split_digest": split.category(category).digest}
+    return {**digests, "pairs_digest": pairs_digest(folder, category)}
+
+
+def _kept(folder: RunFolder, category: str, kind: str) -> dict[str, Any] | None:
+    name = f"detectors/{category}/{kind}.figures.json"
+    return folder.read_json(name) if folder.exists(name) else None
 
 
 class Teller:
@@ -113,18 +149,16 @@ def examine(values: dict[str, Any], category: str, kind: str, hub: Any, resume: 
     folder = run_folder(config)
     split = Split.from_json(folder.read_json("split.json")).category(category)
     tell = Teller(hub, "detect", f"{category}, {kind}", config.detect.steps)
-    kept = f"detectors/{category}/{kind}.figures.json"
-    conditions = {"config_digest": config.digest(), "split_digest": split_digest(split)}
-    if resume and folder.exists(kept):
-        known = folder.read_json(kept)
-        if known["conditions"] == conditions:
-            tell(config.detect.steps)
-            return known["figures"]
+    conditions = conditions_of(config, folder, split, category)
+    known = _kept(folder, category, kind) if resume else None
+    if known and known["conditions"] == conditions:
+        tell(config.detect.steps)
+        return known["figures"]
     start = time.monotonic()
     maps_of, facts = TRAINED[kind](config, folder, split, tell)
     seconds = round(time.monotonic() - start, 2)
     figures = {**tested(config, split, tell, maps_of), **facts, "seconds": seconds}
-    folder.write_json(kept, {"conditions": conditions, "figures": figures})
+    folder.write_json(f"detectors/{category}/{kind}.figures.json", {"conditions": conditions, "figures": figures})
     return figures
 
 

@@ -112,6 +112,24 @@ class Events:
         self._last_flush = time.monotonic()
 
 
+class Relay(Events):
+    """The same from inside a task: everything goes to the mailbox of the job's driver, which alone writes."""
+
+    def __init__(self, folder: RunFolder, verb: str, hub: Any) -> None:
+        super().__init__(folder, verb)
+        self._hub = hub
+
+    def emit(self, event: str = "progress", **fields: Any) -> None:
+        """Send one event; numpy's and torch's numbers become plain ones first."""
+        record = json.loads(json.dumps({"event": event, "verb": self.verb, **fields}, default=_plain))
+        self._hub.emit.remote(record)
+
+    @contextlib.contextmanager
+    def hub(self, every: float = 1.0) -> Iterator[Any]:
+        """The driver's own mailbox."""
+        yield self._hub
+
+
 @ray.remote(num_cpus=0)
 class EventHub:
     """Mailbox between workers and the driver; takes no core."""

@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config_layers import ConfigError
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
+from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, without_addresses
 
-VERBS = ("train", "synthesize", "score", "detect", "ablate")
+MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate")} | {"all": "line"}
+"""Module of each verb."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5
 """How often a log is picked up again after its connection was cut."""
@@ -84,7 +85,7 @@ class Jobs:
         for name in ("modules.job.sdk", "modules.dashboard_sdk"):  # they tell of each upload and connection
             logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.ERROR)
 
-        with self._reached(), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):  # Ray lets these win over ours
+        with self._reached(), without_addresses():  # Ray lets these win over ours
             self._client = JobSubmissionClient(self.address)
 
     def submit(
@@ -93,7 +94,7 @@ class Jobs:
         """Send one verb; returns the job's id.
 
         Args:
-            verb: one of ``VERBS``, or the dotted name of a module that calls ``entry.entry``.
+            verb: one of ``MODULES``, or the dotted name of a module that calls ``entry.entry``.
             config: relative local paths in it are made absolute.
             resume: go on with what the run already has.
             job_id: a name of your own, unique on the cluster.
@@ -106,9 +107,10 @@ class Jobs:
         """
         config = absolute(config)
         if check:
-            self._check_room(verb, config)
+            with self._reached():
+                check_room(self.address, verb, config)
         name = job_id or f"{verb.rpartition('.')[2]}-{config.run.name}-{secrets.token_hex(3)}"
-        module = f"dhdiff_ray.on_ray.{verb}" if verb in VERBS else verb
+        module = f"dhdiff_ray.on_ray.{MODULES[verb]}" if verb in MODULES else verb
         metadata = {
             "verb": verb,
             "run": config.run.name,
@@ -191,10 +193,48 @@ class Jobs:
         with self._reached(job_id):
             return self._client.stop_job(job_id)
 
+    def remove(self, job_id: str) -> bool:
+        """Forget a job that has ended, and its log.
+
+        Raises:
+            ValueError: it has not ended.
+        """
+        if (info := self.status(job_id)).status not in ENDED:
+            raise ValueError(f"job {job_id} is {info.status}; stop it first: dhdiff-ray jobs stop {job_id}")
+        with self._reached(job_id):
+            return self._client.delete_job(job_id)
+
+    def working_on(self, config: Config) -> JobInfo | None:
+        """The job of this cluster that works on the configuration's run now, if there is one."""
+        config = absolute(config)
+        place = {"run": config.run.name, "storage": config.run.storage}
+        for job in self.list():
+            if job.status not in ENDED and place.items() <= job.metadata.items():
+                return job
+        return None
+
     def versions(self) -> dict[str, str]:
-        """What the cluster runs: ``ray`` and, where it tells, the session."""
+        """What the cluster runs: ``ray`` and, where it tells, ``python``."""
         with self._reached():
-            return {"ray": self._client._do_request("GET", "/api/version").json()["ray_version"]}
+            found = {"ray": self._client._do_request("GET", "/api/version").json()["ray_version"]}
+            answer = self._client._do_request("GET", "/api/v0/cluster_metadata")
+        known = answer.json().get("data") or {} if answer.ok else {}
+        return found | ({"python": known["pythonVersion"]} if known.get("pythonVersion") else {})
+
+    def check_cluster(self, *, insecure: bool = False) -> None:
+        """Refuse a cluster that would not run our jobs, or that anybody could use.
+
+        Args:
+            insecure: use a cluster without a token though it is not on this machine.
+
+        Raises:
+            ClusterError: unreachable, unauthorised, open to everybody, or of other versions.
+        """
+        check_versions(self.address, self.versions())
+        if not insecure:
+            with self._reached():
+                mode = self._client._do_request("GET", "/api/authentication_mode").json()
+            check_closed(self.address, str(mode.get("authentication_mode")))
 
     def _send(self, **job: Any) -> str:
         """Submit; a cluster that has just come up refuses until its job agent runs, which takes long under load."""
@@ -206,27 +246,6 @@ class Jobs:
                 if "No available agent" not in str(error) or time.monotonic() > limit:
                     raise
                 time.sleep(1.0)
-
-    def _check_room(self, verb: str, config: Config) -> None:
-        need = resources(verb, config)
-        if not need:
-            return
-        from ray.util.state import list_nodes
-
-        with self._reached(), _without("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
-            found: list[Any] = list_nodes(self.address)
-        nodes = [node.resources_total or {} for node in found if node.state == "ALIVE"]
-        workers = int(need["workers"])
-        one = {"CPU": need["CPU"], "GPU": need["GPU"]}
-        room = sum(min(int(node.get(k, 0) / v) for k, v in one.items() if v) for node in nodes)
-        if room < workers:
-            have = ", ".join(f"{sum(node.get(k, 0) for node in nodes):g} {k}" for k in ("CPU", "GPU"))
-            wanted = " and ".join(f"{v:g} {k}" for k, v in one.items() if v)
-            raise ConfigError(
-                f"{verb} asks for {workers} worker(s) with {wanted} each; the cluster has {have} on {len(nodes)} "
-                f"node(s) and room for {room}. Ask for less (--set {verb}.workers=1 --set {verb}.gpus_per_worker=0) "
-                "or, where nodes are added on demand, pass --no-check"
-            )
 
     def _folder_of(self, name: str) -> Path:
         if self.local is None:
@@ -299,17 +318,6 @@ def absolute(config: Config) -> Config:
     )
 
 
-def resources(verb: str, config: Config) -> dict[str, float]:
-    """What must be free at once for the verb to make progress: workers, and CPU and GPU of each."""
-    if verb in ("train", "ablate"):
-        part = config.train
-        return {"workers": part.workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
-    if verb == "synthesize":
-        part = config.synthesize
-        return {"workers": max(1, part.workers), "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
-    return {}
-
-
 async def _next(chunks: Any) -> str | None:
     return await anext(chunks, None)
 
@@ -333,13 +341,3 @@ def _info(detail: Any) -> JobInfo:
         ended=detail.end_time / 1000 if detail.end_time else None,
         metadata=metadata,
     )
-
-
-@contextlib.contextmanager
-def _without(*names: str) -> Iterator[None]:
-    """Hide environment variables for a moment."""
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)

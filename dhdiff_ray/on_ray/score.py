@@ -9,22 +9,26 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
+from dhdiff_ray.data.writer import pairs_digest, read_pair, read_pair_rows, write_card
 from dhdiff_ray.metrics.base import State, summarise
 from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_real, real_localiser, split_digest, stack_pairs
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import map_units, side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Score
 from dhdiff_ray.scoring import Defect, DefectScorer, RealImages, combine, describe
+from dhdiff_ray.storage import RunFolder
 
 RESULT = "scores.json"
+PARTS = "scores"
+"""Folder with what each category scored; the result is collected from it."""
 SHARD = 32
 """Images of one unit of the map."""
 ALIGNED = 200
@@ -46,29 +50,79 @@ class Shard:
 def main(config: Config, resume: bool = False) -> int:
     """Score all pairs of the run into ``scores.json``; 0, or 1 if a part failed."""
     folder = run_folder(config)
-    with Events(folder, "score") as events:
-        split = stored_split(folder, config.data.root, config)
-        rows = {category: read_pair_rows(folder, category) for category in category_names(config, split)}
-        check_same_split((row for own in rows.values() for row in own), split, "a pair")
-        refuse_what_cannot_be_scored(config, rows)
-        values = config.model_dump(mode="json")
-        with events.hub(every=0.5) as hub:
-            task = localiser_task(config)(align)
-            oracles = {c: task.remote(values, c, hub) for c in rows} if config.score.alignment else {}
-            scores, failed = _scores(config, events, rows, split_digest(split))
-            aligned, errors = side_by_side(oracles)
-        for category, message in errors.items():
-            events.emit("failed", category=category, message=f"pair alignment: {message}")
-        for category in rows:
-            own = {s["metric"]: s["value"] for s in scores if (s["level"], s["category"]) == ("category", category)}
-            found = {
-                key: value for key, value in aligned.get(category, {}).items() if key not in ("oracle", "reference")
-            }
-            events.emit("metric", category=category, **own, **found)
-        told = {"scores": scores, "pair_alignment": aligned, "conditions": describe(config.score)}
-        folder.write_json(RESULT, told)
-        write_card(folder)
-    return 1 if failed or errors else 0
+    with Events(folder, "score") as events, lease(folder):
+        return run(config, events, resume=resume)
+
+
+def run(config: Config, events: Events, category: str = "", resume: bool = True) -> int:
+    """The verb inside a job; ``category`` leaves the others alone; what was scored of the same pairs may be kept."""
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root, config)
+    names = [category] if category else category_names(config, split)
+    rows = {name: read_pair_rows(folder, name) for name in names}
+    check_same_split((row for own in rows.values() for row in own), split, "a pair")
+    refuse_what_cannot_be_scored(config, rows)
+    alike = {name: conditions_of(config, folder, split, name) for name in names}
+    rows = {name: own for name, own in rows.items() if not (resume and _part(folder, name, alike[name]))}
+    values = config.model_dump(mode="json")
+    with events.hub(every=0.5) as hub:
+        task = localiser_task(config)(align)
+        oracles = {c: task.remote(values, c, hub) for c in rows} if config.score.alignment else {}
+        scores, broken = _scores(config, events, rows, alike)
+        aligned, errors = side_by_side(oracles)
+    for name, message in errors.items():
+        events.emit("failed", category=name, message=f"pair alignment: {message}")
+    for name in rows:
+        own = [row for row in scores if row["category"] == name]
+        whole = not (name in errors or name in broken)
+        part = {"conditions": alike[name], "settings": describe(config.score), "whole": whole}
+        folder.write_json(f"{PARTS}/{name}.json", part | {"scores": own, "pair_alignment": aligned.get(name)})
+        means = {row["metric"]: row["value"] for row in collected(own) if row["level"] == "category"}
+        found = {k: v for k, v in aligned.get(name, {}).items() if k not in ("oracle", "reference")}
+        events.emit("metric", category=name, **means, **found)
+    collect(config, folder, split)
+    return 1 if broken or errors else 0
+
+
+def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
+    """What the scores of a category depend on."""
+    digests = {"config_digest": config.digest(), "split_digest": split_digest(split)}
+    return {**digests, "pairs_digest": pairs_digest(folder, category)}
+
+
+def collect(config: Config, folder: RunFolder, split: Split) -> None:
+    """Write ``scores.json`` from what all categories scored, of the pairs as they are now and alike."""
+    rows: list[Row] = []
+    aligned: dict[str, Any] = {}
+    settings = describe(config.score)
+    for name in split.categories:
+        part = _part(folder, name)
+        if part is None or part["settings"] != settings:
+            continue
+        if part["conditions"]["pairs_digest"] == pairs_digest(folder, name):
+            rows += part["scores"]
+            if part["pair_alignment"]:
+                aligned[name] = part["pair_alignment"]
+    told = {"scores": collected(rows), "pair_alignment": aligned, "conditions": settings}
+    folder.write_json(RESULT, told)
+    write_card(folder)
+
+
+def collected(rows: Sequence[Row]) -> list[Row]:
+    """The scores of defects, and their means over each category and the run."""
+    scores: dict[str, dict[tuple[str, str], Score]] = {}
+    names = {entry.name for entry in fields(Score)}
+    for row in rows:
+        own = Score(**{name: value for name, value in row.items() if name in names})
+        scores.setdefault(own.metric, {})[row["category"], row["defect"]] = own
+    return [row for name in sorted(scores) for row in summarise(scores[name])]
+
+
+def _part(folder: RunFolder, category: str, alike: dict[str, Any] | None = None) -> dict[str, Any] | None:
+    """What was scored of a category, if it was under these conditions and as a whole."""
+    name = f"{PARTS}/{category}.json"
+    part = folder.read_json(name) if folder.exists(name) else None
+    return None if part and alike and (part["conditions"] != alike or not part["whole"]) else part
 
 
 def refuse_what_cannot_be_scored(config: Config, rows: dict[str, list[Row]]) -> None:
@@ -180,9 +234,9 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
 
 
 def _scores(
-    config: Config, events: Events, rows: dict[str, list[Row]], split_hash: str
-) -> tuple[list[dict[str, Any]], bool]:
-    """Rows for ``scores.json``, and whether a part failed; a defect of which a part failed gets no score."""
+    config: Config, events: Events, rows: dict[str, list[Row]], alike: dict[str, dict[str, Any]]
+) -> tuple[list[Row], set[str]]:
+    """Scores of defects, and the categories of which a part failed; a defect of which a part failed gets no score."""
     gpus = config.synthesize.gpus_per_worker
     pool = {"workers": config.score.workers, "gpus": gpus}
     arguments = {"config": config.model_dump(mode="json")}
@@ -201,8 +255,7 @@ def _scores(
         events.emit("progress", category=unit.category, done=done[unit.category], total=len(rows[unit.category]))
     whole = [at for at, unit in enumerate(units) if (unit.category, unit.defect) not in broken]
     defects = merged([units[at] for at in whole], [observed[at] for at in whole])
-    conditions = {"config_digest": config.digest(), "split_digest": split_hash}
-    scores: dict[str, dict[tuple[str, str], Score]] = {}
+    scores: list[Row] = []
     for at, values, error in map_units(defects, Scorer, arguments, **pool):
         unit = defects[at]
         if error:
@@ -210,9 +263,10 @@ def _scores(
             events.emit("failed", category=unit.category, message=f"{unit.defect}: {error}")
             continue
         for score in values:
-            full = replace(score, conditions={**score.conditions, **conditions})
-            scores.setdefault(score.metric, {})[unit.category, unit.defect] = full
-    return [row for name in sorted(scores) for row in summarise(scores[name])], bool(broken)
+            full = replace(score, conditions={**score.conditions, **alike[unit.category]})
+            scores.append({"category": unit.category, "defect": unit.defect, **full.as_dict()})
+    scores.sort(key=lambda row: (row["category"], row["defect"], row["metric"]))
+    return scores, {category for category, _ in broken}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import PAIRS, PairWriter
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import map_units
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import GOOD, Request
@@ -26,8 +27,8 @@ from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import plan, shards
 from dhdiff_ray.training.checkpoint import model_facts
 
-SETTINGS = "synthesis.json"
-"""What each category's pairs were made with."""
+SETTINGS = "synthesis"
+"""Folder with what each category's pairs were made with."""
 EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker"}
 """What of the settings changes no pair."""
 
@@ -53,27 +54,53 @@ class Unit:
 def main(config: Config, resume: bool = False) -> int:
     """Make what is missing of the pairs; 0, or 1 if a unit failed. It always goes on with what is there."""
     folder = run_folder(config)
-    with Events(folder, "synthesize") as events:
-        split = stored_split(folder, config.data.root, config)
-        units: list[Unit] = []
-        wanted: dict[str, list[Request]] = {}
-        facts: dict[str, dict[str, Any]] = {}
-        done: Counter[str] = Counter()
-        for category in category_names(config, split):
-            facts[category] = model_facts(folder, category)
-            check_same_split([facts[category]], split, "the model")
-            there = existing(folder, category)
-            refuse_mixture(config, folder, facts[category], bool(there))
-            wanted[category], own = units_of(config, split, category, there)
-            done[category] = len(wanted[category]) - sum(len(unit.missing) for unit in own)
-            units += own
-            events.emit("start", category=category, done=done[category], total=len(wanted[category]))
-        failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
-        for category, requests in wanted.items():
-            if category not in failed:
-                finish(config, folder, split, requests, facts[category])
-                events.emit("done", category=category, done=len(requests), total=len(requests))
+    with Events(folder, "synthesize") as events, lease(folder):
+        return run(config, events)
+
+
+def run(config: Config, events: Events, category: str = "") -> int:
+    """The verb inside a job; ``category`` leaves the others alone."""
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root, config)
+    units: list[Unit] = []
+    wanted: dict[str, list[Request]] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    done: Counter[str] = Counter()
+    for name in [category] if category else category_names(config, split):
+        facts[name] = model_facts(folder, name)
+        check_same_split([facts[name]], split, "the model")
+        there = existing(folder, name)
+        refuse_mixture(config, folder, facts[name], bool(there))
+        wanted[name], own = units_of(config, split, name, there)
+        done[name] = len(wanted[name]) - sum(len(unit.missing) for unit in own)
+        units += own
+        events.emit("start", category=name, done=done[name], total=len(wanted[name]))
+    refuse_full_disk(config, folder, sum(len(unit.missing) for unit in units))
+    failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
+    for name, requests in wanted.items():
+        if name not in failed:
+            finish(config, folder, split, requests, facts[name])
+            events.emit("done", category=name, done=len(requests), total=len(requests))
     return 1 if failed else 0
+
+
+def refuse_full_disk(config: Config, folder: RunFolder, pairs: int) -> None:
+    """Fail before anything is made where the disk cannot hold it; an object store has no such limit.
+
+    Raises:
+        ValueError: it says how much is wanted and how much there is.
+    """
+    need, free = pairs * pair_bytes(config.data.resolution), folder.free_bytes()
+    if free is not None and need > free:
+        raise ValueError(
+            f"{pairs} pairs need about {need / 1e9:.1f} GB and {folder.uri} has {free / 1e9:.1f} GB left; "
+            "make room, ask for fewer (-n) or choose another --storage"
+        )
+
+
+def pair_bytes(resolution: int) -> int:
+    """Bytes of one pair on disk at most: an image that PNG cannot compress, and a mask."""
+    return resolution**2 * 3 + resolution**2 // 8 + 2048
 
 
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
@@ -117,8 +144,8 @@ def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any
     category = facts["category"]
     sampling = config.synthesize.model_dump(mode="json", exclude=EXECUTION)
     now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, **sampling}
-    known = folder.read_json(SETTINGS) if folder.exists(SETTINGS) else {}
-    before = known.get(category)
+    name = f"{SETTINGS}/{category}.json"
+    before = folder.read_json(name) if folder.exists(name) else None
     if any_there and before is not None and before != now:
         changed = ", ".join(f"{k} = {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v)
         raise ValueError(
@@ -126,7 +153,7 @@ def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any
             f"ask for the same, or remove {PAIRS}/{category} first"
         )
     if before != now:
-        folder.write_json(SETTINGS, {**known, category: now})
+        folder.write_json(name, now)
 
 
 class Maker:

@@ -18,7 +18,9 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.run import about_dataset, category_names, run_folder, scan
+from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.training.checkpoint import is_trained
 
 
@@ -27,17 +29,8 @@ def main(config: Config, resume: bool = False) -> int:
     folder = run_folder(config)
     if folder.exists("config.json") and not resume:
         raise ValueError(f"the run {folder.uri} exists; add --resume to go on with it, or choose another --run")
-    with Events(folder, "train") as events:
-        samples = scan(config, events)
-        if folder.exists("split.json"):
-            split = Split.from_json(folder.read_json("split.json"))
-            split.check_settings(config.data, config.run.seed)
-            split.check(config.data.root)
-        else:
-            split = split_as(config.data, config.run.seed, samples, about_dataset(config))
-            folder.write_json("split.json", split.to_json())
-        folder.write_json("config.json", config.model_dump(mode="json"))
-        categories = category_names(config, split)
+    with Events(folder, "train") as events, lease(folder):
+        categories = lay_out(config, folder, events)
         waiting = [c for c in categories if not is_trained(folder, c)]
         for category in categories:
             steps = config.train.steps
@@ -46,6 +39,30 @@ def main(config: Config, resume: bool = False) -> int:
         with events.hub(every=0.5) as hub:
             failed = train_many(config, waiting, hub, events)
     return 1 if failed else 0
+
+
+def lay_out(config: Config, folder: RunFolder, events: Events) -> list[str]:
+    """Write the run's split, or check the one that is there, and its configuration; returns the categories."""
+    samples = scan(config, events)
+    if folder.exists("split.json"):
+        split = Split.from_json(folder.read_json("split.json"))
+        split.check_settings(config.data, config.run.seed)
+        split.check(config.data.root)
+    else:
+        split = split_as(config.data, config.run.seed, samples, about_dataset(config))
+        folder.write_json("split.json", split.to_json())
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    return category_names(config, split)
+
+
+def run(config: Config, events: Events, category: str) -> int:
+    """Train one category of a run that is laid out, unless it is trained; 0."""
+    done = is_trained(run_folder(config), category)
+    events.emit("start", category=category, done=config.train.steps if done else 0, total=config.train.steps)
+    if not done:
+        with events.hub() as hub:
+            train_category(config.model_dump(mode="json"), category, hub)
+    return 0
 
 
 def train_many(config: Config, categories: list[str], hub: Any, events: Events) -> list[str]:

@@ -10,7 +10,8 @@ import pytest
 from dhdiff_ray.config import Config
 from dhdiff_ray.config_layers import ConfigError
 from dhdiff_ray.on_ray.cluster import ClusterError, local_cluster
-from dhdiff_ray.on_ray.jobs import JobInfo, Jobs, absolute, resources
+from dhdiff_ray.on_ray.cluster_checks import resources
+from dhdiff_ray.on_ray.jobs import JobInfo, Jobs, absolute
 
 VERB = """
 import sys, time
