@@ -1,21 +1,24 @@
 """Work on a cluster: a pool of actors over fixed units through Ray Data, and a few tasks side by side.
 
 Not in the paper. Decided: a unit is one row and one block, so what a batch holds never depends on how many actors there
-are; a unit that raises is told and the others go on; an actor that dies is started again three times, Ray Data's own
-default being for ever.
+are; a unit that fails three times, be it that it raises or that its process dies, is told and the others go on (Ray
+Data's own default is to try for ever, or to end the job).
 """
 
 from __future__ import annotations
 
 import pickle
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-RETRIES = 3
-"""Restarts of one actor, and tries of one unit, after a crash."""
+TRIES = 3
+"""How often a unit is begun before it counts as failed."""
+PAUSE_SECONDS = 0.5
+"""Wait before a unit that raised is tried again: what it needs may be there then."""
 
 
 def map_units(
@@ -41,10 +44,26 @@ def map_units(
         (position of the unit, answer, "") or (position, None, why it failed), in the order they are done.
 
     Raises:
-        ray.exceptions.RayError: an actor crashed over and over.
+        ray.exceptions.RayError: the cluster itself failed.
     """
     if not units:
         return
+    ledger: Any = Ledger.remote()
+    try:
+        yield from _map(units, worker, arguments, ledger, workers, cpus, gpus)
+    finally:
+        ray.kill(ledger)
+
+
+def _map(
+    units: Sequence[Any],
+    worker: Callable[..., Callable[[Any], Any]],
+    arguments: Mapping[str, Any],
+    ledger: Any,
+    workers: int,
+    cpus: float,
+    gpus: float,
+) -> Iterator[tuple[int, Any, str]]:
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
     context = DataContext.get_current()
@@ -53,12 +72,12 @@ def map_units(
     rows = [{"at": at, "unit": pickle.dumps(unit)} for at, unit in enumerate(units)]
     answers = from_items(rows, override_num_blocks=len(rows)).map(
         cast(Any, Actor),
-        fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments)},
+        fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments), "ledger": ledger},
         compute=ActorPoolStrategy(size=size),
         num_cpus=cpus,
         num_gpus=gpus or None,
-        max_restarts=RETRIES,
-        max_task_retries=RETRIES,
+        max_restarts=-1,  # the ledger ends it
+        max_task_retries=-1,
     )
     for row in answers.iter_rows():
         yield row["at"], pickle.loads(row["answer"]), row["error"]
@@ -67,17 +86,38 @@ def map_units(
 class Actor:
     """One actor of the pool, around a worker that knows nothing of Ray."""
 
-    def __init__(self, worker: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any]) -> None:
+    def __init__(self, worker: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any], ledger: Any) -> None:
+        self.ledger = ledger
         self.work = worker(**arguments)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one unit."""
-        answer, error = None, ""
-        try:
-            answer = self.work(pickle.loads(row["unit"]))
-        except Exception as caught:  # noqa: BLE001  whatever it is, the driver tells it with the unit's name
-            error = str(caught) if isinstance(caught, ValueError) else f"{type(caught).__name__}: {caught}"
-        return {"at": row["at"], "answer": pickle.dumps(answer), "error": error}
+        """Do one unit, or say why it cannot be done."""
+        error = ""
+        while ray.get(self.ledger.begin.remote(row["at"])) <= TRIES:
+            try:
+                answer = self.work(pickle.loads(row["unit"]))
+                return {"at": row["at"], "answer": pickle.dumps(answer), "error": ""}
+            except ValueError as caught:  # wrong input does not mend itself
+                error = str(caught)
+                break
+            except Exception as caught:  # noqa: BLE001  whatever it is, the driver tells it with the unit's name
+                error = f"{type(caught).__name__}: {caught}"
+                time.sleep(PAUSE_SECONDS)
+        error = error or f"its process died {TRIES} times; out of memory? See the logs of its worker"
+        return {"at": row["at"], "answer": pickle.dumps(None), "error": error}
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
+class Ledger:
+    """Remembers how often each unit was begun, also when the process that began it is no more."""
+
+    def __init__(self) -> None:
+        self._begun: dict[int, int] = {}
+
+    def begin(self, at: int) -> int:
+        """Count one more beginning; returns how many there are now."""
+        self._begun[at] = self._begun.get(at, 0) + 1
+        return self._begun[at]
 
 
 def room(cpus: float, gpus: float = 0) -> int:

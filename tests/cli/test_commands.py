@@ -65,6 +65,6 @@ def test_the_demo_does_not_replace_a_folder_that_is_no_run(invoke, tmp_path):
 
 
 def test_the_demo_runs_the_verbs_a_cluster_would_get():
-    from dhdiff_ray.on_ray.jobs import VERBS as submitted
+    from dhdiff_ray.on_ray.jobs import MODULES as submitted
 
     assert set(VERBS) <= set(submitted)

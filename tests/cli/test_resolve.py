@@ -85,4 +85,4 @@ def test_pairs_belong_to_synthesize(invoke, stored):
 def test_detach_without_a_cluster_says_how_to_start_one(invoke, stored):
     result = invoke("submit", "score", "--run", "first", "--storage", stored, "--detach")
     assert isinstance(result.exception, ConfigError)
-    assert "ray start --head" in str(result.exception)
+    assert "dhdiff-ray cluster up" in str(result.exception)
