@@ -62,6 +62,8 @@ class Request:
     """``Sample.key`` of the normal image the defect is put on."""
     reference: str
     """``Sample.key`` of the real training anomaly that lends its raw mask and its look."""
+    attempt: int = 0
+    """Tries before this one whose image and mask did not agree; the seed is that of this try."""
 
     @property
     def name(self) -> str:
@@ -99,7 +101,8 @@ class Score:
         return asdict(self)
 
 
-def pair_seed(run_seed: int, category: str, defect: str, index: int) -> int:
+def pair_seed(run_seed: int, category: str, defect: str, index: int, attempt: int = 0) -> int:
     """Seed of one pair: 63 bits of a hash, so that no worker, shard or order can change it."""
-    digest = hashlib.blake2b(f"{category}|{defect}|{index}|{run_seed}".encode(), digest_size=8).digest()
+    words = f"{category}|{defect}|{index}|{run_seed}" + (f"|{attempt}" if attempt else "")
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1

@@ -52,6 +52,10 @@ def submit(
     pairs: Annotated[
         int | None, typer.Option("--pairs", "-n", min=1, help="synthesize: pairs per defect.", show_default=False)
     ] = None,
+    min_iou: Annotated[
+        float | None,
+        typer.Option("--filter", min=0, max=1, help="synthesize, all: draw pairs that agree less again. [default: 0]"),
+    ] = None,
     sets: options.Sets = None,
     address: options.Address = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
@@ -72,8 +76,11 @@ def submit(
     from dhdiff_ray.config_layers import ConfigError
 
     output = Output(as_json)
-    if pairs is not None and verb not in (Verb.synthesize, Verb.all):
-        raise ConfigError(f"--pairs belongs to synthesize and all, not to {verb}")
+    for flag, value in (("--pairs", pairs), ("--filter", min_iou)):
+        if value is not None and verb not in (Verb.synthesize, Verb.all):
+            raise ConfigError(f"{flag} belongs to synthesize and all, not to {verb}")
+    if min_iou is not None:
+        sets = [*(sets or []), f"synthesize.min_iou={min_iou}"]
     typed = Typed(recipe, preset, dataset, root, category, run, storage, sets, pairs)
     loaded = resolve(verb, typed, resume=resume)
     counts = check_dataset(loaded.config) if verb in (Verb.train, Verb.all) else {}

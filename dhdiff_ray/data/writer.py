@@ -68,13 +68,20 @@ class PairWriter:
                 if not self.folder.exists(name):
                     self.folder.write_bytes(name, png_bytes(read_image(sample, resolution)))
 
-    def finish(self, category: str, requests: Sequence[Request], extra: Mapping[str, Any]) -> None:
+    def finish(
+        self,
+        category: str,
+        requests: Sequence[Request],
+        extra: Mapping[str, Any],
+        own: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
+    ) -> None:
         """Check that exactly the requested pairs are there; then write the category's metadata and the card.
 
         Args:
             category: the category that is complete now.
             requests: all requests of the category, over all defects.
             extra: plain values (no lists or tables) that go into every row, such as the configuration's hash.
+            own: plain values of one pair, by defect and index.
 
         Raises:
             PairsError: pairs are missing, or files lie there that no request asks for. Readers match images and
@@ -91,7 +98,7 @@ class PairWriter:
         if strangers := sorted(found - expected):
             told = f"{len(strangers)} files were not asked for, the first is {strangers[0]}"
             raise PairsError(f"pairs of {category!r}: {told}; ask for as many pairs as before, or use a new run")
-        rows = [{**_row(request), **extra} for request in ordered]
+        rows = [{**_row(r), **(own or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
         write_card(self.folder)

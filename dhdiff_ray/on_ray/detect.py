@@ -233,6 +233,17 @@ def real_localiser(config: Config, folder: RunFolder, split: Split, tell: Teller
     return model, facts
 
 
+def judge_of(values: dict[str, Any], category: str, hub: Any) -> None:
+    """Have the run keep the localiser trained on a category's real training half: the task."""
+    import torch
+
+    torch.set_num_threads(1)
+    config = Config.model_validate(values)
+    folder = run_folder(config)
+    split = Split.from_json(folder.read_json("split.json")).category(category)
+    real_localiser(config, folder, split, Teller(hub, "synthesize", f"{category}, localiser", config.detect.steps))
+
+
 def synthetic_localiser(
     config: Config, folder: RunFolder, split: Split, tell: Teller
 ) -> tuple[nn.Module, dict[str, Any]]:

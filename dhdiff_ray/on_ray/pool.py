@@ -93,7 +93,7 @@ class Actor:
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Do one unit, or say why it cannot be done."""
         error = ""
-        while ray.get(self.ledger.begin.remote(row["at"])) <= TRIES:
+        while cast(int, ray.get(self.ledger.begin.remote(row["at"]))) <= TRIES:
             try:
                 answer = self.work(pickle.loads(row["unit"]))
                 return {"at": row["at"], "answer": pickle.dumps(answer), "error": ""}

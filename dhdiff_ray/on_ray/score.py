@@ -230,7 +230,9 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     defective = masks.reshape(len(masks), -1).any(axis=1)
     real = agreement(masks[defective], predict(model, images[defective])) if defective.any() else {}
     rows = [row for row in read_pair_rows(folder, category) if row["index"] < ALIGNED]
-    return {**alignment(model, *stack_pairs(folder, rows)), "reference": real, "oracle": oracle}
+    found = {**alignment(model, *stack_pairs(folder, rows)), "reference": real, "oracle": oracle}
+    chosen = {"pairs_chosen_by_the_oracle_above": config.synthesize.min_iou} if config.synthesize.min_iou else {}
+    return {**found, **chosen}
 
 
 def _scores(

@@ -20,9 +20,9 @@ from dhdiff_ray.data.writer import PAIRS, PairWriter
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
-from dhdiff_ray.on_ray.pool import map_units
+from dhdiff_ray.on_ray.pool import map_units, side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
-from dhdiff_ray.records import GOOD, Request
+from dhdiff_ray.records import GOOD, Pair, Request
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import plan, shards
 from dhdiff_ray.training.checkpoint import model_facts
@@ -76,6 +76,8 @@ def run(config: Config, events: Events, category: str = "") -> int:
         units += own
         events.emit("start", category=name, done=done[name], total=len(wanted[name]))
     refuse_full_disk(config, folder, sum(len(unit.missing) for unit in units))
+    if config.synthesize.min_iou and units:
+        train_judges(config, events, sorted({unit.category for unit in units}))
     failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
     for name, requests in wanted.items():
         if name not in failed:
@@ -177,13 +179,26 @@ class Maker:
         if missing:  # else another try had got this far
             import torch
 
-            from dhdiff_ray.synthesis import make
-
             torch.set_flush_denormal(True)
-            for pair in make(unit.requests, self._pipeline(unit.category), self.config, self.split.train):
+            for pair in self._made(unit):
                 if pair.request.index in missing:
                     self.writer.write_pair(pair)
         return time.monotonic() - start
+
+    def _made(self, unit: Unit) -> list[Pair]:
+        pipeline = self._pipeline(unit.category)
+        if not self.config.synthesize.min_iou:
+            from dhdiff_ray.synthesis import make
+
+            return make(unit.requests, pipeline, self.config, self.split.train)
+        from dhdiff_ray.detector.unet import from_bytes
+        from dhdiff_ray.redraw import judge_by, make_agreeing
+
+        judge = judge_by(from_bytes(self.folder.read_bytes(f"detectors/{unit.category}/real.safetensors")))
+        judged = make_agreeing(unit.requests, pipeline, self.config, self.split.train, judge)
+        told = [{"index": j.pair.request.index, **tried(j.pair.request), "agreement": round(j.iou, 4)} for j in judged]
+        self.folder.write_json(_tries(unit.category, unit.requests[0]), told)  # before the pairs it tells of
+        return [one.pair for one in judged]
 
     def _pipeline(self, category: str) -> Any:
         if self._held[0] != category:
@@ -235,7 +250,37 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
         "config_digest": config.digest(),
         "split_digest": own.digest,
     }
-    writer.finish(category, requests, made_with)
+    own = {}
+    if config.synthesize.min_iou:
+        for shard in shards(requests, config.synthesize.shard_size):
+            told = folder.read_json(_tries(category, shard[0]))
+            own |= {(shard[0].defect, one.pop("index")): one for one in told}
+    writer.finish(category, requests, made_with, own)
+
+
+def tried(request: Request) -> dict[str, int]:
+    """What a row tells of the try that was kept."""
+    return {"seed": request.seed, "attempt": request.attempt}
+
+
+def _tries(category: str, first: Request) -> str:
+    """File that tells which try of each request of a unit was kept."""
+    return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
+
+
+def train_judges(config: Config, events: Events, categories: Sequence[str]) -> None:
+    """Have the localiser that judges the pairs of each category, trained on its real training half.
+
+    Raises:
+        ValueError: one could not be trained.
+    """
+    from dhdiff_ray.on_ray.detect import judge_of, localiser_task
+
+    with events.hub(every=0.5) as hub:
+        task = localiser_task(config)(judge_of)
+        _, errors = side_by_side({c: task.remote(config.model_dump(mode="json"), c, hub) for c in categories})
+    for category, message in errors.items():
+        raise ValueError(f"the localiser that judges the pairs of {category!r} could not be trained: {message}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""Pairs that do not agree are drawn again, with seeds that are told."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dhdiff_ray.data.writer import read_pair_rows
+from dhdiff_ray.detector.unet import to_bytes
+from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.on_ray.run import run_folder, stored_split
+from dhdiff_ray.on_ray.synthesize import Maker, finish, units_of
+from dhdiff_ray.records import pair_seed
+from dhdiff_ray.redraw import drawn_again, make_agreeing
+from dhdiff_ray.synthesis import make
+from dhdiff_ray.training.checkpoint import model_facts
+
+
+@pytest.fixture
+def ready(trained):
+    config = trained("synthesize.min_iou=0.5", "synthesize.redraws=2")
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root)
+    return config, folder, split, DHDiffPipeline.from_pretrained(folder.path("models/mesh"))
+
+
+def brightness(images, masks):
+    return [float(image.mean() / 255) for image in images]
+
+
+def tries(config, split, pipeline, requests):
+    """Every try of a unit, made by hand."""
+    made = []
+    for attempt in range(3):
+        seeds = [pair_seed(0, r.category, r.defect, r.index, attempt) for r in requests]
+        again = [replace(r, seed=seed, attempt=attempt) for r, seed in zip(requests, seeds, strict=True)]
+        made.append(make(again, pipeline, config, split.train))
+    return made
+
+
+def test_the_first_try_that_agrees_is_kept_else_the_best_of_all(ready):
+    config, _, split, pipeline = ready
+    requests = units_of(config, split, "mesh", {})[1][0].requests
+    all_tries = tries(config, split, pipeline, requests)
+    light = np.array([brightness([p.image for p in pairs], None) for pairs in all_tries])
+    for threshold in (0.0, float(np.median(light)), 0.99):
+        own = config.model_copy(update={"synthesize": config.synthesize.model_copy(update={"min_iou": threshold})})
+        kept = make_agreeing(requests, pipeline, own, split.train, brightness)
+        for at, judged in enumerate(kept):
+            good = np.flatnonzero(light[:, at] >= threshold)
+            wanted = good[0] if len(good) else light[:, at].argmax()
+            assert judged.pair.request.attempt == wanted
+            assert judged.iou == pytest.approx(light[wanted, at])
+            assert np.array_equal(judged.pair.image, all_tries[wanted][at].image)
+
+
+def test_the_first_try_is_the_request_itself(ready):
+    config, _, split, _ = ready
+    request = units_of(config, split, "mesh", {})[1][0].requests[0]
+    assert drawn_again(request, config.run.seed, 0) == request
+
+
+def test_a_row_tells_the_try_its_seed_and_its_agreement(ready):
+    import torch
+
+    from dhdiff_ray.detector.unet import build
+
+    config, folder, split, _ = ready
+    torch.manual_seed(0)
+    folder.write_bytes("detectors/mesh/real.safetensors", to_bytes(build("small", 4)))
+    maker = Maker(config.model_dump(mode="json"))
+    requests, units = units_of(config, split, "mesh", {})
+    for unit in units:
+        maker(unit)
+    finish(config, folder, split, requests, model_facts(folder, "mesh"))
+    rows = read_pair_rows(folder, "mesh")
+    assert len(rows) == len(requests)
+    for row in rows:
+        assert row["seed"] == pair_seed(0, "mesh", row["defect"], row["index"], row["attempt"])
+        assert 0 <= row["agreement"] <= 1
+    assert any(row["attempt"] for row in rows), "an untrained judge agrees with nothing"
