@@ -351,6 +351,6 @@ class Config(Frozen):
 
     def digest(self) -> str:
         """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
-        left_out: Any = {"serve": True, "ablation": True, "run": {"storage"}, "data": {"categories"}}
+        left_out: Any = {"serve": True, "ablation": True, "run": {"storage", "name"}, "data": {"categories"}}
         content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -98,7 +98,7 @@ def submit(
     if detach and not where:
         options.needed_address(None)
     table = verb is Verb.train and bool(loaded.config.ablation.rows)
-    with connected(where, output, insecure=insecure) as jobs:
+    with connected(where, output, insecure=insecure, called=address) as jobs:
         name = "ablate" if table else verb
         job_id = _same(jobs, name, loaded.config, output)
         job_id = job_id or jobs.submit(name, loaded.config, resume=resume, check=check)
@@ -113,12 +113,21 @@ def submit(
 
 
 @contextlib.contextmanager
-def connected(address: str | None, output: Output, *, insecure: bool = False) -> Iterator[Jobs]:
-    """The jobs of the given cluster, or of a private one that lives as long as the context."""
+def connected(
+    address: str | None, output: Output, *, insecure: bool = False, called: str | None = None
+) -> Iterator[Jobs]:
+    """The jobs of the given cluster, or of a private one that lives as long as the context.
+
+    Args:
+        address: of the cluster, or None.
+        output: where to tell.
+        insecure: use a cluster that asks nobody for a token.
+        called: what the user called the cluster, for the commands that are told.
+    """
     from dhdiff_ray.on_ray.jobs import Jobs
 
     if address:
-        jobs = Jobs(address)
+        jobs = Jobs(address, called)
         jobs.check_cluster(insecure=insecure)
         yield jobs
         return
@@ -240,8 +249,8 @@ def event_of(line: str) -> dict[str, Any] | None:
 
 def _next_steps(jobs: Jobs, job_id: str) -> str:
     return (
-        f"  follow: dhdiff-ray jobs logs --follow {job_id} --address {jobs.address}\n"
-        f"  stop:   dhdiff-ray jobs stop {job_id} --address {jobs.address}"
+        f"  follow: dhdiff-ray jobs logs --follow {job_id} --address {jobs.called}\n"
+        f"  stop:   dhdiff-ray jobs stop {job_id} --address {jobs.called}"
     )
 
 

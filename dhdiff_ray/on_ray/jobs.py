@@ -67,11 +67,12 @@ class JobInfo:
 class Jobs:
     """The jobs of one cluster."""
 
-    def __init__(self, cluster: str | LocalCluster) -> None:
+    def __init__(self, cluster: str | LocalCluster, called: str | None = None) -> None:
         """Connect.
 
         Args:
             cluster: address of a cluster's dashboard such as ``http://127.0.0.1:8265``, or our own private cluster.
+            called: what the user calls it, for the commands that messages tell.
 
         Raises:
             ClusterError: nobody answers there, or the token is missing or wrong.
@@ -79,11 +80,12 @@ class Jobs:
         self.local = cluster if isinstance(cluster, LocalCluster) else None
         address = cluster.address if isinstance(cluster, LocalCluster) else cluster
         self.address = address if "://" in address else f"http://{address}"
+        self.called = called or self.address
         auth_env()
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("modules.job.sdk", "modules.dashboard_sdk"):  # they tell of each upload and connection
-            logging.getLogger(f"ray.dashboard.{name}").setLevel(logging.ERROR)
+        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # they tell of each upload and connection
 
         with self._reached(), without_addresses():  # Ray lets these win over ours
             self._client = JobSubmissionClient(self.address)
@@ -153,7 +155,7 @@ class Jobs:
                     if cuts > RECONNECTS:
                         raise ClusterError(
                             f"lost the cluster at {self.address} ({type(error).__name__}); when it is back: "
-                            f"dhdiff-ray jobs logs --follow {job_id} --address {self.address}"
+                            f"dhdiff-ray jobs logs --follow {job_id} --address {self.called}"
                         ) from None
                 if ended:
                     if rest:
