@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -44,7 +46,7 @@ def doctor(
 
     Example: dhdiff-ray doctor --dataset mvtec --root data/mvtec
     """
-    checks = [*_versions(), *_space(storage or "runs"), *_weights(weights_dir)]
+    checks = [*_versions(), *_space(storage or "runs"), *_weights(weights_dir), *_token()]
     where = options.address_or_environment(address)
     if where:
         checks += _cluster(where)
@@ -106,13 +108,31 @@ def _cluster(address: str) -> Iterator[Check]:
     from dhdiff_ray.on_ray.jobs import Jobs
 
     try:
-        there = Jobs(address).versions()["ray"]
+        jobs = Jobs(address)
+        there = jobs.versions()["ray"]
     except ClusterError as error:
         yield Check("cluster", "failed", address, str(error))
         return
     here = version("ray")
     remedy = "" if there == here else f"use the same Ray on both sides: pip install ray=={there}"
     yield Check("cluster", "ok" if there == here else "failed", f"Ray {there} at {address}, {here} here", remedy)
+    try:
+        jobs.check_cluster()
+        yield Check("cluster's door", "ok", "versions match, and it wants a token or is on this machine")
+    except ClusterError as error:
+        yield Check("cluster's door", "failed", address, str(error))
+    have = jobs.resources()
+    found = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
+    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", found)
+
+
+def _token() -> Iterator[Check]:
+    """A token on this machine that others can read is as good as none; Ray itself writes it for everybody."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if file.is_file():
+        mode = stat.S_IMODE(file.stat().st_mode)
+        remedy = f"type: chmod 600 {file}" if mode & 0o077 else ""
+        yield Check("token", "failed" if remedy else "ok", f"{file}, mode {mode:o}", remedy)
 
 
 def _dataset(name: str, root: str) -> Iterator[Check]:

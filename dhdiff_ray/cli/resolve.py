@@ -110,6 +110,18 @@ def check_dataset(config: Config) -> dict[str, int]:
     return counts
 
 
+def defects_of(config: Config) -> dict[str, int]:
+    """How many defects each category has, if the dataset can be seen from here."""
+    if "://" in config.data.root or not os.path.isdir(config.data.root):  # noqa: PTH112
+        return {}
+    from dhdiff_ray.data.registry import configured
+
+    found: dict[str, set[str]] = {}
+    for sample in configured(config.data).scan(Path(config.data.root), config.data.categories):
+        found.setdefault(sample.category, set()).update(set() if sample.is_good else {sample.defect})
+    return {category: len(defects) for category, defects in found.items()}
+
+
 def _others(folder: RunFolder) -> str:
     """What runs there are beside the one that is not there."""
     if not folder.is_local:

@@ -254,6 +254,16 @@ def _next_steps(jobs: Jobs, job_id: str) -> str:
     )
 
 
+def _price(verb: str, config: Config) -> dict[str, Any]:
+    """What the job will cost; nothing where the dataset cannot be seen from here."""
+    from dhdiff_ray.cli.resolve import defects_of
+    from dhdiff_ray.on_ray.synthesize import pair_bytes
+    from dhdiff_ray.report.price import price
+
+    defects = defects_of(config)
+    return price(config, defects, pair_bytes(config.data.resolution)) if defects else {}
+
+
 def _show_plan(output: Output, verb: str, config: Config, origins: dict[str, str], counts: dict[str, int]) -> None:
     from dhdiff_ray.on_ray.cluster_checks import resources
 
@@ -262,8 +272,14 @@ def _show_plan(output: Output, verb: str, config: Config, origins: dict[str, str
     names = list(config.data.categories) or sorted(counts) or ["all"]
     lines = [f"would submit {verb} for the run {folder}", f"categories: {', '.join(names)}"]
     lines += [f"  {name}: {n} images" for name, n in counts.items()]
+    cost = _price(verb, config) if verb in ("train", "synthesize", "all") else {}
+    if cost:
+        from dhdiff_ray.report.price import told
+
+        lines += told(cost)
     if need:
         lines.append("at once: " + ", ".join(f"{value:g} {name}" for name, value in need.items()))
     lines += [f"{key} from {origin}" for key, origin in origins.items()]
     value = {"verb": str(verb), "folder": folder, "categories": names, "images": counts, "resources": need}
+    value |= {"price": cost}
     output.data({**value, "config": config.model_dump(mode="json"), "origins": origins}, text="\n".join(lines))

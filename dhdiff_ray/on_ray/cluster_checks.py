@@ -11,7 +11,7 @@ import contextlib
 import ipaddress
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,7 +65,16 @@ def is_loopback(host: str) -> bool:
     return host == "localhost"
 
 
-def check_room(address: str, verb: str, config: Config) -> None:
+def node_resources(address: str) -> list[dict[str, float]]:
+    """What each living node of a cluster has."""
+    from ray.util.state import list_nodes
+
+    with without_addresses():
+        found: list[Any] = list_nodes(address)
+    return [node.resources_total or {} for node in found if node.state == "ALIVE"]
+
+
+def check_room(nodes: Sequence[Mapping[str, float]], verb: str, config: Config) -> None:
     """Refuse what the cluster as it is now cannot hold.
 
     Raises:
@@ -74,11 +83,6 @@ def check_room(address: str, verb: str, config: Config) -> None:
     need = resources(verb, config)
     if not need:
         return
-    from ray.util.state import list_nodes
-
-    with without_addresses():
-        found: list[Any] = list_nodes(address)
-    nodes = [node.resources_total or {} for node in found if node.state == "ALIVE"]
     workers = int(need["workers"])
     one = {"CPU": need["CPU"], "GPU": need["GPU"]}
     room = sum(min(int(node.get(k, 0) / v) for k, v in one.items() if v) for node in nodes)

@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from dhdiff_ray.report.status import events_of
 from dhdiff_ray.storage import RunFolder
 
 PREFIX = "@event "
@@ -151,11 +152,7 @@ def read_events(folder: RunFolder) -> list[dict[str, Any]]:
     """All events of a run, oldest first; a line cut short by a crash is left out."""
     if not folder.exists(FILE):
         return []
-    records = []
-    for line in folder.read_bytes(FILE).decode().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
-    return records
+    return events_of(folder.read_bytes(FILE).decode())
 
 
 def _plain(value: Any) -> Any:

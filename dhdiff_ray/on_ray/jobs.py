@@ -25,7 +25,7 @@ from typing import Any
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
-from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, without_addresses
+from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, node_resources, without_addresses
 
 MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate")} | {"all": "line"}
 """Module of each verb."""
@@ -110,7 +110,7 @@ class Jobs:
         config = absolute(config)
         if check:
             with self._reached():
-                check_room(self.address, verb, config)
+                check_room(node_resources(self.address), verb, config)
         name = job_id or f"{verb.rpartition('.')[2]}-{config.run.name}-{secrets.token_hex(3)}"
         module = f"dhdiff_ray.on_ray.{MODULES[verb]}" if verb in MODULES else verb
         metadata = {
@@ -221,7 +221,13 @@ class Jobs:
             found = {"ray": self._client._do_request("GET", "/api/version").json()["ray_version"]}
             answer = self._client._do_request("GET", "/api/v0/cluster_metadata")
         known = answer.json().get("data") or {} if answer.ok else {}
-        return found | ({"python": known["pythonVersion"]} if known.get("pythonVersion") else {})
+        return found | ({"python": known["pythonVersion"]} if "pythonVersion" in known else {})
+
+    def resources(self) -> dict[str, float]:
+        """What all living nodes have together, such as ``CPU`` and ``GPU``."""
+        with self._reached():
+            nodes = node_resources(self.address)
+        return {name: sum(node.get(name, 0) for node in nodes) for name in {k for node in nodes for k in node}}
 
     def check_cluster(self, *, insecure: bool = False) -> None:
         """Refuse a cluster that would not run our jobs, or that anybody could use.

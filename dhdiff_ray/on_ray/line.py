@@ -17,6 +17,7 @@ import ray
 from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events, Relay
 from dhdiff_ray.on_ray.lease import lease
@@ -81,6 +82,7 @@ def run_line(config: Config, categories: list[str], hub: Any, events: Events) ->
                 spent |= ray.get(reference)
             except RayError as error:
                 failed.append(category)
+                meters.failed(STAGES[at], category)
                 tell(category, at, "failed", message=reason(error), **spent)
                 events.emit("failed", verb=STAGES[at], category=category, message=reason(error), trace=str(error))
                 continue

@@ -14,9 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import ray
+
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import PAIRS, PairWriter
+from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
@@ -183,6 +186,8 @@ class Maker:
             for pair in self._made(unit):
                 if pair.request.index in missing:
                     self.writer.write_pair(pair)
+            if ray.is_initialized():
+                meters.made(self.config.run.name, unit.category, len(missing), time.monotonic() - start)
         return time.monotonic() - start
 
     def _made(self, unit: Unit) -> list[Pair]:
@@ -223,6 +228,7 @@ def _make_all(config: Config, events: Events, units: list[Unit], done: Counter[s
         unit = units[at]
         if error:
             failed.add(unit.category)
+            meters.failed("synthesize", unit.category)
             events.emit("failed", category=unit.category, message=f"{unit.name}: {error}")
             continue
         done[unit.category] += len(unit.missing)

@@ -16,6 +16,7 @@ from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split, split_as
+from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
@@ -82,6 +83,7 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
                 events.emit("done", category=category, done=config.train.steps, total=config.train.steps)
             except RayError as error:
                 failed.append(category)
+                meters.failed("train", category)
                 events.emit("failed", category=category, message=str(error).strip().splitlines()[-1], trace=str(error))
     return failed
 

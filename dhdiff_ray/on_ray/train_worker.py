@@ -17,6 +17,7 @@ import ray.train
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
+from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
 
 TAG = "engine"
@@ -87,6 +88,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     with whole_weights(parts.objective, config.train.zero_stage):
         if rank == 0:
             publish(parts, average, folder, category, config, published_facts(split, len(samples)))
+            meters.memory(category)
 
 
 def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:

@@ -6,6 +6,8 @@ a cluster, because all of them read the same events.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -111,6 +113,15 @@ class Status:
         if event.get("event") == "done":
             stage.state = "done"
             stage.seconds = None if stage.since is None or time is None else round(time - stage.since, 1)
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events of a run's ``events.jsonl``, oldest first; a line cut short by a crash is left out."""
+    records = []
+    for line in text.splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            records.append(json.loads(line))
+    return records
 
 
 def as_cells(status: Status, now: float) -> list[tuple[str, ...]]:
