@@ -20,7 +20,10 @@ import pytest
 import yaml
 from cluster_schema import KUBERAY
 from ray.autoscaler._private.util import prepare_config, validate_config
+from typer.testing import CliRunner
 
+from dhdiff_ray.cli.app import app
+from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT
 from dhdiff_ray.on_ray.jobs import VERBS
 
@@ -65,6 +68,10 @@ def launcher(name: str) -> dict[str, Any]:
     return yaml.safe_load((CLUSTER / f"{name}.yaml").read_text())
 
 
+def readme() -> str:
+    return (CLUSTER / "README.md").read_text()
+
+
 def walk(value: Any) -> Iterator[tuple[str, Any]]:
     """Every key with its value, however deep."""
     if isinstance(value, dict):
@@ -77,7 +84,7 @@ def walk(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def test_the_readme_names_every_file_and_every_file_is_there():
-    text = (CLUSTER / "README.md").read_text()
+    text = readme()
     for file in FILES:
         assert f"`{file.relative_to(CLUSTER)}`" in text or file.name == "README.md", file
     for named in re.findall(r"`((?:kuberay/)?\w+\.(?:ya?ml|sh|json))`", text):
@@ -156,7 +163,16 @@ def test_the_rayjob_starts_a_verb_as_submit_does():
     folder, _, file = words[4].rpartition("/")
     (mount,) = [m for m in head["containers"][0]["volumeMounts"] if m["mountPath"] == folder]
     (volume,) = [v for v in head["volumes"] if v["name"] == mount["name"]]
-    assert f"create configmap {volume['configMap']['name']} --from-file={file}" in (CLUSTER / "README.md").read_text()
+    assert f"create configmap {volume['configMap']['name']} --from-file={file}" in readme()
+
+
+def test_the_readmes_line_makes_the_rayjobs_configuration():
+    (line,) = re.findall(r"^dhdiff-ray (config show .*?) > config\.json$", readme(), re.MULTILINE | re.DOTALL)
+    done = CliRunner().invoke(app, shlex.split(line.replace("\\\n", " ").replace("jobs/", f"{ROOT}/jobs/")))
+    assert done.exit_code == 0, done.output
+    config = Config.model_validate_json(done.stdout)
+    assert (config.run.name, config.run.storage) == ("first", "s3://bucket/runs")
+    assert config.train.gpus_per_worker == 1
 
 
 def test_network_policies_let_in_only_whom_they_name():
