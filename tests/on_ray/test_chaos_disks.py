@@ -1,0 +1,97 @@
+"""A disk that is full, or may not be written, ends a job with a clear word, and nothing half written passes for whole."""
+
+import errno
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from dhdiff_ray.data.writer import read_pair_rows
+from dhdiff_ray.on_ray import synthesize
+from dhdiff_ray.on_ray.run import run_folder
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
+
+
+@pytest.fixture
+def small_disk():
+    """small_disk(bytes) -> a folder on a disk of its own, and how to mount it anew with other options."""
+    mounted = []
+
+    def mount(size):
+        folder = Path(tempfile.mkdtemp(prefix="dhd-"))
+        made = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+        )
+        if made.returncode or os.geteuid():
+            pytest.skip("mounting a small disk needs the rights of root")
+        mounted.append(folder)
+        return folder, lambda options: subprocess.run(
+            ["mount", "-o", f"remount,{options}", str(folder)], check=True, capture_output=True
+        )
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], check=True)
+        folder.rmdir()
+
+
+def made_files(config):
+    """Names of the made images and masks."""
+    names = run_folder(config).files("pairs")
+    return [name for name in names if name.endswith(".png") and "/good/" not in name]
+
+
+@pytest.fixture
+def on_disk(small_disk, trained_once, images, load_run):
+    """The trained run on a small disk: its configuration and how to change the disk."""
+    size = sum(file.stat().st_size for file in trained_once.rglob("*") if file.is_file())
+
+    def make(spare, *sets):
+        folder, remount = small_disk(size + spare)
+        shutil.copytree(trained_once, folder / "trained")
+        return load_run(folder, images, "trained", *sets), remount
+
+    return make
+
+
+def test_pairs_that_do_not_fit_are_refused_before_any_is_made(two_cores, on_disk):
+    config, _ = on_disk(100_000, "synthesize.pairs_per_defect=2000")
+    with pytest.raises(ValueError, match=r"pairs need about .* make room"):
+        synthesize.main(config)
+    assert not made_files(config)
+
+
+def test_after_room_was_made_a_run_on_a_full_disk_goes_on_and_nothing_half_written_passes_for_whole(
+    two_cores, on_disk, monkeypatch
+):
+    config, remount = on_disk(200_000, "synthesize.pairs_per_defect=12")
+    folder = run_folder(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(synthesize, "refuse_full_disk", lambda *_: None)  # somebody else filled it meanwhile
+        try:
+            assert synthesize.main(config) == 1
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    there = made_files(config)
+    assert 0 < len(there) < 6 * 12 * 2
+    for name in there:
+        Image.open(folder.path(name)).load()
+        if "/test/" in name:
+            assert folder.exists(name.replace("/test/", "/ground_truth/").replace(".png", "_mask.png"))
+    remount(f"size={64 * 2**20}")
+    assert synthesize.main(config) == 0
+    for category in ("capsule", "mesh"):
+        assert len(read_pair_rows(folder, category)) == 36
+
+
+def test_a_storage_that_may_not_be_written_is_told_at_once(two_cores, on_disk):
+    config, remount = on_disk(2**20)
+    remount("ro")
+    with pytest.raises(OSError, match="Read-only"):
+        synthesize.main(config)
+    remount("rw")

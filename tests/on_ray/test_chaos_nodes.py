@@ -1,0 +1,110 @@
+"""A node that goes away costs time and nothing else."""
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from dhdiff_ray.data.writer import read_pair_rows
+from dhdiff_ray.on_ray import synthesize, train
+from dhdiff_ray.on_ray.run import run_folder, stored_split
+from dhdiff_ray.storage import RunFolder
+
+pytestmark = [pytest.mark.ray, pytest.mark.chaos]
+FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
+"""A node counts as lost after two seconds instead of half a minute."""
+
+
+@pytest.fixture
+def three_nodes(monkeypatch):
+    """A head without cores and two nodes of two cores each, this process connected."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT
+
+    for name, value in (JOB_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with tempfile.TemporaryDirectory(prefix="dhc-", dir="/tmp") as folder:
+        head = {"num_cpus": 0, "temp_dir": folder, "object_store_memory": 150 * 2**20, "_system_config": FAST}
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
+        for _ in range(2):
+            cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+        ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+
+
+def made(folder):
+    names = [n for n in folder.files("pairs") if n.endswith(".png") and "/good/" not in n]
+    return {name: folder.read_bytes(name) for name in names}
+
+
+def in_thread(work):
+    """Run in a thread, so that nodes can be taken away from the main one; returns the thread and its answer."""
+    answer = []
+    thread = threading.Thread(target=lambda: answer.append(work()), daemon=True)
+    thread.start()
+    return thread, answer
+
+
+def wait_for(condition, seconds=120):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it never came to that"
+        time.sleep(0.2)
+
+
+def test_pairs_of_a_run_that_lost_a_node_are_those_of_an_undisturbed_one(three_nodes, trained):
+    config = trained("synthesize.workers=4", "synthesize.pairs_per_defect=16", "synthesize.steps=40")
+    folder = run_folder(config)
+    thread, answer = in_thread(lambda: synthesize.main(config))
+    wait_for(lambda: len(made(folder)) >= 4)
+    three_nodes.remove_node(sorted(three_nodes.worker_nodes, key=str)[0], allow_graceful=False)
+    thread.join(300)
+    assert answer == [0]
+    found = made(folder)
+    assert len(found) == 6 * 16 * 2
+    assert all(len(read_pair_rows(folder, category)) == 48 for category in ("capsule", "mesh"))
+
+    alone = RunFolder(folder.uri + "-alone")
+    split = stored_split(folder, config.data.root)
+    alone.write_json("split.json", split.to_json())
+    for category in ("capsule", "mesh"):
+        alone.upload(folder.path(f"models/{category}"), f"models/{category}")
+    own = config.model_copy(update={"run": config.run.model_copy(update={"name": "trained-alone"})})
+    maker = synthesize.Maker(own.model_dump(mode="json"))
+    for category in ("capsule", "mesh"):
+        for unit in synthesize.units_of(own, split, category, {})[1]:
+            maker(unit)
+    assert found == made(alone), "one process that nobody disturbed makes the same bytes"
+
+
+def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed_one(three_nodes, configure):
+    import ray
+
+    sets = ("data.categories=['mesh']", "train.steps=60", "train.checkpoint_every=10", "train.max_failures=2")
+    config = configure("disturbed", *sets)
+    folder = run_folder(config)
+    thread, answer = in_thread(lambda: train.main(config))
+    snapshot = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json"))
+    wait_for(lambda: snapshot.exists() and "step_" in snapshot.read_text())
+    busy = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")]
+    free = ray._private.state.available_resources_per_node()
+    at = min(busy, key=lambda node: free.get(node["NodeID"], {}).get("CPU", 0.0))["NodeID"]
+    (node,) = [n for n in three_nodes.worker_nodes if n.node_id == at]
+    three_nodes.remove_node(node, allow_graceful=False)
+    three_nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    thread.join(400)
+    assert answer == [0]
+    calm = configure("calm", *sets)
+    assert train.main(calm) == 0
+    weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
+    assert folder.read_bytes(weights) == run_folder(calm).read_bytes(weights)
