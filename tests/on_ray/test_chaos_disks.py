@@ -1,4 +1,4 @@
-"""A disk that is full, or may not be written, ends a job with a clear word, and nothing half written passes for whole."""
+"""A full or read-only disk ends a job with a clear word, and nothing half written passes for whole."""
 
 import errno
 import os
