@@ -21,6 +21,7 @@ FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "heal
 def three_nodes(monkeypatch):
     """A head without cores and two nodes of two cores each, this process connected."""
     import ray
+    from ray._common.utils import reset_ray_address
     from ray.cluster_utils import Cluster
 
     from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT
@@ -31,7 +32,9 @@ def three_nodes(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with tempfile.TemporaryDirectory(prefix="dhc-", dir="/tmp") as folder:
         head = {"num_cpus": 0, "temp_dir": folder, "object_store_memory": 150 * 2**20, "_system_config": FAST}
+        Path("/tmp/ray").mkdir(exist_ok=True)  # the head writes its address there, whatever its folder is
         cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
+        reset_ray_address()  # else every Ray on this machine would join it
         for _ in range(2):
             cluster.add_node(num_cpus=2, object_store_memory=100 * 2**20)
         ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
