@@ -16,7 +16,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import read_pair, read_pair_rows, write_card
 from dhdiff_ray.metrics.base import State, summarise
-from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_real, real_localiser, split_digest, stack_pairs
+from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_test, real_localiser, split_digest, stack_pairs
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.pool import map_units, side_by_side
@@ -108,7 +108,10 @@ def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list
         Shard(
             *key,
             rows=[row for at in own for row in units[at].rows],
-            states={kind: combine(kind, [observed[at][kind] for at in own]) for kind in observed[own[0]]},
+            states={
+                kind: combine(kind, [observed[at].get(kind, {}) for at in own])
+                for kind in sorted({kind for at in own for kind in observed[at]})  # a shard may add nothing to one
+            },
         )
         for key, own in together.items()
     ]
@@ -171,7 +174,7 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     split = Split.from_json(folder.read_json("split.json")).category(category)
     tell = Teller(hub, "score", f"{category}, localiser", config.detect.steps)
     model, facts = real_localiser(config, folder, split, tell)
-    _, images, masks = read_real(config, split.test, tell)
+    _, images, masks = read_test(config, split, tell)
     oracle = {**evaluate(model, images, masks), **facts}
     defective = masks.reshape(len(masks), -1).any(axis=1)
     real = agreement(masks[defective], predict(model, images[defective])) if defective.any() else {}

@@ -12,6 +12,7 @@ from typing import Any
 
 TITLES = {
     "is": "Inception Score",
+    "inception_at_real_n": "Inception Score of made and real images at one N",
     "ic_lpips": "IC-LPIPS",
     "kid": "Kernel Inception Distance to the real training anomalies",
     "originality": "Originality: median distance to the nearest real training anomaly",
@@ -20,6 +21,12 @@ TITLES = {
     "mask_position": "Masks: position, distance to real ones",
     "mask_compactness": "Masks: compactness, distance to real ones",
     "mask_pieces": "Masks: number of pieces, distance to real ones",
+}
+NOTES = {
+    "is": "It grows with the number of images: never compare two scores of different N. Its scale, real images at the "
+    "same N, stands under inception_at_real_n.",
+    "inception_at_real_n": "The Inception Score grows with N, so made and real images are cut into parts of one size, "
+    "as many images as the smaller side has; a part of few images scores low on both sides.",
 }
 STANDINS = {
     "_standin": ("with stand-in features", "Stand-in features: random weights."),
@@ -45,7 +52,9 @@ FIGURES = {
     "image_f1_max": "Image F1-max",
     "pixel_f1_max": "Pixel F1-max",
     "pro": "PRO (0.3)",
+    "spro": "sPRO (0.05)",
 }
+"""Figures of a detector; sPRO is shown where the data has saturation areas (MVTec LOCO)."""
 SELECTED = {
     "last": "The weights after the last step; nothing is selected on the test images.",
     "heldout": "The weights that did best on training pairs held out; nothing is selected on the test images.",
@@ -107,7 +116,9 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """The localiser trained on made pairs beside one trained on real pairs, both tested on the held-out real images."""
     if not detection:
         return None
-    heads = ["Category", "Trained on", "Pairs", *FIGURES.values(), "Test: normal", "Test: defect"]
+    kinds = [kind for row in detection.values() for kind in row.values() if isinstance(kind, Mapping)]
+    figures = [name for name in FIGURES if name != "spro" or any("spro" in kind for kind in kinds)]
+    heads = ["Category", "Trained on", "Pairs", *(FIGURES[n] for n in figures), "Test: normal", "Test: defect"]
     table = Table("Does a detector learn from the pairs", heads)
     table.note = "One detector per category and kind. " + SELECTED.get(
         detection.get("conditions", {}).get("select", "last"), ""
@@ -120,7 +131,7 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
                 continue
             seen = [found[name] for name in ("n_train", "n_pairs", "n_pasted") if name in found]
             found = {"pairs": sum(seen) if seen else None, **found}
-            values = (found.get(k) for k in ("pairs", *FIGURES, "n_good", "n_defect"))
+            values = (found.get(k) for k in ("pairs", *figures, "n_good", "n_defect"))
             table.rows.append([category, words, *(text(value) for value in values)])
             table.kinds.append("first" if key == "synthetic" else "")
         if row.get("ratio_pixel_ap") is not None:
@@ -181,12 +192,10 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     reference = ["Real against real"] if scaled else []
     table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(_words, differing)])
     table.conditions = shared
-    if told[1]:
-        table.note = f"{told[1]} The figures compare runs of this tool at best, never papers."
-    elif base_name(metric) == "is":
-        table.note = "It grows with the number of images: never compare two scores of different N."
-    if scaled:
-        table.note = f"{table.note} Real against real: the same for the held-out real anomalies.".strip()
+    notes = [f"{told[1]} The figures compare runs of this tool at best, never papers."] if told[1] else []
+    notes += [NOTES[base_name(metric)]] if base_name(metric) in NOTES else []
+    notes += ["Real against real: the same for the held-out real anomalies."] if scaled else []
+    table.note = " ".join(notes)
     level = {"run": 0, "category": 1, "defect": 2}
     for score in sorted(
         scores, key=lambda s: (s.get("category") or "", level.get(s.get("level", ""), 3), s.get("defect") or "")
