@@ -27,7 +27,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config_layers import ConfigError
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 
-VERBS = ("train", "synthesize", "score", "detect", "ablate")
+VERBS = ("train", "synthesize", "score", "detect", "ablate", "verify")
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5
 """How often a log is picked up again after its connection was cut."""
