@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dhdiff_ray.metrics.inception_score import InceptionScore
 
 States = dict[str, State]
-"""States of one defect by what they hold: ``is``, ``even``, ``distances``, ``sums``, ``pooled``, ``masks``."""
+"""States of one defect by kind: ``is``, ``even``, ``distances``, ``sums``, ``spreads``, ``pooled``, ``masks``."""
 ADDED = ("is", "even", "sums")
 """States that are sums; the others are rows by image."""
 
@@ -142,6 +142,13 @@ class DefectScorer:
             scores += mask_scores(states["masks"], defect.train.masks, defect.held_out.masks)
         return scores
 
+    def compare(self, defect: Defect, distances: State, part: int, parts: int) -> State:
+        """The second look of IC-LPIPS at every ``parts``-th cluster of a defect: state ``spreads``, to be merged."""
+        from dhdiff_ray.metrics.ic_lpips import IcLpips
+
+        clusters = self.first(defect).clusters(distances, self.seeds)[part::parts]
+        return IcLpips(self.perceiver, clusters, self.profile).compare(defect.load)
+
     def first(self, defect: Defect) -> CentreDistances:
         """The first pass of a defect; the last one is kept, its centres take 32 MB each with VGG at full size.
 
@@ -202,7 +209,7 @@ class DefectScorer:
         from dhdiff_ray.metrics.ic_lpips import Sums
 
         sums = {centre: Sums.unpack(vector) for centre, vector in states.get("sums", {}).items()}
-        made = self._spread(first, states["distances"], defect.load, sums or None)
+        made = self._spread(first, states["distances"], defect.load, sums or None, states.get("spreads"))
         if not held_out:
             return made
         images = dict(zip(defect.held_out.names, defect.held_out.images, strict=True))
@@ -215,12 +222,13 @@ class DefectScorer:
         distances: State,
         load: Callable[[str], np.ndarray],
         sums: Mapping[str, Sums] | None = None,
+        spreads: State | None = None,
     ) -> Score:
         from dhdiff_ray.metrics.ic_lpips import IcLpips
 
         clusters = first.clusters(distances, self.seeds)
         second = IcLpips(self.perceiver, clusters, self.profile, {"seeds": self.seeds})
-        return second.value(second.compare(load, sums))
+        return second.value(second.compare(load, sums) if spreads is None else spreads)
 
     def _real_distances(self, first: CentreDistances, real: RealImages) -> State:
         return first.observe(real.names, real.images)
