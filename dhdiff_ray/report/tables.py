@@ -61,6 +61,8 @@ SELECTED = {
     "test": "SELECTED ON THE TEST IMAGES, as the peers do: optimistic, for comparison with their figures only.",
 }
 DASH = "–"
+SMALL = 0.00995
+"""Below it three digits after the point would say too little."""
 
 
 @dataclass
@@ -89,10 +91,11 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
     heads = [
         "Category",
         "Mean IoU",
+        *(["Real IoU"] if scaled else []),
         "Pixel AP",
+        *(["Real AP"] if scaled else []),
         "Masks not empty",
         "Pairs",
-        *(["Real IoU", "Real AP"] if scaled else []),
         *(f"Oracle: {_words(k)}" for k in oracle_keys),
     ]
     table = Table("Do image and mask agree", heads)
@@ -100,13 +103,13 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "An oracle, a localiser trained on real images and masks, looks at each made image. IoU is between the made "
         "mask and the oracle's map above 0.5, averaged over all pairs; a pair with an empty mask counts 0. AP is over "
         "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
-        "and AP are the same agreement with held-out real masks: the scale of the first two."
+        "and AP are the same agreement with held-out real masks, the scale of what stands before each."
     )
     for category, row in sorted(alignment.items()):
         oracle = row.get("oracle") or {}
-        cells = [text(row.get("iou")), text(row.get("ap")), share(row.get("nonempty")), text(row.get("n"))]
         real = row.get("reference") or {}
-        cells += [text(real.get("iou")), text(real.get("ap"))] if scaled else []
+        cells = [text(side.get(key)) for key in ("iou", "ap") for side in ((row, real) if scaled else (row,))]
+        cells += [share(row.get("nonempty")), text(row.get("n"))]
         table.rows.append([category, *cells, *(text(oracle.get(key)) for key in oracle_keys)])
         table.kinds.append("")
     return table
@@ -164,11 +167,11 @@ def timing_table(timings: Mapping[str, Any] | None, events: Iterable[Mapping[str
 
 
 def text(value: Any) -> str:
-    """Three digits after the point, whole numbers as they are, a dash for none, a list as what is in it how often."""
+    """Three digits after the point or, of small numbers, the first two; a dash for none; a list as counts."""
     if value is None:
         return DASH
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2g}" if 0 < abs(value) < SMALL else f"{value:.3f}"
     if isinstance(value, list | tuple):
         counts = Counter(value)
         return ", ".join(text(item) + (f" (×{n})" if n > 1 else "") for item, n in sorted(counts.items()))
