@@ -174,7 +174,7 @@ def text(value: Any) -> str:
         return f"{value:.2g}" if 0 < abs(value) < SMALL else f"{value:.3f}"
     if isinstance(value, list | tuple):
         counts = Counter(value)
-        return ", ".join(text(item) + (f" (×{n})" if n > 1 else "") for item, n in sorted(counts.items()))
+        return ", ".join(text(item) + (f" (×{n})" if n > 1 else "") for item, n in sorted(counts.items())) or DASH
     return str(value)
 
 

@@ -55,13 +55,14 @@ def test_a_figure_of_the_pairs_stands_beside_the_same_of_real_images():
 
 
 def test_small_numbers_keep_their_first_digits():
-    assert [text(value) for value in (5.44e-5, -0.00052, 0.0098, 0.01, 0.0, 3)] == [
+    assert [text(value) for value in (5.44e-5, -0.00052, 0.0098, 0.01, 0.0, 3, [])] == [
         "5.4e-05",
         "-0.00052",
         "0.0098",
         "0.010",
         "0.000",
         "3",
+        "–",
     ]
 
 
