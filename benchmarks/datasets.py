@@ -1,7 +1,8 @@
-"""Looking at a dataset: 10,000 headers after a first read, and decoding with one thread against one per core.
+"""Looking at a dataset: 10,000 headers after a first read, and decoding with one thread or worker against one per core.
 
-Both decodings read the same files in the same process, one after the other, with the files in memory. The headers are
-those of a drawn tree of 64 x 64 PNGs, the decoded pictures are 1024 x 1024, as MVTec AD's are.
+All decodings read the same files, one after the other, with the files in memory: by threads of this process, and by
+workers of Ray Data on a cluster of this machine (rates after the first units, so that its start-up is told apart). The
+headers are those of a drawn tree of 64 x 64 PNGs, the decoded pictures are 1024 x 1024, as MVTec AD's are.
 """
 
 import json
@@ -19,10 +20,12 @@ from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.survey import survey
 from dhdiff_ray.data.verify import verify
 from dhdiff_ray.data.writer import save_png
+from dhdiff_ray.on_ray.cluster import local_cluster
+from dhdiff_ray.on_ray.verify import across
 
 RESULT = Path(__file__).parent / "results" / "datasets.json"
 HEADERS = 10_000
-DECODED = 64
+DECODED = 256
 TARGET_SECONDS = 5.0
 
 
@@ -38,6 +41,8 @@ def main() -> None:
         data = DataConfig(root=str(large))
         verify(data, samples=samples, workers=1)
         one, all_cores = (_seconds(lambda w=w: verify(data, samples=samples, workers=w)) for w in (1, cores))
+        with local_cluster(num_cpus=cores):
+            ray_one, ray_cores = (_through_ray(samples, workers) for workers in (1, cores))
     figures = {
         "headers": HEADERS,
         "first_scan_seconds": round(first, 2),
@@ -47,6 +52,14 @@ def main() -> None:
         "verify_one_thread_seconds": round(one, 2),
         "verify_thread_per_core_seconds": round(all_cores, 2),
         "verify_speed_up": round(one / all_cores, 2),
+        "verify_images_per_second": {
+            "one thread": round(DECODED / one, 1),
+            "thread per core": round(DECODED / all_cores, 1),
+            "one Ray worker": round(ray_one["rate"], 1),
+            "Ray worker per core": round(ray_cores["rate"], 1),
+        },
+        "verify_ray_speed_up": round(ray_cores["rate"] / ray_one["rate"], 2),
+        "verify_ray_seconds_with_start_of_workers": round(ray_cores["seconds"], 2),
         "cores": cores,
         "processor": platform.processor() or platform.machine(),
         "load_average_before": round(os.getloadavg()[0], 1),
@@ -54,6 +67,16 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
+
+
+def _through_ray(samples, workers: int) -> dict[str, float]:
+    """Seconds from the call to the last answer, and images per second once every worker has answered."""
+    times: list[tuple[float, int]] = []
+    start = time.perf_counter()
+    for _ in across(samples, workers=workers, tell=lambda **event: times.append((time.perf_counter(), event["done"]))):
+        pass
+    (first, before), (last, done) = times[workers - 1], times[-1]
+    return {"seconds": last - start, "rate": (done - before) / (last - first)}
 
 
 def _tree(root: Path, count: int, side: int, copies: bool = False) -> None:

@@ -1,9 +1,10 @@
 """Do made pairs help a detector: every kind of training data over several seeds, on a run that exists.
 
-    python -m benchmarks.detection runs/demo --seeds 3 [--steps 250] [--category capsule]
+    python -m benchmarks.detection runs/demo --seeds 3 [--steps 250] [--category capsule] [--kind real] [--about WORDS]
 
 Real pairs, made pairs, both, CutPaste, Perlin shapes and normal images alone: each trained with the run's own settings
-and tested on its held-out half, one after the other in this process. The run is only read.
+and tested on its held-out half, one after the other in this process. The run is only read. ``detection.json`` holds one
+entry per run's name, ``detection.md`` shows all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
+SHOWN = {"n_train": "real", "n_pairs": "made", "n_pasted": "pasted", "n_normal": "normal images"}
 
 
 class Quiet:
@@ -51,8 +53,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for category in arguments.category or split.categories:
         own = split.category(category)
-        for kind in ("synthetic", *detect.KINDS):
-            found = []
+        for kind in arguments.kind or ("synthetic", *detect.KINDS):
+            found, facts = [], {}
             for seed in range(arguments.seeds):
                 seeded = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
                 trained = _real if kind == "real" else detect.TRAINED[kind]
@@ -67,8 +69,11 @@ def main() -> None:
             rows.append(row)
             print(json.dumps(row), flush=True)
     conditions = {
+        "about": arguments.about,
         "dataset": config.data.dataset,
         "resolution": config.data.resolution,
+        "generator_steps": config.train.steps,
+        "generator_seed": config.run.seed,
         "seeds": arguments.seeds,
         "seeds_vary": "the detector's weights and batches, what is pasted; the pairs and the split are the run's",
         "split_digest": detect.split_digest(split),
@@ -79,9 +84,38 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
     }
     RESULTS.mkdir(exist_ok=True)
-    result = RESULTS / f"detection-{config.data.dataset}.json"
-    result.write_text(json.dumps({"rows": rows, "conditions": conditions}, indent=2) + "\n")
-    print(f"written: {result}")
+    result = RESULTS / "detection.json"
+    known = json.loads(result.read_text()) if result.exists() else {}
+    known[folder.uri.rpartition("/")[2]] = {"rows": rows, "conditions": conditions}
+    result.write_text(json.dumps(known, indent=2) + "\n")
+    result.with_suffix(".md").write_text(as_text(known))
+    print(f"written: {result} and {result.with_suffix('.md')}")
+
+
+def as_text(known: dict[str, Any]) -> str:
+    """Every run's table in Markdown: mean and standard deviation over seeds, in percent."""
+    lines = ["# Do made pairs help a detector", "", "Mean ± standard deviation over the detector's seeds, in percent."]
+    for name, one in known.items():
+        told = one["conditions"]
+        lines += ["", f"## {name}", "", *([told["about"], ""] if told["about"] else [])]
+        lines += [
+            f"{told['dataset']}, {told['resolution']} pixels, {told['seeds']} seeds ({told['seeds_vary']}); "
+            f"{told['steps']} steps of batch {told['batch_size']}, network {told['network']} of {told['channels']} "
+            f"channels, loss {told['loss']}, weights: {told['select']}; generator: {told['generator_steps']} steps.",
+            "",
+            "| category | trained on | pairs | " + " | ".join(FIGURES).replace("_", " ") + " | tested on |",
+            "|---|---|---|" + "---|" * (len(FIGURES) + 1),
+        ]
+        for row in one["rows"]:
+            seen = ", ".join(f"{row[key]} {words}" for key, words in SHOWN.items() if key in row)
+            cells = [f"{100 * row[f]:.1f}" + _spread(row[f"{f}_std"]) for f in FIGURES]
+            tested = f"{row['n_good']} normal, {row['n_defect']} defective"
+            lines.append(f"| {row['category']} | {row['trained_on']} | {seen} | {' | '.join(cells)} | {tested} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(std: float | None) -> str:
+    return "" if std is None else f" ± {100 * std:.1f}"
 
 
 def _real(config: Any, folder: Any, split: Any, tell: Any) -> tuple[Any, dict[str, Any]]:
@@ -100,6 +134,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=0, help="of each detector; 0: the run's")
     parser.add_argument("--category", action="append", help="only this one; may be repeated")
+    parser.add_argument("--kind", action="append", help="only detectors trained on this; may be repeated")
+    parser.add_argument("--about", default="", help="a sentence on the run, kept with its figures")
     return parser.parse_args()
 
 

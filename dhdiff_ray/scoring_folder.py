@@ -67,7 +67,7 @@ def score_folder(
         check_sizes([path for one in made for path in one.images])
     known = find_made(real) if real else []
     pairs = [(one, _real_of(one, known, made, real)) for one in made]
-    scorer = DefectScorer(config, seed)
+    scorer = DefectScorer(config, seed, keep_sums=True)
     scores: dict[str, dict[tuple[str, str], Score]] = {}
     for one, theirs in pairs:
         tell(f"{one.category}/{one.defect}: {len(one.images)} images, {len(theirs.images) if theirs else 0} real ones")

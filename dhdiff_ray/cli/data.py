@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -72,18 +72,35 @@ def verify(
     dataset: Dataset = "mvtec",
     category: options.Categories = None,
     sets: options.Sets = None,
-    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time; 0 is one per core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time here; 0 is one per core.")] = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Dashboard of a cluster that sees the folder, http://HOST:8265: all its cores open files. Else here."
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Open every file and tell what would spoil a run, each with its remedy; 1 if there is an error.
 
     Example: dhdiff-ray data verify --dataset mvtec --root data/mvtec --set data.split=third
     """
+    from dhdiff_ray.data.verify import Finding
     from dhdiff_ray.data.verify import verify as check
 
-    config = _config(dataset, root, category, sets)
-    findings, summary = check(config.data, seed=config.run.seed, workers=workers)
     output = Output(as_json)
+    findings: list[Finding] = []
+    summary: dict[str, Any] = {}
+    if address:
+        config = _config(dataset, root, category, sets, here=False)
+        for event in _on_cluster(config, address, output):
+            if event.pop("event") == "verified":
+                summary = event
+            else:
+                findings.append(Finding(**event))
+    else:
+        config = _config(dataset, root, category, sets)
+        findings, summary = check(config.data, seed=config.run.seed, workers=workers)
     lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
     text = "\n".join(lines) or "nothing found"
     output.data({**summary, "findings": [f.as_dict() for f in findings]}, text=text)
@@ -160,14 +177,36 @@ def make(
     Output(as_json).data({"root": str(folder), "resolution": resolution, "seed": seed}, text=str(folder))
 
 
-def _config(dataset: str, root: str, category: list[str] | None, sets: list[str] | None) -> Config:
-    """The configuration that a run with these words would have; the root is where it lies on this machine."""
+def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, Any]]:
+    """What a job that opens every file found: events ``finding``, and ``verified`` at the end.
+
+    Raises:
+        typer.Exit: the job did not end well; its reason was told.
+    """
+    from dhdiff_ray.cli.submit import attend
+    from dhdiff_ray.on_ray.jobs import Jobs
+
+    jobs, heard = Jobs(address), []
+    info = attend(jobs, jobs.submit("verify", config), output, heard=heard.append)
+    found = [event for event in heard if event.get("event") in ("finding", "verified")]
+    if info.exit_code or not found:
+        output.fail(
+            f"job {info.id}: {(info.message.splitlines() or ['it told nothing'])[0][:300]}", info.exit_code or 3
+        )
+        raise typer.Exit(info.exit_code or 3)
+    return found
+
+
+def _config(
+    dataset: str, root: str, category: list[str] | None, sets: list[str] | None, *, here: bool = True
+) -> Config:
+    """The configuration that a run with these words would have; ``here``: the root is where it lies on this machine."""
     from dhdiff_ray.config_layers import load_config
     from dhdiff_ray.data.mirror import local_root
 
-    flags = {
+    flags: dict[str, tuple[str, Any]] = {
         "data.dataset": ("--dataset", dataset),
-        "data.root": ("--root", str(local_root(root))),
+        "data.root": ("--root", str(local_root(root)) if here else root),
         "data.categories": ("--category", category or []),
     }
     return load_config(flags=flags, sets=tuple(sets or ())).config

@@ -142,11 +142,11 @@ class ProgressView:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """A Rich table of short values."""
-    from rich.table import Table
+    """A Rich table of short values; where the terminal is narrow a name is folded, never cut."""
+    from rich.table import Column, Table
     from rich.text import Text
 
-    made = Table(*columns, title=title, title_justify="left")
+    made = Table(*(Column(name, overflow="fold") for name in columns), title=title, title_justify="left")
     for row in rows:
         made.add_row(*(Text(_short(value)) for value in row))
     return made

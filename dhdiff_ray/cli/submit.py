@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -165,8 +165,14 @@ def private_cluster(output: Output) -> Iterator[LocalCluster]:
         yield cluster
 
 
-def attend(jobs: Jobs, job_id: str, output: Output, verbose: bool = False) -> JobInfo:
-    """Follow a job to its end, drawing its events.
+def attend(
+    jobs: Jobs,
+    job_id: str,
+    output: Output,
+    verbose: bool = False,
+    heard: Callable[[dict[str, Any]], object] = lambda _: None,
+) -> JobInfo:
+    """Follow a job to its end, drawing its events; ``heard`` gets each of them too.
 
     Raises:
         typer.Exit: 130 after Ctrl-C; the job is stopped only on our private cluster.
@@ -182,6 +188,7 @@ def attend(jobs: Jobs, job_id: str, output: Output, verbose: bool = False) -> Jo
                 if event is not None:
                     explained |= event.get("event") == "failed"
                     view.event(event)
+                    heard(event)
                 elif verbose:
                     output.note(line)
                 else:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from dhdiff_ray.data.layout import COMBINED
 from dhdiff_ray.records import Sample
 
 # A header that promises more pixels than any camera has is an attack or a mistake, never a warning among others.
@@ -172,6 +174,21 @@ def read_many(
     if not kept:
         return [], np.zeros((0, resolution, resolution, 3), np.uint8), np.zeros((0, resolution, resolution), np.uint8)
     return kept, np.stack(images), np.stack(masks)
+
+
+def whole_images(samples: Iterable[Sample]) -> list[Sample]:
+    """One sample per image, in order: an image that is listed once for each of its defects shows all of them."""
+    by_image: dict[str, list[Sample]] = {}
+    for sample in samples:
+        by_image.setdefault(sample.image, []).append(sample)
+    return [own[0] if len(own) == 1 else _together(own) for own in by_image.values()]
+
+
+def _together(own: Sequence[Sample]) -> Sample:
+    masks = tuple(dict.fromkeys(mask for sample in own for mask in sample.masks))
+    values = tuple(sorted({value for sample in own for value in sample.values}))
+    key = own[0].key.partition("#")[0]
+    return replace(own[0], key=key, defect=COMBINED, mask=masks[0], more_masks=masks[1:], values=values)
 
 
 def header(path: str) -> tuple[tuple[int, int], str, bool]:

@@ -20,6 +20,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import ClassVar, Literal, TypeVar
 
+import numpy as np
+
 from dhdiff_ray.config import DataConfig
 from dhdiff_ray.records import Sample
 
@@ -64,6 +66,16 @@ class Reading:
     def of(cls, data: DataConfig, tell: Callable[[str], None] | None = None) -> Reading:
         """The same from a run's configuration."""
         return cls(data.several_defects, data.skip_bad, data.manifest, data.images, data.masks, tell or cls.tell)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One annotated defect of an image, and how much of it must be found to count as all."""
+
+    pixels: np.ndarray
+    """bool (h, w), at the image's own size."""
+    saturation: float
+    """Pixels of it that count as all of it."""
 
 
 class Dataset(ABC):
@@ -113,6 +125,14 @@ class Dataset(ABC):
         Raises:
             DatasetError: unknown category, an anomaly without mask, or a layout that does not fit.
         """
+
+    def instances(self, root: Path, sample: Sample) -> list[Instance]:
+        """The annotated defects of an anomaly where the data says how much of each counts as all; else none.
+
+        Raises:
+            DatasetError: what the data says of it cannot be read.
+        """
+        return []
 
     @abstractmethod
     def example(self, root: Path, seed: int = 0) -> None:

@@ -1,15 +1,15 @@
 """Open every file of a dataset and say what would spoil a run: unreadable, doubtful masks, duplicates over the split.
 
-Not in the paper. What we decided: files are decoded side by side by threads of one machine (a cluster reads its images
-in training anyway); equal content is found by SHA-256; nearly equal pictures by a 256-bit difference hash, confirmed on
-a 32 x 32 thumbnail, so that aligned products are not taken for copies; a duplicate is an error where it lies on both
-sides of the split, else a warning.
+Not in the paper. What we decided: files are decoded side by side by threads of one machine, or by whoever is handed in
+(``on_ray/verify.py``: every core of a cluster); equal content is found by SHA-256; nearly equal pictures by a 256-bit
+difference hash, confirmed on a 32 x 32 thumbnail, so that aligned products are not taken for copies; a duplicate is an
+error where it lies on both sides of the split, else a warning.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """What one image and its masks are like."""
 
     findings: tuple[Finding, ...] = ()
@@ -55,7 +55,12 @@ class _Look:
 
 
 def verify(
-    data: DataConfig, *, seed: int = 0, workers: int = 0, samples: Sequence[Sample] | None = None
+    data: DataConfig,
+    *,
+    seed: int = 0,
+    workers: int = 0,
+    samples: Sequence[Sample] | None = None,
+    looking: Callable[[Sequence[Sample]], Iterable[tuple[Sample, Look]]] | None = None,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Everything that is wrong with a dataset as a run would read it.
 
@@ -64,6 +69,7 @@ def verify(
         seed: of the split.
         workers: threads; 0 takes as many as there are cores.
         samples: what to look at instead of scanning.
+        looking: gives each sample with its ``look``, in any order; by default threads do.
 
     Returns:
         Findings, errors first, and a summary: images, masks, and how the split would fall.
@@ -75,7 +81,8 @@ def verify(
     if samples is None:
         reading = Reading.of(data.model_copy(update={"skip_bad": True}), lambda line: findings.append(_remark(line)))
         samples = open_dataset(data.dataset, reading).scan(Path(data.root), data.categories)
-    looks = dict(side_by_side(_look, samples, workers))
+    seen = dict(looking(samples) if looking else side_by_side(look, samples, workers))
+    looks = {sample: seen[sample] for sample in samples}
     findings += [f for look in looks.values() for f in look.findings]
     split = _split(data, seed, samples, findings)
     readable = {s: look for s, look in looks.items() if look.digest}
@@ -100,14 +107,15 @@ def _remark(line: str) -> Finding:
     return Finding(level, code, path, line.removeprefix("left out: "), remedy)
 
 
-def _look(sample: Sample) -> _Look:
+def look(sample: Sample) -> Look:
+    """Open one image and its masks; what is wrong with them becomes findings."""
     found: list[Finding] = []
     try:
         size, _, turned = header(sample.image)
         picture = picture_rgb(sample.image)
     except ImageError as error:
         found.append(Finding("error", "unreadable", sample.image, str(error), "restore the file from its source"))
-        return _Look(tuple(found))
+        return Look(tuple(found))
     if turned:
         found.append(
             Finding(
@@ -124,7 +132,7 @@ def _look(sample: Sample) -> _Look:
     small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     bits = np.packbits(small[:, 1:] > small[:, :-1])
     thumb = np.asarray(grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX))
-    return _Look(tuple(found), hashlib.sha256(Path(sample.image).read_bytes()).hexdigest(), bits, thumb)
+    return Look(tuple(found), hashlib.sha256(Path(sample.image).read_bytes()).hexdigest(), bits, thumb)
 
 
 def _look_at_masks(sample: Sample, size: tuple[int, int]) -> list[Finding]:
@@ -164,7 +172,7 @@ def _split(data: DataConfig, seed: int, samples: Sequence[Sample], findings: lis
         return None
 
 
-def _duplicates(looks: dict[Sample, _Look], split: Split | None) -> list[Finding]:
+def _duplicates(looks: dict[Sample, Look], split: Split | None) -> list[Finding]:
     sides: dict[str, set[str]] = {}
     if split is not None and split.mode != "full":
         for name, side in (("train", split.train), ("test", split.test)):
@@ -177,7 +185,7 @@ def _duplicates(looks: dict[Sample, _Look], split: Split | None) -> list[Finding
         by_digest.setdefault(look.digest, []).append(sample)
     for same in by_digest.values():
         found += [_pair("duplicate", "has the same content as", same[0], other, sides) for other in same[1:]]
-    by_category: dict[str, list[tuple[Sample, _Look]]] = {}
+    by_category: dict[str, list[tuple[Sample, Look]]] = {}
     for same in by_digest.values():
         by_category.setdefault(same[0].category, []).append((same[0], first[same[0].image][1]))
     for own in by_category.values():
@@ -187,7 +195,7 @@ def _duplicates(looks: dict[Sample, _Look], split: Split | None) -> list[Finding
     return found
 
 
-def _near(own: Sequence[tuple[Sample, _Look]]) -> list[tuple[Sample, Sample]]:
+def _near(own: Sequence[tuple[Sample, Look]]) -> list[tuple[Sample, Sample]]:
     """Pairs whose hashes and thumbnails are nearly equal; compared in blocks, so that memory stays small."""
     if len(own) < 2:
         return []

@@ -6,12 +6,15 @@ never selected on what is evaluated here, unless ``detect.select = test`` says s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from dhdiff_ray.metrics.detection import agreement, localisation
+from dhdiff_ray.metrics.pro import Region
 
 WINDOW = 21
 """Side of DRAEM's averaging window at 256 x 256 pixels."""
@@ -50,10 +53,10 @@ def evaluate(model: nn.Module, images: np.ndarray, masks: np.ndarray) -> dict[st
 
 
 def figures(
-    maps: np.ndarray, masks: np.ndarray, strict_masks: np.ndarray | None = None
+    maps: np.ndarray, masks: np.ndarray, strict_masks: np.ndarray | None = None, regions: Sequence[Region] = ()
 ) -> dict[str, float | int | None]:
     """The detection figures of maps (n, h, w) against masks (n, h, w); see ``metrics.detection.localisation``."""
-    return localisation(masks, maps, image_scores(maps), strict_masks)
+    return localisation(masks, maps, image_scores(maps), strict_masks, regions)
 
 
 def alignment(model: nn.Module, images: np.ndarray, masks: np.ndarray) -> dict[str, float | int | None]:

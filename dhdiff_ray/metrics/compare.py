@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-MATTERS = ("profile", "backbone", "weights", "splits", "cap", "estimate")
+MATTERS = ("profile", "backbone", "weights", "splits", "cap", "estimate", "n_of_a_part")
 """Conditions that must agree for two values to be comparable."""
 
 Row = Mapping[str, Any]

@@ -7,13 +7,17 @@ where a metric is undefined (only one class present).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from dhdiff_ray.metrics.pro import pro
+from dhdiff_ray.metrics.pro import Region, pro, spro
 
 PRO_LIMIT = 0.3
 """False positive rate up to which the peers integrate PRO."""
+SPRO_LIMIT = 0.05
+"""False positive rate up to which MVTec LOCO's tables integrate sPRO."""
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
@@ -42,7 +46,11 @@ def f1_max(labels: np.ndarray, scores: np.ndarray) -> float | None:
 
 
 def localisation(
-    masks: np.ndarray, probabilities: np.ndarray, image_scores: np.ndarray, strict_masks: np.ndarray | None = None
+    masks: np.ndarray,
+    probabilities: np.ndarray,
+    image_scores: np.ndarray,
+    strict_masks: np.ndarray | None = None,
+    regions: Sequence[Region] = (),
 ) -> dict[str, float | int | None]:
     """The figures of the paper's detection tables (both AUROCs and pixel AP), and those its peers add.
 
@@ -51,6 +59,7 @@ def localisation(
         probabilities: predicted probability of a defect (n, h, w).
         image_scores: one score per image (n,).
         strict_masks: other true masks for the pixel figures save PRO, as the peers' scripts have them.
+        regions: annotated defects with saturation areas; ``spro`` is there if they are.
     """
     pixels = masks if strict_masks is None else strict_masks
     defective = np.asarray(masks.reshape(len(masks), -1).any(axis=1))
@@ -62,6 +71,7 @@ def localisation(
         "image_f1_max": f1_max(defective, image_scores),
         "pixel_f1_max": f1_max(pixels, probabilities),
         "pro": pro(masks, probabilities, PRO_LIMIT),
+        **({"spro": spro(regions, masks, probabilities, SPRO_LIMIT)} if regions else {}),
         "n_good": int((~defective).sum()),
         "n_defect": int(defective.sum()),
     }

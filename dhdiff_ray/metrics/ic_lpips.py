@@ -6,7 +6,9 @@ mean over a cluster's pairs is twice the unbiased variance of g: 2 / (n - 1) * (
 ever formed: cost grows linearly with the images, and memory not at all.
 
 ``CentreDistances`` gives rows small enough to send anywhere; ``IcLpips`` then streams a cluster's members once more,
-because which of them a cap keeps is known only when all are assigned. ``one_pass`` needs no cap and no second look.
+because which of them a cap keeps is known only when all are assigned. ``look`` adds an image to its cluster's sums in
+the same pass, so that a cluster that is compared whole needs no second look; the sums of a centre are as large as a
+feature (64 MB for VGG at 256 pixels), so they stay in the process that made them.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ class Cluster:
         """Everybody in any draw, sorted."""
         return tuple(sorted({name for draw in self.draws for name in draw}))
 
+    @property
+    def whole(self) -> bool:
+        """Whether every image is compared, so that sums over the cluster are enough."""
+        return len(self.draws) == 1 and len(self.draws[0]) == self.size
+
 
 @dataclass
 class Sums:
@@ -71,6 +78,15 @@ class Sums:
         if len(parts) < 2:
             return parts[0] if parts else Sums.empty()
         return Sums(self.count + other.count, self.total + other.total, self.square + other.square)
+
+    def pack(self) -> np.ndarray:
+        """One vector (d + 2,): two sets' vectors add up to the vector of both."""
+        return np.concatenate([[self.count, self.square], self.total])
+
+    @classmethod
+    def unpack(cls, vector: np.ndarray) -> Sums:
+        """What ``pack`` gave."""
+        return cls(int(vector[0]), vector[2:], float(vector[1]))
 
     def mean_distance(self) -> float:
         """Mean squared distance over all unordered pairs; NaN for fewer than two."""
@@ -119,10 +135,12 @@ class CentreDistances:
 
     def observe(self, names: Sequence[str], images: Sequence[np.ndarray] | np.ndarray) -> State:
         """Distances, float64 (m,) in the sorted order of the centres, of each image uint8 (h, w, 3)."""
-        return {
-            name: self.of(finite(self.perceiver.perceptual(image[None]), [name]))
-            for name, image in zip(names, images, strict=True)
-        }
+        return {name: self.look(name, image)[1] for name, image in zip(names, images, strict=True)}
+
+    def look(self, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The feature (d,) of an image uint8 (h, w, 3), and its distances (m,)."""
+        feature = finite(self.perceiver.perceptual(image[None]), [name])
+        return feature[0], self.of(feature)
 
     def of(self, feature: np.ndarray) -> np.ndarray:
         """Distances (m,) of one feature (1, d)."""
@@ -171,13 +189,23 @@ class IcLpips:
     def observe(self, centre: str, load: Callable[[str], np.ndarray]) -> State:
         """Mean pairwise distance per draw of one cluster's members, each loaded once: float64 (draws,)."""
         (cluster,) = (c for c in self.clusters if c.centre == centre)
-        sums = [Sums.empty() for _ in cluster.draws]
+        drawn = [(frozenset(draw), Sums.empty()) for draw in cluster.draws]
         for name in cluster.members:
             (feature,) = finite(self.perceiver.perceptual(load(name)[None]), [name])
-            for draw, own in zip(cluster.draws, sums, strict=True):
+            for draw, own in drawn:
                 if name in draw:
                     own.add(feature)
-        return {centre: np.array([own.mean_distance() for own in sums])}
+        return {centre: np.array([own.mean_distance() for _, own in drawn])}
+
+    def compare(self, load: Callable[[str], np.ndarray], sums: Mapping[str, Sums] | None = None) -> State:
+        """``observe`` of every cluster that has pairs; one that is compared whole is read from ``sums`` by centre."""
+        found: State = {}
+        for cluster in (c for c in self.clusters if c.size >= 2):
+            if sums is not None and cluster.whole:
+                found[cluster.centre] = np.array([sums[cluster.centre].mean_distance()])
+            else:
+                found |= self.observe(cluster.centre, load)
+        return found
 
     def value(self, state: State) -> Score:
         """The unweighted mean over clusters, then over seeds; no value if no cluster has two images.
@@ -228,31 +256,32 @@ def ic_lpips(
         centres: real training anomalies of one defect by name, uint8 (h, w, 3).
         names: the made images of that defect.
         load: gives the made image of a name.
-        profile: the rule; one without a cap passes each image through the network once.
+        profile: the rule; an image passes the network a second time only if its cluster is larger than the cap.
         seeds: of the draws from large clusters.
     """
     first = CentreDistances(perceiver, list(centres), list(centres.values()), profile)
-    if profile.cap is None:
-        return one_pass_value(first, one_pass(first, ((name, load(name)) for name in names)))
     state: State = {}
+    sums = {centre: Sums.empty() for centre in first.centres}
     for name in names:
-        state |= first.observe([name], load(name)[None])
-    clusters = first.clusters(state, seeds)
-    second = IcLpips(perceiver, clusters, profile, {"seeds": list(seeds)})
-    spreads: State = {}
-    for cluster in clusters:
-        if cluster.size >= 2:
-            spreads |= second.observe(cluster.centre, load)
-    return second.value(spreads)
+        state[name] = add_to(first, sums, name, load(name))
+    conditions = {} if profile.cap is None else {"seeds": list(seeds)}
+    second = IcLpips(perceiver, first.clusters(state, seeds), profile, conditions)
+    return second.value(second.compare(load, sums))
+
+
+def add_to(first: CentreDistances, sums: Mapping[str, Sums], name: str, image: np.ndarray) -> np.ndarray:
+    """Count one image uint8 (h, w, 3) in the sums of its nearest centre; returns its distances (m,)."""
+    feature, row = first.look(name, image)
+    sums[first.centres[int(first.nearest(row[None])[0])]].add(feature)
+    return row
 
 
 def one_pass(first: CentreDistances, images: Iterable[tuple[str, np.ndarray]]) -> list[Sums]:
     """Sums per centre of images uint8 (h, w, 3) by name, for a rule without a cap; two shards' sums add up."""
-    sums = [Sums.empty() for _ in first.centres]
+    sums = {centre: Sums.empty() for centre in first.centres}
     for name, image in images:
-        feature = finite(first.perceiver.perceptual(image[None]), [name])
-        sums[int(first.nearest(first.of(feature)[None])[0])].add(feature[0])
-    return sums
+        add_to(first, sums, name, image)
+    return list(sums.values())
 
 
 def one_pass_value(first: CentreDistances, sums: Sequence[Sums]) -> Score:

@@ -50,6 +50,10 @@ class InceptionScore:
         self._split = {ordered[row]: int(np.searchsorted(edges, at, side="right")) - 1 for at, row in enumerate(place)}
         self._sizes = np.diff(edges)
 
+    def holds(self, name: str) -> bool:
+        """Whether an image of that name counts."""
+        return name in self._split
+
     def observe(self, names: Sequence[str], probabilities: np.ndarray) -> State:
         """Sums over some of the images of their class probabilities (n, k), by split; ``base.add`` adds states."""
         state = {

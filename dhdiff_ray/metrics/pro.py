@@ -53,16 +53,11 @@ def regions_of(masks: np.ndarray) -> list[Region]:
     return found
 
 
-def saturation_area(area: int, threshold: float, relative: bool) -> float:
-    """MVTec LOCO's rule from ``defects_config.json``: a share of the area, or pixels but never more than the area."""
-    return float(int(threshold * area) if relative else min(threshold, area))
-
-
 def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: float = 0.05) -> float | None:
     """Saturated PRO over given regions, normal images included.
 
     Args:
-        regions: what is to be found; LOCO: one per annotated defect, with ``saturation_area``.
+        regions: what is to be found; LOCO: one per annotated defect, with its saturation area.
         masks: (n, h, w), non-zero on any defect; the rest is defect-free.
         maps: (n, h, w), larger is more suspicious.
         limit: of the false positive rate; LOCO's table uses 0.05.

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.images import read_many
+from dhdiff_ray.data.images import read_many, whole_images
+from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import pairs_digest, read_pair, read_pair_rows, write_card
 from dhdiff_ray.on_ray.entry import entry
@@ -166,12 +168,14 @@ def tested(config: Config, split: Split, tell: Teller, maps_of: Any) -> dict[str
     """The figures of a detector, a function from images (n, h, w, 3) to maps (n, h, w), on the test half."""
     from dhdiff_ray.detector.evaluate import figures
     from dhdiff_ray.detector.peers import peers_masks
+    from dhdiff_ray.detector.saturation import saturated_regions
 
-    samples, images, masks = read_real(config, split.test, tell)
+    samples, images, masks = read_test(config, split, tell)
+    regions = saturated_regions(configured(config.data, tell.warn), Path(split.root), samples, config.data.resolution)
     if config.detect.mask_rule == "peers":
         strict, soft = peers_masks(samples, config.data.resolution)
-        return figures(maps_of(images), soft, strict)
-    return figures(maps_of(images), masks)
+        return figures(maps_of(images), soft, strict, regions)
+    return figures(maps_of(images), masks, regions=regions)
 
 
 def trained(
@@ -195,7 +199,7 @@ def trained(
         facts = {"selected_on": "held-out training pairs", "n_held_out": len(seen)}
         judge = lambda model: float(evaluate(model, seen, truth)["pixel_ap"] or 0)  # noqa: E731
     elif config.detect.select == "test":
-        _, seen, truth = read_real(config, split.test, tell)
+        _, seen, truth = read_test(config, split, tell)
         facts = {"selected_on": "the TEST set, as the peers do: optimistic"}
         names = ("image_auroc", "pixel_auroc", "pixel_ap", "pro")
 
@@ -320,6 +324,11 @@ TRAINED = {
 def read_real(config: Config, samples: Sequence[Sample], tell: Teller) -> tuple[list[Sample], np.ndarray, np.ndarray]:
     """Real images and masks at the run's resolution."""
     return read_many(samples, config.data.resolution, config.data.skip_bad, tell.warn)
+
+
+def read_test(config: Config, split: Split, tell: Teller) -> tuple[list[Sample], np.ndarray, np.ndarray]:
+    """The test half, each image once, with all of its defects."""
+    return read_real(config, whole_images(split.test), tell)
 
 
 def stack_pairs(folder: RunFolder, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:

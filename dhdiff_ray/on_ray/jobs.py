@@ -27,7 +27,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, node_resources, without_addresses
 
-MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate")} | {"all": "line"}
+MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate", "verify")} | {"all": "line"}
 """Module of each verb."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5

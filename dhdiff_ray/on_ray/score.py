@@ -1,14 +1,15 @@
 """Score the pairs on all workers: what ``scoring.py`` computes, and whether image and mask agree (section IV-C).
 
 Map, combine, value over Ray Data: shards to states, states to one per defect, states to scores; any sharding gives the
-same numbers. Not in the paper: ``pair_alignment``, the agreement of each made mask with what a localiser trained on the
+same numbers. Where there are more workers than defects, a defect's second look for IC-LPIPS is shared out too, by
+cluster. Not in the paper: ``pair_alignment``, the agreement of each made mask with what a localiser trained on the
 real training half sees in the made image, told beside how good that localiser is on the held-out half.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -16,11 +17,11 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import pairs_digest, read_pair, read_pair_rows, write_card
 from dhdiff_ray.metrics.base import State, summarise
-from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_real, real_localiser, split_digest, stack_pairs
+from dhdiff_ray.on_ray.detect import Teller, localiser_task, read_test, real_localiser, split_digest, stack_pairs
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
-from dhdiff_ray.on_ray.pool import map_units, side_by_side
+from dhdiff_ray.on_ray.pool import map_units, room, side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import Score
 from dhdiff_ray.scoring import Defect, DefectScorer, RealImages, combine, describe
@@ -45,6 +46,8 @@ class Shard:
     defect: str
     rows: list[Row]
     states: dict[str, State] = field(default_factory=dict)
+    part: tuple[int, int] | None = None
+    """Which of how many parts of the defect's clusters are to be compared; None: all that is left to do."""
 
 
 def main(config: Config, resume: bool = False) -> int:
@@ -162,10 +165,20 @@ def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list
         Shard(
             *key,
             rows=[row for at in own for row in units[at].rows],
-            states={kind: combine(kind, [observed[at][kind] for at in own]) for kind in observed[own[0]]},
+            states={
+                kind: combine(kind, [observed[at].get(kind, {}) for at in own])
+                for kind in sorted({kind for at in own for kind in observed[at]})  # a shard may add nothing to one
+            },
         )
         for key, own in together.items()
     ]
+
+
+def comparisons(defects: Sequence[Shard], workers: int) -> list[Shard]:
+    """The second look of IC-LPIPS in parts, one per worker; none where there are not two workers for each defect."""
+    parts = workers // len(defects) if defects else 0
+    bare = [replace(unit, states={"distances": unit.states["distances"]}) for unit in defects if parts > 1]
+    return [replace(unit, part=(at, parts)) for unit in bare for at in range(parts)]
 
 
 class Scorer:
@@ -183,8 +196,10 @@ class Scorer:
         self._last: Defect | None = None
 
     def __call__(self, unit: Shard) -> Any:
-        """States of a shard, by kind; or the scores of a defect."""
+        """States of a shard, by kind; what a part of a defect's clusters compares to; or the scores of a defect."""
         defect = self._defect(unit.category, unit.defect)
+        if unit.part:
+            return self.scorer.compare(defect, unit.states["distances"], *unit.part)
         if unit.states:
             return self.scorer.value(defect, unit.states)
         return self.scorer.observe(defect, [row["file_name"] for row in unit.rows])
@@ -225,7 +240,7 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     split = Split.from_json(folder.read_json("split.json")).category(category)
     tell = Teller(hub, "score", f"{category}, localiser", config.detect.steps)
     model, facts = real_localiser(config, folder, split, tell)
-    _, images, masks = read_real(config, split.test, tell)
+    _, images, masks = read_test(config, split, tell)
     oracle = {**evaluate(model, images, masks), **facts}
     defective = masks.reshape(len(masks), -1).any(axis=1)
     real = agreement(masks[defective], predict(model, images[defective])) if defective.any() else {}
@@ -240,35 +255,52 @@ def _scores(
 ) -> tuple[list[Row], set[str]]:
     """Scores of defects, and the categories of which a part failed; a defect of which a part failed gets no score."""
     gpus = config.synthesize.gpus_per_worker
-    pool = {"workers": config.score.workers, "gpus": gpus}
     arguments = {"config": config.model_dump(mode="json")}
+    broken: set[tuple[str, str]] = set()
+
+    def mapped(units: Sequence[Shard]) -> Iterator[tuple[int, Any]]:
+        """Positions and answers; what failed is told, and its defect is broken."""
+        for at, answer, error in map_units(units, Scorer, arguments, workers=config.score.workers, gpus=gpus):
+            unit = units[at]
+            if error:
+                broken.add((unit.category, unit.defect))
+                events.emit("failed", category=unit.category, message=f"{unit.defect}: {error}")
+            else:
+                yield at, answer
+
+    def unbroken(units: Sequence[Shard]) -> list[int]:
+        return [at for at, unit in enumerate(units) if (unit.category, unit.defect) not in broken]
+
     units = shards(rows)
     observed: dict[int, dict[str, State]] = {}
-    broken: set[tuple[str, str]] = set()
     done: Counter[str] = Counter()
-    for at, states, error in map_units(units, Scorer, arguments, **pool):
-        unit = units[at]
-        if error:
-            broken.add((unit.category, unit.defect))
-            events.emit("failed", category=unit.category, message=f"{unit.defect}: {error}")
-            continue
+    for at, states in mapped(units):
         observed[at] = states
-        done[unit.category] += len(unit.rows)
-        events.emit("progress", category=unit.category, done=done[unit.category], total=len(rows[unit.category]))
-    whole = [at for at, unit in enumerate(units) if (unit.category, unit.defect) not in broken]
+        done[units[at].category] += len(units[at].rows)
+        category = units[at].category
+        events.emit("progress", category=category, done=done[category], total=len(rows[category]))
+    whole = unbroken(units)
     defects = merged([units[at] for at in whole], [observed[at] for at in whole])
+    if "ic_lpips" in config.score.metrics:
+        parts = comparisons(defects, config.score.workers or room(1, gpus))
+        compared: dict[tuple[str, str], list[State]] = {}
+        for at, spreads in mapped(parts):
+            compared.setdefault((parts[at].category, parts[at].defect), []).append(spreads)
+        defects = [with_spreads(defects[at], compared) for at in unbroken(defects)]
     scores: list[Row] = []
-    for at, values, error in map_units(defects, Scorer, arguments, **pool):
+    for at, values in mapped(defects):
         unit = defects[at]
-        if error:
-            broken.add((unit.category, unit.defect))
-            events.emit("failed", category=unit.category, message=f"{unit.defect}: {error}")
-            continue
         for score in values:
             full = replace(score, conditions={**score.conditions, **alike[unit.category]})
             scores.append({"category": unit.category, "defect": unit.defect, **full.as_dict()})
     scores.sort(key=lambda row: (row["category"], row["defect"], row["metric"]))
     return scores, {category for category, _ in broken}
+
+
+def with_spreads(unit: Shard, compared: dict[tuple[str, str], list[State]]) -> Shard:
+    """A defect with what its parts compared to, if it was cut into parts."""
+    own = compared.get((unit.category, unit.defect))
+    return replace(unit, states={**unit.states, "spreads": combine("spreads", own)}) if own else unit
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 TITLES = {
     "is": "Inception Score",
+    "inception_at_real_n": "Inception Score of made and real images at one N",
     "ic_lpips": "IC-LPIPS",
     "kid": "Kernel Inception Distance to the real training anomalies",
     "originality": "Originality: median distance to the nearest real training anomaly",
@@ -20,6 +21,12 @@ TITLES = {
     "mask_position": "Masks: position, distance to real ones",
     "mask_compactness": "Masks: compactness, distance to real ones",
     "mask_pieces": "Masks: number of pieces, distance to real ones",
+}
+NOTES = {
+    "is": "It grows with the number of images: never compare two scores of different N. Its scale, real images at the "
+    "same N, stands under inception_at_real_n.",
+    "inception_at_real_n": "The Inception Score grows with N, so made and real images are cut into parts of one size, "
+    "as many images as the smaller side has; a part of few images scores low on both sides.",
 }
 STANDINS = {
     "_standin": ("with stand-in features", "Stand-in features: random weights."),
@@ -45,13 +52,17 @@ FIGURES = {
     "image_f1_max": "Image F1-max",
     "pixel_f1_max": "Pixel F1-max",
     "pro": "PRO (0.3)",
+    "spro": "sPRO (0.05)",
 }
+"""Figures of a detector; sPRO is shown where the data has saturation areas (MVTec LOCO)."""
 SELECTED = {
     "last": "The weights after the last step; nothing is selected on the test images.",
     "heldout": "The weights that did best on training pairs held out; nothing is selected on the test images.",
     "test": "SELECTED ON THE TEST IMAGES, as the peers do: optimistic, for comparison with their figures only.",
 }
 DASH = "–"
+SMALL = 0.00995
+"""Below it three digits after the point would say too little."""
 
 
 @dataclass
@@ -80,10 +91,11 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
     heads = [
         "Category",
         "Mean IoU",
+        *(["Real IoU"] if scaled else []),
         "Pixel AP",
+        *(["Real AP"] if scaled else []),
         "Masks not empty",
         "Pairs",
-        *(["Real IoU", "Real AP"] if scaled else []),
         *(f"Oracle: {_words(k)}" for k in oracle_keys),
     ]
     table = Table("Do image and mask agree", heads)
@@ -91,13 +103,13 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "An oracle, a localiser trained on real images and masks, looks at each made image. IoU is between the made "
         "mask and the oracle's map above 0.5, averaged over all pairs; a pair with an empty mask counts 0. AP is over "
         "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
-        "and AP are the same agreement with held-out real masks: the scale of the first two."
+        "and AP are the same agreement with held-out real masks, the scale of what stands before each."
     )
     for category, row in sorted(alignment.items()):
         oracle = row.get("oracle") or {}
-        cells = [text(row.get("iou")), text(row.get("ap")), share(row.get("nonempty")), text(row.get("n"))]
         real = row.get("reference") or {}
-        cells += [text(real.get("iou")), text(real.get("ap"))] if scaled else []
+        cells = [text(side.get(key)) for key in ("iou", "ap") for side in ((row, real) if scaled else (row,))]
+        cells += [share(row.get("nonempty")), text(row.get("n"))]
         table.rows.append([category, *cells, *(text(oracle.get(key)) for key in oracle_keys)])
         table.kinds.append("")
     return table
@@ -107,7 +119,9 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
     """The localiser trained on made pairs beside one trained on real pairs, both tested on the held-out real images."""
     if not detection:
         return None
-    heads = ["Category", "Trained on", "Pairs", *FIGURES.values(), "Test: normal", "Test: defect"]
+    kinds = [kind for row in detection.values() for kind in row.values() if isinstance(kind, Mapping)]
+    figures = [name for name in FIGURES if name != "spro" or any("spro" in kind for kind in kinds)]
+    heads = ["Category", "Trained on", "Pairs", *(FIGURES[n] for n in figures), "Test: normal", "Test: defect"]
     table = Table("Does a detector learn from the pairs", heads)
     table.note = "One detector per category and kind. " + SELECTED.get(
         detection.get("conditions", {}).get("select", "last"), ""
@@ -120,7 +134,7 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
                 continue
             seen = [found[name] for name in ("n_train", "n_pairs", "n_pasted") if name in found]
             found = {"pairs": sum(seen) if seen else None, **found}
-            values = (found.get(k) for k in ("pairs", *FIGURES, "n_good", "n_defect"))
+            values = (found.get(k) for k in ("pairs", *figures, "n_good", "n_defect"))
             table.rows.append([category, words, *(text(value) for value in values)])
             table.kinds.append("first" if key == "synthetic" else "")
         if row.get("ratio_pixel_ap") is not None:
@@ -153,14 +167,14 @@ def timing_table(timings: Mapping[str, Any] | None, events: Iterable[Mapping[str
 
 
 def text(value: Any) -> str:
-    """Three digits after the point, whole numbers as they are, a dash for none, a list as what is in it how often."""
+    """Three digits after the point or, of small numbers, the first two; a dash for none; a list as counts."""
     if value is None:
         return DASH
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2g}" if 0 < abs(value) < SMALL else f"{value:.3f}"
     if isinstance(value, list | tuple):
         counts = Counter(value)
-        return ", ".join(text(item) + (f" (×{n})" if n > 1 else "") for item, n in sorted(counts.items()))
+        return ", ".join(text(item) + (f" (×{n})" if n > 1 else "") for item, n in sorted(counts.items())) or DASH
     return str(value)
 
 
@@ -181,12 +195,10 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     reference = ["Real against real"] if scaled else []
     table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(_words, differing)])
     table.conditions = shared
-    if told[1]:
-        table.note = f"{told[1]} The figures compare runs of this tool at best, never papers."
-    elif base_name(metric) == "is":
-        table.note = "It grows with the number of images: never compare two scores of different N."
-    if scaled:
-        table.note = f"{table.note} Real against real: the same for the held-out real anomalies.".strip()
+    notes = [f"{told[1]} The figures compare runs of this tool at best, never papers."] if told[1] else []
+    notes += [NOTES[base_name(metric)]] if base_name(metric) in NOTES else []
+    notes += ["Real against real: the same for the held-out real anomalies."] if scaled else []
+    table.note = " ".join(notes)
     level = {"run": 0, "category": 1, "defect": 2}
     for score in sorted(
         scores, key=lambda s: (s.get("category") or "", level.get(s.get("level", ""), 3), s.get("defect") or "")

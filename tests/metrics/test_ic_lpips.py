@@ -87,6 +87,23 @@ def test_in_one_pass_the_sums_of_any_shards_add_up_to_the_whole(standin, images,
     assert one_pass_value(first, added).value == pytest.approx(one_pass_value(first, whole).value, rel=1e-9)
 
 
+def test_only_images_of_a_cluster_beyond_the_cap_are_looked_at_twice(standin, images, centres):
+    looked = []
+
+    def load(name):
+        looked.append(name)
+        return images[name]
+
+    for rule, twice in ((PROFILES["full"], 0), (DEFAULT, 0), (capped(4), 2 * 4)):
+        looked.clear()
+        once = ic_lpips(standin, centres, list(images), load, rule)
+        assert len(looked) == len(images) + twice
+        first = CentreDistances(standin, list(centres), list(centres.values()), rule)
+        clusters = first.clusters(first.observe(list(images), list(images.values())))
+        second = IcLpips(standin, clusters, rule)
+        assert once.value == pytest.approx(second.value(second.compare(images.__getitem__)).value, rel=1e-12)
+
+
 def test_the_order_of_the_centres_does_not_matter(standin, images, centres):
     orders = (centres.items(), reversed(centres.items()))
     scores = [ic_lpips(standin, dict(order), list(images), images.__getitem__) for order in orders]

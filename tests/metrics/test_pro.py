@@ -3,7 +3,7 @@ import pytest
 from scipy.ndimage import label
 from sklearn.metrics import auc, roc_curve
 
-from dhdiff_ray.metrics.pro import Region, pro, regions_of, saturation_area, spro
+from dhdiff_ray.metrics.pro import Region, pro, regions_of, spro
 
 
 def draw_case(seed):
@@ -74,12 +74,6 @@ def test_a_saturated_region_is_found_when_enough_of_it_is():
     maps = np.zeros((1, 8, 8))
     maps[0, :1] = 1
     whole = [Region(0, masks[0] > 0, 32.0)]
-    quarter = [Region(0, masks[0] > 0, saturation_area(32, 0.25, relative=True))]
+    quarter = [Region(0, masks[0] > 0, 8.0)]
     assert spro(quarter, masks, maps) == pytest.approx(1)
     assert spro(whole, masks, maps) == pytest.approx(0.25 + 0.75 * 0.025)
-
-
-def test_locos_saturation_is_a_share_or_pixels_but_never_more_than_the_defect():
-    assert saturation_area(101, 0.5, relative=True) == 50
-    assert saturation_area(101, 40, relative=False) == 40
-    assert saturation_area(30, 40, relative=False) == 30

@@ -1,7 +1,13 @@
 """Localisers of a run: counts that match, conditions that are kept."""
 
+import math
+
+import numpy as np
 import pytest
 
+from dhdiff_ray.data.images import shrink_mask
+from dhdiff_ray.data.registry import configured, open_dataset
+from dhdiff_ray.data.split import split_as
 from dhdiff_ray.data.writer import PairsError
 from dhdiff_ray.on_ray import detect
 from dhdiff_ray.on_ray.run import run_folder, stored_split
@@ -54,9 +60,36 @@ def test_every_baseline_is_trained_and_tested_on_the_held_out_half(mesh, kind, s
     found = detect.tested(config, split, Told(), maps_of)
     assert (found["n_good"], found["n_defect"]) == (2, 6)
     assert {"pixel_ap", "pro", "image_f1_max"} <= found.keys()
+    assert "spro" not in found, "only MVTec LOCO says how much of a defect counts as all"
     if kind != "normal":
         assert ("TEST" in facts.get("selected_on", "")) == (select == "test")
         assert ("n_held_out" in facts) == (select == "heldout")
+
+
+@pytest.mark.parametrize("several", ["combined", "each"])
+def test_detection_on_loco_reports_spro_from_the_archives_saturation_areas(tmp_path, load_run, several):
+    root = tmp_path / "loco"
+    loader = open_dataset("loco")
+    loader.example(root)
+    config = load_run(tmp_path, root, "loco", "data.dataset=loco", f"data.several_defects={several}")
+    split = split_as(config.data, 0, configured(config.data).scan(root))
+    samples, images, _ = detect.read_test(config, split, Told())
+    assert len({s.image for s in samples}) == len(samples), "each image is tested once"
+
+    def maps_of(missing):
+        """Of each defect just what counts as all of it, less some pixels; no false alarm."""
+        maps = np.zeros(images.shape[:3], np.float32)
+        for index, sample in enumerate(samples):
+            for one in loader.instances(root, sample):
+                y, x = np.nonzero(shrink_mask(one.pixels, 32))
+                enough = math.ceil(one.saturation / one.pixels.sum() * len(y)) - missing
+                maps[index, y[:enough], x[:enough]] = 1
+        return lambda _: maps
+
+    whole, less = (detect.tested(config, split, Told(), maps_of(missing)) for missing in (0, 2))
+    assert whole["spro"] == pytest.approx(1)
+    assert whole["pro"] < 0.99, "half of an almond is not all of it where nothing saturates"
+    assert 0.3 < less["spro"] < 0.99
 
 
 def test_a_split_with_another_image_has_another_digest(mesh):

@@ -33,6 +33,24 @@ def test_any_sharding_gives_the_same_scores(paired, size):
     assert all(one.reference is not None for (_, metric), one in once.items() if metric == "originality_standin")
 
 
+@pytest.mark.parametrize("workers", [2, 6, 12])
+def test_clusters_compared_by_many_workers_give_the_same_score(paired, workers):
+    config = paired("data.categories=['capsule']", "score.metrics=['ic_lpips']")
+    rows = {"capsule": read_pair_rows(run_folder(config), "capsule")}
+    scorer = score.Scorer(config.model_dump(mode="json"))
+    units = score.shards(rows)
+    defects = score.merged(units, [scorer(unit) for unit in units])
+    parts = score.comparisons(defects, workers)
+    assert len(parts) == (0 if workers == 2 else workers), "three defects; what all workers have anyway is not cut"
+    compared = {}
+    for part in parts[::-1]:
+        compared.setdefault((part.category, part.defect), []).append(scorer(part))
+    for unit in defects:
+        given = score.with_spreads(unit, compared)
+        assert ("spreads" in given.states) == bool(parts)
+        assert scorer(given) == scorer(unit)
+
+
 def test_too_few_pairs_are_refused_before_anything_is_computed(paired):
     config = paired("score.splits=4")
     rows = {"mesh": read_pair_rows(run_folder(config), "mesh")}

@@ -1,4 +1,4 @@
-from dhdiff_ray.report.tables import alignment_table, detection_table, score_tables, timing_table
+from dhdiff_ray.report.tables import alignment_table, detection_table, score_tables, text, timing_table
 
 
 def score(level, category, defect, value, **conditions):
@@ -41,6 +41,44 @@ def test_the_oracle_stands_beside_the_agreement():
     table = alignment_table({"mesh": {"iou": 0.5, "ap": None, "nonempty": 0.9, "n": 8, "oracle": {"pixel_ap": 0.98}}})
     assert table.rows == [["mesh", "0.500", "–", "90%", "8", "0.980"]]
     assert table.heads[-1] == "Oracle: pixel AP"
+
+
+def test_a_figure_of_the_pairs_stands_beside_the_same_of_real_images():
+    row = {"iou": 0.5, "ap": 0.6, "nonempty": 0.9, "n": 8, "reference": {"iou": 0.9, "ap": 0.95, "n": 6}}
+    table = alignment_table({"mesh": row})
+    assert list(zip(table.heads, table.rows[0], strict=True))[1:5] == [
+        ("Mean IoU", "0.500"),
+        ("Real IoU", "0.900"),
+        ("Pixel AP", "0.600"),
+        ("Real AP", "0.950"),
+    ]
+
+
+def test_small_numbers_keep_their_first_digits():
+    assert [text(value) for value in (5.44e-5, -0.00052, 0.0098, 0.01, 0.0, 3, [])] == [
+        "5.4e-05",
+        "-0.00052",
+        "0.0098",
+        "0.010",
+        "0.000",
+        "3",
+        "–",
+    ]
+
+
+def test_the_inception_score_says_where_its_scale_is():
+    rows = [{**score("defect", "mesh", "bent", 1.2), "metric": name} for name in ("is", "inception_at_real_n_small")]
+    own, scale = score_tables(rows)
+    assert "inception_at_real_n" in own.note
+    assert "parts of one size" in scale.note
+    assert "never papers" in scale.note
+
+
+def test_spro_is_shown_where_the_data_has_saturation_areas():
+    plain = detection_table({"mesh": {"synthetic": {"pixel_ap": 0.5}}})
+    loco = detection_table({"box": {"synthetic": {"pixel_ap": 0.5, "spro": 0.25}}})
+    assert "sPRO (0.05)" not in plain.heads
+    assert loco.rows[0][loco.heads.index("sPRO (0.05)")] == "0.250"
 
 
 def test_detection_without_a_comparison_has_one_row():

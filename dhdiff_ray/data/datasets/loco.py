@@ -6,10 +6,11 @@ IJCV 2022. Images are CC BY-NC-SA 4.0, and not square. The layout::
     <root>/<category>/{train,validation}/good/000.png
     <root>/<category>/test/{good,logical_anomalies,structural_anomalies}/000.png
     <root>/<category>/ground_truth/{logical_anomalies,structural_anomalies}/000/000.png   # one PNG per defect instance
-    <root>/<category>/defects_config.json                                                 # pixel value -> defect name
+    <root>/<category>/defects_config.json               # pixel value -> defect name, and how much of it counts as all
 
 What we decided: the defect is the name that ``defects_config.json`` gives to the masks' pixel value, since the folders
-tell only two kinds; several PNGs of one defect are one mask; so masks are opened to list the images.
+tell only two kinds; several PNGs of one defect are one mask; so masks are opened to list the images. For sPRO each PNG
+is an instance of its own, as in the publisher's evaluation.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ import numpy as np
 
 from dhdiff_ray.data.datasets.mvtec import MVTec
 from dhdiff_ray.data.examples import noise, spoiled
-from dhdiff_ray.data.images import ImageError, mask_values
+from dhdiff_ray.data.images import ImageError, mask_array, mask_values
 from dhdiff_ray.data.layout import COMBINED, check_name, folders_in, images_in
-from dhdiff_ray.data.registry import DatasetError, dataset
+from dhdiff_ray.data.registry import DatasetError, Instance, dataset
 from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD, Sample
 
@@ -85,6 +86,23 @@ class LOCO(MVTec):
                         wanted,
                     )
 
+    def instances(self, root: Path, sample: Sample) -> list[Instance]:
+        """Each mask file's defect, with the saturation area that ``defects_config.json`` gives it."""
+        rules = read_saturations(root / sample.category / NAMES) if sample.masks else {}
+        found = []
+        for path in sample.masks:
+            values = mask_array(path)
+            for value in np.unique(values[values > 0]).tolist():
+                if sample.values and value not in sample.values:
+                    continue
+                if value not in rules:
+                    raise DatasetError(
+                        f"{path} has the pixel value {value}, of which {NAMES} does not say how much counts as all"
+                    )
+                pixels = values == value
+                found.append(Instance(pixels, saturation_area(int(pixels.sum()), *rules[value])))
+        return found
+
     def _values(self, mask: Path) -> tuple[int, ...]:
         try:
             return mask_values(str(mask))
@@ -98,9 +116,11 @@ class LOCO(MVTec):
         folder = root / "breakfast_box"
         names = {255: "missing_almonds", 241: "overflow", 234: "contamination"}
         folder.mkdir(parents=True, exist_ok=True)
+        # As in the archive: of one defect a share counts as all, of another so many pixels.
+        saturations = {255: (0.5, True), 241: (6, False), 234: (1.0, True)}
         table = [
-            {"defect_name": n, "pixel_value": v, "saturation_threshold": 1.0, "relative_saturation": True}
-            for v, n in names.items()
+            {"defect_name": names[v], "pixel_value": v, "saturation_threshold": t, "relative_saturation": relative}
+            for v, (t, relative) in saturations.items()
         ]
         (folder / NAMES).write_text(json.dumps(table, indent=2) + "\n")
         for subset, count in (("train", 4), ("validation", 2), ("test", 2)):
@@ -133,3 +153,26 @@ def read_names(path: Path) -> dict[int, str]:
         raise DatasetError(f"{path} is not there; it names the defects and comes with the archive") from None
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise DatasetError(f"{path} cannot be read ({error}); expected a list of defect_name and pixel_value") from None
+
+
+def read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
+    """Pixel value -> (threshold, whether it is a share of the defect's area or a number of pixels).
+
+    Raises:
+        DatasetError: the file is missing or says something else.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        return {int(e["pixel_value"]): (float(e["saturation_threshold"]), e["relative_saturation"]) for e in entries}
+    except FileNotFoundError:
+        raise DatasetError(f"{path} is not there; it says how much of a defect counts as all") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({error}); expected a list of pixel_value, saturation_threshold and "
+            "relative_saturation"
+        ) from None
+
+
+def saturation_area(area: int, threshold: float, relative: bool) -> float:
+    """The publisher's rule: a share of the area in whole pixels, or pixels but never more than the area."""
+    return float(int(threshold * area) if relative else min(threshold, area))

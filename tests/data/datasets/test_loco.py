@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhdiff_ray.data.images import full_mask, image_size
-from dhdiff_ray.data.registry import Reading, open_dataset
+from dhdiff_ray.data.datasets.loco import saturation_area
+from dhdiff_ray.data.images import full_mask, image_size, whole_images
+from dhdiff_ray.data.registry import DatasetError, Reading, open_dataset
 from dhdiff_ray.data.split import make_split
 
 KIND = "breakfast_box/ground_truth/logical_anomalies"
@@ -58,3 +59,43 @@ def test_a_mask_of_two_defects_belongs_to_both(root):
     assert next(s for s in scan(root) if "logical_anomalies/000" in s.key).defect == "combined"
     each = [s for s in scan(root, several_defects="each") if "logical_anomalies/000" in s.key]
     assert {s.defect: int(full_mask(s).sum()) for s in each} == {"missing_almonds": 9, "overflow": 25}
+
+
+def test_the_saturation_area_is_a_share_or_pixels_but_never_more_than_the_defect():
+    assert saturation_area(101, 0.5, relative=True) == 50
+    assert saturation_area(101, 40, relative=False) == 40
+    assert saturation_area(30, 40, relative=False) == 30
+
+
+def test_every_mask_file_is_an_instance_with_its_own_saturation_area(root):
+    for sample in scan(root):
+        found = open_dataset("loco").instances(root, sample)
+        areas = [int((np.asarray(Image.open(path)) > 0).sum()) for path in sample.masks]
+        assert [int(one.pixels.sum()) for one in found] == areas
+        if sample.defect == "missing_almonds":
+            assert [one.saturation for one in found] == [area // 2 for area in areas]
+        if sample.defect == "overflow":
+            assert [one.saturation for one in found] == [min(area, 6) for area in areas]
+        assert bool(found) != sample.is_good
+
+
+def test_an_image_listed_once_per_defect_is_one_image_with_all_its_instances(root):
+    together, apart = scan(root), scan(root, several_defects="each")
+    whole = whole_images(apart)
+    assert len(apart) == len(whole) + 2
+    assert [(s.key, s.defect, s.masks) for s in whole] == [(s.key, s.defect, s.masks) for s in together]
+    loader = open_dataset("loco")
+    for one, other in zip(whole, together, strict=True):
+        assert np.array_equal(full_mask(one), full_mask(other))
+        assert len(loader.instances(root, one)) == len(loader.instances(root, other))
+
+
+def test_a_defect_without_saturation_area_is_named(root):
+    sample = next(s for s in scan(root) if s.defect == "overflow")
+    file = root / "breakfast_box" / "defects_config.json"
+    file.write_text(file.read_text().replace('"pixel_value": 241', '"pixel_value": 240'))
+    with pytest.raises(DatasetError, match=r"pixel value 241, of which defects_config\.json"):
+        open_dataset("loco").instances(root, sample)
+    file.write_text('[{"pixel_value": 241}]')
+    with pytest.raises(DatasetError, match="expected a list of pixel_value, saturation_threshold"):
+        open_dataset("loco").instances(root, sample)
