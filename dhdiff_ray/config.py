@@ -300,6 +300,8 @@ class ServeConfig(Frozen):
     """Categories whose models one sampler keeps loaded; the one not asked for longest leaves first."""
     warm: bool = True
     """Load models and draw once before the first request."""
+    preview_share: float = Field(default=0.1, ge=0, le=1)
+    """Time that previews of a pass may take, as a share of its own: it spaces them, and 0 sends none."""
     gpus_per_replica: float = Field(default=0, ge=0)
     """GPUs one sampler asks for."""
 
