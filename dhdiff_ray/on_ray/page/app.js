@@ -347,8 +347,8 @@ async function show(index, pair) {
 }
 
 // What text attention saw, dark blue to yellow, on the dimmed pair.
-const MAPS = { image: ["S", "I", "the image"], annotation: ["S", "A", "the mask"], control: ["S", "O", "your mark"],
-  image_hat: ["Ŝ", "I", "the image, after fusion"], annotation_hat: ["Ŝ", "A", "the mask, after fusion"] };
+const MAPS = { image: ["S", "I", "image"], annotation: ["S", "A", "mask"], control: ["S", "O", "place"],
+  image_hat: ["Ŝ", "I", "image, fused"], annotation_hat: ["Ŝ", "A", "mask, fused"] };
 const clip = (value) => Math.round(255 * Math.min(1, Math.max(0, value)));
 const heat = (value) => [clip(2 * value), clip(2 * value - 1), clip(0.4 - 0.8 * Math.abs(value - 0.25))];
 
@@ -365,9 +365,9 @@ async function scoreMaps(pair, image) {
     const grey = await createImageBitmap(png(map.png));
     target.drawImage(recoloured(grey, (value, alpha) => [...heat(value / 255), alpha]), 0, 0);
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `score map of "${pair.defect.replaceAll("_", " ")}" in ${words}, ${range}`);
-    const told = element("span", { title: words });
-    told.append(letter, element("sup", { textContent: raised }), ` ${range}`);
+    canvas.setAttribute("aria-label", `score map of "${pair.defect.replaceAll("_", " ")}": ${words}, ${range}`);
+    const told = element("span");
+    told.append(letter, element("sup", { textContent: raised }), ` ${words}`, element("br"), range);
     const cell = element("div");
     cell.append(canvas, told);
     shown.append(cell);
