@@ -120,10 +120,10 @@ def _left(url: str, cluster) -> list[dict]:
     for _ in range(2):
         before = held(sampler)
         told = Load(clients=LEAVING, ask={"steps": 200}, leave=1.5).run(url)
-        start = time.perf_counter()
-        while _busy(sampler) and time.perf_counter() - start < 30:
-            pass
-        told["drained_s"] = round(time.perf_counter() - start, 2)
+        gone, looked = told.pop("gone_at"), time.time()
+        while _busy(sampler) and looked - gone < 30:
+            looked = time.time()
+        told["drained_s"] = round(looked - gone, 2)
         start = time.perf_counter()
         answer = httpx.post(f"{url}/v1/pairs", json={**ASK, "steps": 1}, timeout=120, trust_env=False)
         told["next"] = {"status": answer.status_code, "seconds": round(time.perf_counter() - start, 2)}

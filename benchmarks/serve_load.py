@@ -103,8 +103,9 @@ async def leave(url: str, load: Load) -> dict:
     async with httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, limits=limits) as client:
         asks = (client.post("/v1/pairs", json={**ASK, **load.ask, "seed": i}) for i in range(load.clients))
         ends = await asyncio.gather(*asks, return_exceptions=True)
+    gone_at = time.time()
     told = [type(end).__name__ if isinstance(end, BaseException) else str(end.status_code) for end in ends]
-    return {"clients": load.clients, "ends": {kind: told.count(kind) for kind in sorted(set(told))}}
+    return {"clients": load.clients, "gone_at": gone_at, "ends": {kind: told.count(kind) for kind in sorted(set(told))}}
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
