@@ -36,7 +36,10 @@ def faults(config: Config) -> dict:
             redeploy(config, batch_wait_ms=11)
         found["redeployed"] = told
         with _under_load(url, before) as told:
-            redeploy(config, replicas=2, batch_wait_ms=11)
+            redeploy(config, batch_wait_ms=12, surge_percent=100)
+        found["redeployed_with_surge"] = told
+        with _under_load(url, before) as told:
+            redeploy(config, replicas=2, batch_wait_ms=12)
         found["scaled_to_two"] = told
         with _under_load(url, before) as told:
             _processes(cluster, "Sampler")[0].kill()
@@ -93,7 +96,7 @@ def _under_load(url: str, before: dict, clients: int = 4) -> Iterator[dict]:
             time.sleep(4)
             begun = time.perf_counter()
             yield told
-            told["seconds"] = round(time.perf_counter() - begun, 1)
+            told["took_s"] = round(time.perf_counter() - begun, 1)
             time.sleep(2)
         finally:
             stop.touch()
