@@ -33,6 +33,17 @@ class EndpointError(ValueError):
 
 
 @dataclass(frozen=True)
+class ScoreMap:
+    """What text attention saw of the defect's words: a grey PNG with alpha, at the pair's size."""
+
+    png: bytes
+    low: float
+    """The value that is black."""
+    high: float
+    """The value that is white."""
+
+
+@dataclass(frozen=True)
 class ServedPair:
     """An image with its mask, as PNG files, and what they were made from."""
 
@@ -46,6 +57,8 @@ class ServedPair:
     """Key of the run's normal image, or None where you sent your own."""
     reference: str | None
     """Key of the run's anomaly that lent its look, or None where you sent your own."""
+    score_maps: Mapping[str, ScoreMap] | None = None
+    """``image``, ``annotation``, ``control``, ``image_hat`` and ``annotation_hat``; None where you asked for none."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +68,17 @@ class Progress:
     pair: int
     done: int
     total: int
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What a pair is expected to become, while it is drawn: small PNG files of image and mask."""
+
+    pair: int
+    done: int
+    total: int
+    image: bytes
+    mask: bytes
 
 
 class Client:
@@ -113,6 +137,7 @@ class Client:
         steps: int | None = None,
         guidance: float | None = None,
         strength: float | None = None,
+        score_maps: bool | None = None,
     ) -> list[ServedPair]:
         """Pairs of a category; arguments as in the endpoint's ``/docs``, pictures as the bytes of PNG or JPEG files.
 
@@ -123,8 +148,8 @@ class Client:
         answer = self._asked("POST", f"/v1/categories/{_quoted(category)}/pairs", _body(said))
         return [_pair(pair) for pair in answer.json()["pairs"]]
 
-    def stream(self, category: str, **asked: Any) -> Iterator[Progress | ServedPair]:
-        """As ``pairs``: the progress, and each pair as soon as it is there.
+    def stream(self, category: str, **asked: Any) -> Iterator[Progress | Preview | ServedPair]:
+        """As ``pairs``: the progress, previews with ``previews=True``, and each pair as soon as it is there.
 
         Raises:
             EndpointError: as ``pairs``; a stream that has begun is not asked for again.
@@ -136,6 +161,9 @@ class Client:
                 event = json.loads(line)
                 if event["event"] == "progress":
                     yield Progress(event["pair"], event["done"], event["total"])
+                elif event["event"] == "preview":
+                    image, mask = (base64.b64decode(event[name]) for name in ("image", "mask"))
+                    yield Preview(event["pair"], event["done"], event["total"], image, mask)
                 elif event["event"] == "pair":
                     yield _pair(event["pair"])
                 elif event["event"] == "failed":
@@ -189,9 +217,12 @@ def _body(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair(row: Mapping[str, Any]) -> ServedPair:
-    rest: dict[str, Any] = {
-        name: row[name] for name in ServedPair.__dataclass_fields__ if name not in ("image", "mask")
-    }
+    rest: dict[str, Any] = {name: row[name] for name in ("category", "defect", "seed", "prompt", "base", "reference")}
+    if "score_maps" in row:
+        rest["score_maps"] = {
+            name: ScoreMap(base64.b64decode(told["png"]), told["low"], told["high"])
+            for name, told in row["score_maps"].items()
+        }
     return ServedPair(base64.b64decode(row["image"]), base64.b64decode(row["mask"]), **rest)
 
 

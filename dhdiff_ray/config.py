@@ -280,6 +280,9 @@ class ServeConfig(Frozen):
     """Samplers behind the endpoint; 0 needs ``max_replicas`` and starts one when somebody asks."""
     max_replicas: int = Field(default=0, ge=0)
     """Samplers under load, above ``replicas``; 0 keeps their number."""
+    surge_percent: int = Field(default=0, ge=0, le=100)
+    """Share of the samplers that a new version starts before it stops old ones, so that nobody waits; there must be
+    room for them, or the new version waits. At 0 old ones stop first, and requests wait while new ones start."""
     max_batch_size: int = Field(default=4, ge=1, le=256)
     """Pairs drawn in one pass; a pass is always filled up to it, so that company never changes a byte of a pair."""
     batch_wait_ms: float = Field(default=10.0, ge=0)
@@ -304,6 +307,8 @@ class ServeConfig(Frozen):
     """Categories whose models one sampler keeps loaded; the one not asked for longest leaves first."""
     warm: bool = True
     """Load models and draw once before the first request."""
+    preview_share: float = Field(default=0.1, ge=0, le=1)
+    """Time that previews of a pass may take, as a share of its own: it spaces them, and 0 sends none."""
     gpus_per_replica: float = Field(default=0, ge=0)
     """GPUs one sampler asks for."""
 

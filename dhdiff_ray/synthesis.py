@@ -7,7 +7,7 @@ requests are cut into fixed shards made in one batch each, so that no number of 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,20 @@ def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:
 
 
 @dataclass(frozen=True)
+class Own:
+    """A user's own pictures for one pair, at the run's resolution; what is None is the run's."""
+
+    base: np.ndarray | None = None
+    """uint8 (h, w, 3), instead of the request's base."""
+    control: np.ndarray | None = None
+    """(h, w), above zero where the defect shall be, instead of the reference's raw mask."""
+    reference: np.ndarray | None = None
+    """uint8 (h, w, 3), instead of the request's reference; comes with its mask."""
+    reference_mask: np.ndarray | None = None
+    """(h, w), above zero where the defect of ``reference`` is."""
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One unit, ready to be drawn."""
 
@@ -75,44 +89,46 @@ class Prepared:
 
 
 def prepare(
-    requests: Sequence[Request],
-    config: Config,
-    samples: Sequence[Sample],
-    *,
-    base: np.ndarray | None = None,
-    control: np.ndarray | None = None,
+    requests: Sequence[Request], config: Config, samples: Iterable[Sample], own: Sequence[Own] | None = None
 ) -> Prepared:
-    """Read what one unit is made from, and cut it to the window the model works on; arguments as for :func:`make`."""
+    """Read what one unit is made from, and cut it to the window the model works on.
+
+    A pair's window lies around where its defect shall be, the reference's around its own defect: without a control
+    they are one place.
+
+    Args:
+        requests: of one category.
+        config: the run's configuration.
+        samples: the training images that requests name by key.
+        own: what a user gives for each pair; None for none.
+    """
     import torch  # planning needs neither torch nor diffusers, and every driver plans
 
     from dhdiff_ray.model.latents import to_mask, to_tensor
 
     by_key = {s.key: s for s in samples}
-    side, s = config.data.resolution, config.synthesize
-    references = np.stack([read_image(by_key[r.reference], side) for r in requests])
-    cells = np.stack([raw_mask(read_mask(by_key[r.reference], side), config.data.grid) for r in requests])
-    shown = np.stack([reference_image(i, c, config.train.reference) for i, c in zip(references, cells, strict=True)])
-    if base is None:
-        bases = np.stack([read_image(by_key[r.base], side) for r in requests])
-    else:
-        bases = np.stack([base] * len(requests))
-    region = drawn = cells
-    if control is not None:
-        region = np.stack([raw_mask(control, config.data.grid)] * len(requests))
-        drawn = np.stack([control] * len(requests))
-    cuts = [window_around(r, config.train.window or side) for r in region]
+    side, grid, s = config.data.resolution, config.data.grid, config.synthesize
+    own = own or [Own()] * len(requests)
+    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, own, strict=True)]
+    cells = [raw_mask(mask, grid) for _, mask in lent]
+    shown = [reference_image(i, c, config.train.reference) for (i, _), c in zip(lent, cells, strict=True)]
+    bases = [read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, own, strict=True)]
+    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(own, cells, strict=True)]
+    drawn = [c if o.control is None else o.control for o, c in zip(own, cells, strict=True)]
+    cuts, own_cuts = ([window_around(r, config.train.window or side) for r in regions] for regions in (region, cells))
 
-    def cut(arrays: np.ndarray) -> np.ndarray:
-        return np.stack([a[c] for a, c in zip(arrays, cuts, strict=True)])
+    def cut(arrays: Sequence[np.ndarray], where: Sequence[tuple[slice, slice]] = cuts) -> np.ndarray:
+        return np.stack([array[at] for array, at in zip(arrays, where, strict=True)])
 
+    controlled = s.control or any(o.control is not None for o in own)
     call = {
         "prompt": [r.prompt for r in requests],
         "defect": [defect_words(r.defect) for r in requests],
         "generator": [torch.Generator().manual_seed(r.seed) for r in requests],
-        "reference": None if config.train.reference == "none" else to_tensor(cut(shown)),
+        "reference": None if config.train.reference == "none" else to_tensor(cut(shown, own_cuts)),
         "base": to_tensor(cut(bases)),
         "raw_mask": to_mask(cut(region)),
-        "control_mask": to_mask(cut(drawn)) if s.control or control is not None else None,
+        "control_mask": to_mask(cut(drawn)) if controlled else None,
         "num_inference_steps": s.steps,
         "guidance_scale": s.guidance,
         "start": s.start,
@@ -121,14 +137,14 @@ def prepare(
         "reference_noise": config.train.reference_noise,
         "output_type": "pt",
     }
-    return Prepared(call, bases, shown, cuts)
+    return Prepared(call, np.stack(bases), np.stack(shown), cuts)
 
 
 def make(
     requests: Sequence[Request],
     pipeline: DHDiffPipeline,
     config: Config,
-    samples: Sequence[Sample],
+    samples: Iterable[Sample],
     *,
     base: np.ndarray | None = None,
     control: np.ndarray | None = None,
@@ -146,7 +162,7 @@ def make(
     Returns:
         Pairs in the order of the requests.
     """
-    ready = prepare(requests, config, samples, base=base, control=control)
+    ready = prepare(requests, config, samples, [Own(base, control)] * len(requests))
     return finished(requests, ready, pipeline(**ready.call))
 
 
@@ -161,3 +177,11 @@ def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pa
         image[ready.cuts[i]], mask[ready.cuts[i]] = images[i], masks[i]
         pairs.append(Pair(request, image, mask))
     return pairs
+
+
+def _reference(request: Request, own: Own, by_key: Mapping[str, Sample], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image that lends its look (h, w, 3), and its mask (h, w)."""
+    if own.reference is not None and own.reference_mask is not None:
+        return own.reference, own.reference_mask
+    sample = by_key[request.reference]
+    return read_image(sample, side), read_mask(sample, side)

@@ -1,4 +1,4 @@
-"""The client against answers as the endpoint gives them; against the endpoint itself in on_ray/test_page.py."""
+"""The client against answers as the endpoint gives them; against the endpoint itself in on_ray/test_drawing_page.py."""
 
 import base64
 import json
@@ -6,7 +6,7 @@ import json
 import httpx
 import pytest
 
-from dhdiff_ray.client import Client, EndpointError, Progress, ServedPair
+from dhdiff_ray.client import Client, EndpointError, Preview, Progress, ScoreMap, ServedPair
 
 ROW = {"category": "mesh", "defect": "bent", "seed": 3, "prompt": "p", "base": "a.png", "reference": None}
 PAIR = {**ROW, "image": base64.b64encode(b"image").decode(), "mask": base64.b64encode(b"mask").decode()}
@@ -58,6 +58,18 @@ def test_a_refusal_is_told_at_once_with_its_words():
     with pytest.raises(EndpointError, match="no defect 'x'") as told:
         made.pairs("mesh", defect="x")
     assert (told.value.status, told.value.request_id, pauses) == (404, "r1", [])
+
+
+def test_previews_and_score_maps_come_as_files():
+    step = {"pair": 0, "done": 1, "total": 2}
+    look = {"event": "preview", **step, "image": "cG5n", "mask": "bWFzaw=="}
+    maps = {"score_maps": {"image": {"png": "bWFw", "low": 0.0, "high": 0.5}}}
+    events = [{"event": "progress", **step}, look, {"event": "pair", "pair": PAIR | maps}, {"event": "done"}]
+    made, asked, _ = client(httpx.Response(200, text="".join(json.dumps(row) + "\n" for row in events)))
+    _, preview, pair = made.stream("mesh", defect="bent", previews=True, score_maps=True)
+    assert preview == Preview(0, 1, 2, b"png", b"mask")
+    assert pair.score_maps == {"image": ScoreMap(b"map", 0.0, 0.5)}
+    assert json.loads(asked[0].content) == {"defect": "bent", "previews": True, "score_maps": True}
 
 
 def test_a_stream_gives_progress_then_pairs_and_tells_when_it_broke():

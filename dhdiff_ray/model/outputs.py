@@ -26,8 +26,8 @@ class DHDiffOutput(BaseOutput):
     float_masks: Any
     masks: Any
     score_maps: list[list[dict[str, Any]]] | None = None
-    """Per step and text-attention layer: ``image``, ``annotation``, ``control`` (b, t, h, w), and after fusion
-    ``image_hat``, ``annotation_hat`` (Eq. 6 and 7, averaged over heads)."""
+    """Per step asked for and text-attention layer: ``image``, ``annotation``, ``control`` (b, t, h, w), and after
+    fusion ``image_hat``, ``annotation_hat`` (Eq. 6 and 7, averaged over heads)."""
 
 
 def as_output(images: Tensor, float_masks: Tensor, output_type: OutputType, score_maps: Any = None) -> DHDiffOutput:

@@ -71,7 +71,7 @@ class DHDiffPipeline(DiffusionPipeline):
         reference_noise: Literal["same", "independent", "clean"] | None = None,
         output_type: OutputType = "pil",
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
-        return_score_maps: bool = False,
+        return_score_maps: bool | Sequence[int] = False,
     ) -> DHDiffOutput:
         """Draw one pair per prompt; what is None is as the model was published.
 
@@ -101,7 +101,7 @@ class DHDiffPipeline(DiffusionPipeline):
             output_type: pictures, arrays or tensors.
             callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;
                 may answer with other latents. :meth:`decode_latents` makes a preview of them.
-            return_score_maps: also return what text attention saw.
+            return_score_maps: also return what text attention saw, at every step or at those counted here from 0.
 
         Raises:
             ValueError: inputs that do not fit together.
@@ -166,6 +166,7 @@ class DHDiffPipeline(DiffusionPipeline):
         # 5. Denoise.
         repeats = 2 if guided else 1
         maps: list[list[dict[str, Any]]] = []
+        looked = range(len(timesteps)) if return_score_maps is True else return_score_maps or ()
         for number, t in enumerate(timesteps):
             if keep is not None and outside is not None:
                 around = (
@@ -175,7 +176,7 @@ class DHDiffPipeline(DiffusionPipeline):
             if z_reference is not None and reference_noise != "clean":
                 noised = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
                 references = self._references(noised, t[None], text, count)
-            watched: list[dict[str, Any]] | None = [] if return_score_maps else None
+            watched: list[dict[str, Any]] | None = [] if number in looked else None
             predicted = self.unet(
                 self._doubled(self.scheduler.scale_model_input(latents, t), guided),
                 t.expand(count * repeats),

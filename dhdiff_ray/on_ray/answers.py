@@ -33,17 +33,22 @@ def answer(pairs: Sequence[dict[str, Any]], kind: str) -> Response:
     """The pairs.
 
     Args:
-        pairs: each with ``image`` and ``mask`` as base64 PNGs and what it was made from.
+        pairs: each with ``image`` and ``mask`` as base64 PNGs, what it was made from, and ``score_maps`` if asked for.
         kind: ``json``, ``multipart`` or ``zip``.
     """
     if kind == "json":
         return JSONResponse({"pairs": list(pairs)})
-    rows = [{name: value for name, value in pair.items() if name not in ("image", "mask")} for pair in pairs]
-    files = [
-        (f"{row['category']}_{row['defect']}_{row['seed']}{end}.png", base64.b64decode(pair[part]))
-        for pair, row in zip(pairs, rows, strict=True)
-        for part, end in (("image", ""), ("mask", "_mask"))
-    ]
+    rows: list[dict[str, Any]] = []
+    files: list[tuple[str, bytes]] = []
+    for pair in pairs:
+        row = {name: value for name, value in pair.items() if name not in ("image", "mask", "score_maps")}
+        stem, maps = f"{row['category']}_{row['defect']}_{row['seed']}", pair.get("score_maps")
+        parts = {"": pair["image"], "_mask": pair["mask"]}
+        parts |= {f"_score_{name}": told["png"] for name, told in (maps or {}).items()}
+        files += [(f"{stem}{end}.png", base64.b64decode(text)) for end, text in parts.items()]
+        if maps is not None:
+            row["score_maps"] = {name: {"low": told["low"], "high": told["high"]} for name, told in maps.items()}
+        rows.append(row)
     about = json.dumps({"pairs": rows}, ensure_ascii=False).encode()
     return _zip(files, rows) if kind == "zip" else _multipart(files, about)
 

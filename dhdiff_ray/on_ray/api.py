@@ -142,7 +142,7 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
 
     @app.post("/v1/categories/{category}/pairs:stream", dependencies=guarded, openapi_extra=_BODY, responses=_ERRORS)
     async def stream(request: Request, category: str) -> Response:
-        """The same as events, one JSON object a line: queued, progress, pair, done, or failed with a problem."""
+        """The same as events, one JSON object a line: queued, progress, preview, pair, done or failed."""
         ask = await asked(request, category)
         events = backend.stream(ask)
         seconds = _deadline(request, limits)
@@ -257,6 +257,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         400: "cannot be read",
         401: "no or a wrong token",
         404: "no such category or defect",
+        409: "the category's model was made under another split",
         408: "sent too slowly",
         413: "too large",
         415: "another type of body",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
 from dhdiff_ray.records import Request
+from dhdiff_ray.synthesis import Own
 
 MIN_SIDE = 8
 """Smallest side of a picture that is taken, in pixels."""
@@ -77,6 +78,10 @@ class Ask(BaseModel):
     """Classifier-free guidance scale; 1 or less switches it off; else the run's."""
     strength: float | None = Field(default=None, gt=0, le=1)
     """Start from the base noised this far instead of from pure noise."""
+    previews: bool = False
+    """Of ``pairs:stream`` alone: also send small pictures of each pair while it is drawn; the pair stays the same."""
+    score_maps: bool = False
+    """Also send what text attention saw of the defect's words: S^I, S^A, S^O and what they become (Eq. 6, Eq. 7)."""
     response: Literal["json", "multipart", "zip"] | None = None
     """How the pairs come: JSON with base64 PNGs, ``multipart/mixed`` or a zip file; else as ``Accept`` says."""
 
@@ -96,18 +101,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Order:
-    """One pair to be drawn; arrays are at the model's resolution, None where the run's own are used."""
+    """One pair to be drawn, and who looks at it; looking changes nothing, so it may differ within a pass."""
 
     request: Request
     settings: Settings
-    base: np.ndarray | None = None
-    """uint8 (h, w, 3)."""
-    control: np.ndarray | None = None
-    """uint8 (h, w) of 0 and 255."""
-    reference: np.ndarray | None = None
-    """uint8 (h, w, 3)."""
-    reference_mask: np.ndarray | None = None
-    """uint8 (h, w) of 0 and 255."""
+    own: Own = field(default_factory=Own)
+    previews: bool = False
+    score_maps: bool = False
 
 
 def picture(field: str, text: str, max_side: int) -> Image.Image:

@@ -15,7 +15,8 @@ from typing import Any
 
 from dhdiff_ray.on_ray.asks import BusyError, Order
 
-OnStep = Callable[[int, int], None]
+OnStep = Callable[[int, int, Sequence[Any] | None], None]
+"""Steps done, their number, and a preview for each order now and then."""
 Draw = Callable[[Sequence[Order], OnStep], Sequence[Any]]
 """Draws orders of equal settings: (orders, called after each step) -> a result for each."""
 
@@ -28,7 +29,7 @@ class AbandonedError(Exception):
 class _Waiting:
     order: Order
     answer: asyncio.Future[Any]
-    on_step: OnStep | None
+    on_step: Callable[[int, int, Any], None] | None
     gone: threading.Event = field(default_factory=threading.Event)
 
 
@@ -57,12 +58,13 @@ class Batcher:
         """Orders that wait for their pass."""
         return len(self._waiting)
 
-    def submit(self, orders: Sequence[Order], on_step: Callable[[int, int, int], None] | None = None) -> list[Any]:
+    def submit(self, orders: Sequence[Order], on_step: Callable[[int, int, int, Any], None] | None = None) -> list[Any]:
         """Put orders into the queue; all or none.
 
         Args:
             orders: one per pair.
-            on_step: called in the loop after each step with the order's place, the steps done and their number.
+            on_step: called in the loop after each step with the order's place, the steps done, their number, and the
+                order's preview or None.
 
         Returns:
             One future per order; await them with ``finished``.
@@ -77,7 +79,7 @@ class Batcher:
             self._worker = loop.create_task(self._work())
         items = []
         for place, order in enumerate(orders):
-            tell = None if on_step is None else (lambda done, total, at=place: on_step(at, done, total))
+            tell = None if on_step is None else (lambda done, total, seen, at=place: on_step(at, done, total, seen))
             items.append(_Waiting(order, loop.create_future(), tell))
         for item in items:
             item.answer.add_done_callback(lambda answer, item=item: item.gone.set() if answer.cancelled() else None)
@@ -127,10 +129,10 @@ class Batcher:
     async def _pass(self, items: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
 
-        def on_step(done: int, total: int) -> None:
+        def on_step(done: int, total: int, previews: Sequence[Any] | None = None) -> None:
             if all(item.gone.is_set() for item in items):
                 raise AbandonedError
-            loop.call_soon_threadsafe(_told, items, done, total)
+            loop.call_soon_threadsafe(_told, items, done, total, previews)
 
         try:
             results = await asyncio.to_thread(self.draw, [item.order for item in items], on_step)
@@ -150,7 +152,7 @@ class Batcher:
                 item.answer.set_result(result)
 
 
-def _told(items: Sequence[_Waiting], done: int, total: int) -> None:
-    for item in items:
+def _told(items: Sequence[_Waiting], done: int, total: int, previews: Sequence[Any] | None) -> None:
+    for at, item in enumerate(items):
         if item.on_step is not None and not item.answer.done():
-            item.on_step(done, total)
+            item.on_step(done, total, previews[at] if previews else None)

@@ -158,6 +158,7 @@ def build(config: Config, token_file: str = "") -> Any:
     place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
     ongoing = s.queue + 2 * s.max_batch_size
     queues = {"max_ongoing_requests": FORWARDED, "max_queued_requests": FORWARDED, "ray_actor_options": place}
+    queues["max_surge_percent"] = 100  # it takes no core, so there is always room for a new one beside the old
 
     def application() -> FastAPI:
         """Called in the ingress replica, so that the token itself is never sent anywhere."""
@@ -211,14 +212,14 @@ def app(args: dict[str, Any]) -> Any:
 
 def _number(s: ServeConfig) -> dict[str, Any]:
     if s.max_replicas <= s.replicas:
-        return {"num_replicas": s.replicas}
+        return {"num_replicas": s.replicas, "max_surge_percent": s.surge_percent}
     scaling = {
         "min_replicas": s.replicas,
         "initial_replicas": max(1, s.replicas),
         "max_replicas": s.max_replicas,
         "target_ongoing_requests": 2 * s.max_batch_size,
     }
-    return {"autoscaling_config": scaling}
+    return {"autoscaling_config": scaling, "max_surge_percent": s.surge_percent}
 
 
 def checked_token(host: str) -> str:

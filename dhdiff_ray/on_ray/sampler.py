@@ -8,6 +8,7 @@ question always has the same bytes as answer.
 from __future__ import annotations
 
 import base64
+import logging
 import random
 import threading
 import time
@@ -27,9 +28,12 @@ from dhdiff_ray.on_ray.asks import Ask, Order, RefusedError, Settings, bools, pi
 from dhdiff_ray.on_ray.batcher import OnStep
 from dhdiff_ray.on_ray.draw import draw_pass
 from dhdiff_ray.on_ray.model_cache import ModelCache
+from dhdiff_ray.on_ray.run import check_same_split
 from dhdiff_ray.records import GOOD, Request, Sample
 from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.synthesis import Own
 
+LOG = logging.getLogger("dhdiff_ray.serve")
 LOOK_SECONDS = 2.0
 """How old the list of models may be before the run folder is looked at again."""
 
@@ -41,7 +45,7 @@ class SamplerCore:
         config: the run's configuration.
 
     Raises:
-        ValueError: the run has no split or no trained model.
+        ValueError: the run has no split or no trained model of its split.
     """
 
     def __init__(self, config: Config) -> None:
@@ -53,19 +57,32 @@ class SamplerCore:
         self.by_key = {sample.key: sample for sample in self.split.train}
         self._looked = 0.0
         self._facts: dict[str, dict[str, Any]] = {}
+        self._foreign: dict[str, str] = {}
+        self._judged: dict[tuple[str, str | None], str] = {}
+        self._listed: dict[tuple[str, str], list[str]] = {}
         self.cache = ModelCache(lambda key: self.load(key[0]), config.serve.models_held)
         self._turn = threading.Lock()
         """A scheduler counts its steps, so one pass is drawn at a time."""
         if not self.facts:
+            if self._foreign:
+                raise ValueError(next(iter(self._foreign.values())))
             raise ValueError(f"{self.folder.uri} has no trained model; go on with: dhdiff-ray submit train --resume")
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """What is known of each trained category; models that were trained since are found without a restart."""
+        """What is known of each trained category; models that were trained since are found without a restart.
+
+        A model of another split is left out, and the others are served: it learned from images that are held out
+        here, and the bases and references of this split may be what it is tested on.
+        """
         if time.monotonic() - self._looked > LOOK_SECONDS:
             marks = [f for f in self.folder.files("models") if f.count("/") == 2 and f.endswith("/dhdiff.json")]
-            self._facts = {mark.split("/")[1]: self.folder.read_json(mark) for mark in marks}
-            self._looked = time.monotonic()
+            found = {mark.split("/")[1]: self.folder.read_json(mark) for mark in marks}
+            foreign = {category: told for category, facts in found.items() if (told := self._other_split(facts))}
+            for category in foreign.keys() - self._foreign.keys():
+                LOG.warning("not served: %s", foreign[category])
+            self._facts = {category: facts for category, facts in found.items() if category not in foreign}
+            self._foreign, self._looked = foreign, time.monotonic()
         return self._facts
 
     def models(self) -> list[dict[str, Any]]:
@@ -143,7 +160,8 @@ class SamplerCore:
                 reference_key = self._numbered("reference_number", ask.category, defect, ask.reference_number)
             words = ask.prompt or prompt(ask.category, defect)
             request = Request(ask.category, defect, index, ask.seed + index, words, base_key, reference_key)
-            orders.append(Order(request, settings, base, control, reference, reference_mask))
+            own = Own(base, control, reference, reference_mask)
+            orders.append(Order(request, settings, own, ask.previews, ask.score_maps))
         return orders
 
     def load(self, category: str) -> Any:
@@ -172,13 +190,14 @@ class SamplerCore:
         category = orders[0].settings.category
         key = category, self._known(category)["weights_sha256"]  # a model trained anew is another one
         with self._turn, self.cache.using(key) as pipeline:
-            pairs = draw_pass(orders, pipeline, self.config, self.by_key, on_step)
+            drawn = draw_pass(orders, pipeline, self.config, self.by_key.values(), on_step)
         answers = []
-        for pair, order in zip(pairs, orders, strict=True):
-            facts = {n: getattr(pair.request, n) for n in ("category", "defect", "seed", "prompt", "reference", "base")}
-            facts["base"] = facts["base"] if order.base is None else None
-            facts["reference"] = facts["reference"] if order.reference is None else None
-            answers.append({"image": _text(pair.image), "mask": _text(pair.mask), **facts})
+        for one, order in zip(drawn, orders, strict=True):
+            facts = {n: getattr(order.request, n) for n in ("category", "defect", "seed", "prompt")}
+            facts["reference"] = order.request.reference if order.own.reference is None else None
+            facts["base"] = order.request.base if order.own.base is None else None
+            maps = {} if one.score_maps is None else {"score_maps": one.score_maps}
+            answers.append({"image": _text(one.pair.image), "mask": _text(one.pair.mask), **facts, **maps})
         return answers
 
     def pairs(self, ask: Ask) -> list[dict[str, Any]]:
@@ -195,8 +214,21 @@ class SamplerCore:
         for category, facts in sorted(self.facts.items())[: self.config.serve.models_held]:
             self.draw(self.orders(Ask(category=category, defect=facts["defects"][0], steps=1)))
 
+    def _other_split(self, facts: dict[str, Any]) -> str:
+        """What is wrong with a model that was made under another split; empty for the others."""
+        key = facts["category"], facts.get("split_digest")
+        if key not in self._judged:
+            try:
+                check_same_split([facts], self.split, "the model")
+                self._judged[key] = ""
+            except ValueError as error:
+                self._judged[key] = str(error)
+        return self._judged[key]
+
     def _known(self, category: str) -> dict[str, Any]:
         known = self.facts
+        if category in self._foreign:
+            raise RefusedError(409, self._foreign[category])
         if category not in known:
             raise RefusedError(404, _unknown("category", category, sorted(known)))
         return known[category]
@@ -284,8 +316,10 @@ class SamplerCore:
         return rgb(opened, side), small
 
     def _keys(self, category: str, defect: str) -> list[str]:
-        own: Sequence[Sample] = self.split.category(category).train
-        return sorted(sample.key for sample in own if sample.defect == defect)
+        if (category, defect) not in self._listed:
+            own: Sequence[Sample] = self.split.category(category).train
+            self._listed[category, defect] = sorted(sample.key for sample in own if sample.defect == defect)
+        return self._listed[category, defect]
 
     def _numbered(self, field: str, category: str, defect: str, number: int) -> str:
         keys = self._keys(category, defect)

@@ -50,7 +50,7 @@ class Service:
         return await self.batcher.finished(self.batcher.submit(orders))
 
     async def stream(self, ask: Ask) -> AsyncIterator[dict[str, Any]]:
-        """Events: ``queued``, then ``progress`` and ``pair`` for each pair, then ``done``.
+        """Events: ``queued``, then ``progress``, ``preview`` if asked for, and ``pair`` for each pair, then ``done``.
 
         Raises:
             RefusedError: the question cannot be answered; before the first event.
@@ -59,10 +59,14 @@ class Service:
         orders = await asyncio.to_thread(self.core.orders, ask)
         events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         ahead = self.batcher.waiting
-        answers = self.batcher.submit(
-            orders,
-            lambda at, done, total: events.put_nowait({"event": "progress", "pair": at, "done": done, "total": total}),
-        )
+
+        def tell(at: int, done: int, total: int, seen: dict[str, str] | None) -> None:
+            step = {"pair": at, "done": done, "total": total}
+            events.put_nowait({"event": "progress", **step})
+            if seen is not None:
+                events.put_nowait({"event": "preview", **step, **seen})
+
+        answers = self.batcher.submit(orders, tell)
         for at, answer in enumerate(answers):
             answer.add_done_callback(lambda answer, at=at: events.put_nowait(_told(at, answer)))
         try:

@@ -49,7 +49,8 @@ def defect_maps(layers: Sequence[dict[str, Any]], tokens: np.ndarray, side: int 
     for name, _ in MAPS:
         pictures = [np.asarray(layer[name][0])[tokens > 0].mean(0) for layer in layers if name in layer]
         if pictures:
-            grown = [np.asarray(Image.fromarray(p.astype(np.float32)).resize((side, side))) for p in pictures]
+            kind = Image.Resampling.BILINEAR  # never beyond the values that there are
+            grown = [np.asarray(Image.fromarray(p.astype(np.float32)).resize((side, side), kind)) for p in pictures]
             found[name] = np.mean(grown, axis=0)
     return found
 

@@ -128,6 +128,9 @@ def test_score_maps_come_per_step_and_layer_and_change_nothing(pipeline):
     torch.testing.assert_close(layer["image"].sum(1), torch.ones(1, 4, 4))
     again = draw(pipeline, points=[(5, 5)], guidance_scale=2.0)
     assert torch.equal(made.images, again.images)
+    last = draw(pipeline, points=[(5, 5)], return_score_maps=[2], guidance_scale=2.0)
+    assert [len(last.score_maps), len(last.score_maps[0])] == [1, len(made.score_maps[2])]
+    assert torch.equal(last.score_maps[0][0]["image"], made.score_maps[2][0]["image"])
 
 
 def test_prompts_are_encoded_once_per_call(pipeline):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import time
 import zipfile
 from email.parser import BytesParser
 
@@ -16,6 +17,7 @@ from dhdiff_ray.data.writer import png_bytes
 from dhdiff_ray.on_ray.access import Access
 from dhdiff_ray.on_ray.api import make_app
 from dhdiff_ray.on_ray.asks import Ask, BusyError, RefusedError
+from dhdiff_ray.on_ray.draw import draw_pass
 from dhdiff_ray.on_ray.sampler import SamplerCore
 from dhdiff_ray.on_ray.service import Service
 from dhdiff_ray.synthesis import plan
@@ -181,6 +183,96 @@ def test_a_stream_tells_progress_and_the_same_pairs(client):
     assert pairs == client.post(POST, json=body).json()["pairs"]
     refused = client.post(POST + ":stream", json={"defect": "bend"})
     assert (refused.status_code, refused.json()["status"]) == (404, 404)
+
+
+def test_previews_show_a_pair_coming_and_change_no_byte_of_it(served_config):
+    config = served_config.model_copy(update={"serve": served_config.serve.model_copy(update={"preview_share": 1.0})})
+    body = {"defect": "bent", "seed": 5, "n": 2, "steps": 6, "boxes": [[8, 8, 16, 16]], "base_number": 0}
+    with TestClient(make_app(Service(config)), "http://localhost") as client:
+        plain, looked = (
+            [json.loads(line) for line in client.post(POST + ":stream", json={**body, **more}).text.splitlines()]
+            for more in ({}, {"previews": True})
+        )
+        base = np.array(Image.open(io.BytesIO(client.get("/v1/models/mesh/bases/0").content)))
+    seen = [event for event in looked if event["event"] == "preview"]
+    assert [event for event in looked if event["event"] != "preview"] == plain
+    assert {event["pair"] for event in seen} == {0, 1}
+    assert all(0 < event["done"] < event["total"] == 6 for event in seen)
+    assert len({event["image"] for event in seen}) == len(seen)
+    image, mask = decoded(seen[-1]), decoded(seen[-1], "mask")
+    outside = np.ones((32, 32), bool)
+    outside[8:16, 8:16] = False
+    assert np.array_equal(image[outside], base[outside])
+    assert not np.array_equal(image, base)
+    assert not mask[outside].any()
+
+
+def test_looking_takes_no_more_than_its_share_of_the_time(core, monkeypatch):
+    """Twenty-four quick steps, and a decoding that takes longer than several of them."""
+    (order,) = core.orders(Ask(category="mesh", defect="bent", steps=24, previews=True))
+    pipeline = core.load("mesh")
+    decode = pipeline.decode_latents
+    monkeypatch.setattr(pipeline, "decode_latents", lambda latents: time.sleep(0.3) or decode(latents))
+    looks, start = [], time.monotonic()
+    draw_pass([order], pipeline, core.config, core.by_key.values(), lambda *what: looks.append(what[2]))
+    drawing = time.monotonic() - start
+    assert len(looks) == 24
+    assert 1 <= sum(look is not None for look in looks) <= 2 + 0.1 * drawing / 0.3
+
+
+def test_score_maps_come_with_the_pair_and_change_no_byte_of_it(client):
+    body = {"defect": "bent", "seed": 5, "boxes": [[8, 8, 16, 16]]}
+    (plain,) = client.post(POST, json=body).json()["pairs"]
+    (pair,) = client.post(POST, json={**body, "score_maps": True}).json()["pairs"]
+    maps = pair.pop("score_maps")
+    assert pair == plain
+    assert set(maps) == {"image", "annotation", "control", "image_hat", "annotation_hat"}
+    control = decoded(maps["control"], "png")
+    assert control.shape == (32, 32, 2)
+    assert (control[..., 1] > 0).sum() == 16 * 16  # the window the network works on
+    assert control[10:14, 10:14, 0].mean() > 200 > 50 > control[2:4, 2:4, 0].mean()
+    assert (maps["control"]["low"], maps["control"]["high"]) == (pytest.approx(0, abs=0.1), pytest.approx(1, abs=0.1))
+    assert 0 <= maps["image"]["low"] < maps["image"]["high"] <= 1
+    packed = client.post(POST, json={**body, "score_maps": True, "response": "zip"})
+    archive = zipfile.ZipFile(io.BytesIO(packed.content))
+    assert archive.read("mesh_bent_5_score_image.png") == base64.b64decode(maps["image"]["png"])
+    (row,) = (json.loads(line) for line in archive.read("metadata.jsonl").splitlines())
+    assert row["score_maps"]["image"] == {"low": maps["image"]["low"], "high": maps["image"]["high"]}
+
+
+def test_who_looks_and_who_does_not_share_a_pass(served_config):
+    service = Service(served_config)
+    service.batcher.wait_seconds = 5.0
+    plain, looked = Ask(category="mesh", defect="bent", seed=1), {"previews": True, "score_maps": True}
+    asks = [plain, plain.model_copy(update=looked), plain, plain.model_copy(update=looked)]
+
+    async def at_once():
+        return await asyncio.gather(*(service.pairs(ask) for ask in asks))
+
+    (a,), (b,), (c,), (d,) = asyncio.run(at_once())
+    assert service.batcher.passes == 1
+    assert b == d
+    assert len(b.pop("score_maps")) == 5
+    assert a == b == c
+
+
+def test_a_model_of_another_split_is_not_served_and_the_others_are(trained, caplog):
+    config = trained()
+    core = SamplerCore(config)
+    facts = core.folder.read_json("models/mesh/dhdiff.json")
+    core.folder.write_json("models/mesh/dhdiff.json", {**facts, "split_digest": core.split.category("mesh").digest})
+    assert [m["category"] for m in SamplerCore(config).models()] == ["capsule", "mesh"]
+    core.folder.write_json("models/mesh/dhdiff.json", {**facts, "split_digest": "0123456789abcdef"})
+    with TestClient(make_app(Service(config)), "http://localhost") as client:
+        assert [m["category"] for m in client.get("/v1/models").json()["models"]] == ["capsule"]
+        for answer in (client.post(POST, json={"defect": "bent"}), client.get("/v1/models/mesh/bases/0")):
+            assert answer.status_code == 409
+            assert "the model of 'mesh' was made under the split 0123456789abcdef" in answer.json()["detail"]
+        assert client.post("/v1/categories/capsule/pairs", json={"defect": "crack"}).status_code == 200
+    assert "not served: the model of 'mesh'" in caplog.text
+    core.folder.delete("models/capsule/dhdiff.json")
+    with pytest.raises(ValueError, match="was made under the split 0123456789abcdef"):
+        SamplerCore(config)
 
 
 def test_requests_of_several_clients_share_a_pass_and_change_nothing(served_config):

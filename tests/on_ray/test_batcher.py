@@ -28,7 +28,7 @@ class Drawing:
         self.passes.append(seeds)
         for step in range(orders[0].settings.steps):
             time.sleep(self.step_seconds)
-            on_step(step + 1, orders[0].settings.steps)
+            on_step(step + 1, orders[0].settings.steps, seeds if step == 1 else None)
         if -1 in seeds:
             raise KeyError("spoilt")
         return seeds
@@ -89,7 +89,7 @@ def test_one_spoilt_order_does_not_spoil_its_pass():
     assert isinstance(spoilt, KeyError)
 
 
-def test_steps_are_told_to_whom_they_belong():
+def test_steps_and_previews_are_told_to_whom_they_belong():
     told = []
 
     async def run():
@@ -97,7 +97,7 @@ def test_steps_are_told_to_whom_they_belong():
         return await batcher.finished(batcher.submit([order(1), order(2)], lambda *what: told.append(what)))
 
     asyncio.run(run())
-    assert told == [(at, done, 3) for done in (1, 2, 3) for at in (0, 1)]
+    assert told == [(at, done, 3, at + 1 if done == 2 else None) for done in (1, 2, 3) for at in (0, 1)]
 
 
 def test_the_least_recently_used_model_leaves_and_one_in_use_stays():

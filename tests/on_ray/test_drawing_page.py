@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from PIL import Image
 
-from dhdiff_ray.client import Client, Progress, ServedPair
+from dhdiff_ray.client import Client, Preview, Progress, ServedPair
 from dhdiff_ray.on_ray.access import Access
 from dhdiff_ray.on_ray.api import make_app
 from dhdiff_ray.on_ray.service import Service
@@ -92,6 +92,37 @@ def test_draw_make_and_download_in_a_browser(browser, endpoint):
     assert browser.complaints == []
 
 
+def test_pairs_arrive_step_by_step_with_what_the_text_saw(browser, endpoint):
+    opened(browser, endpoint)
+    browser.click("input[value=box] + span")
+    browser.drag("#board", (0.25, 0.25), (0.49, 0.49))
+    browser.js("document.querySelector('#n').value = 2; document.querySelector('#steps').value = 4")
+    browser.click("#maps")
+    assert "score_maps=True" in browser.js("document.querySelector('#python').textContent")
+    assert "-F 'score_maps=true'" in browser.js("document.querySelector('#curl').textContent")
+    browser.js(
+        "window.told = []; new MutationObserver(() => window.told.push([...document.querySelectorAll('figcaption')]"
+        ".map(c => c.textContent).join('|'))).observe(document.querySelector('#results'), "
+        "{ childList: true, subtree: true, characterData: true })"
+    )
+    browser.click("#go")
+    made(browser)
+    told = browser.js("window.told")
+    assert any("being drawn: step 1 of 4" in words for words in told)
+    assert "being drawn" not in told[-1]
+    assert browser.js("document.querySelectorAll('#results figure').length") == 2
+    assert browser.js("document.querySelectorAll('.maps canvas').length") == 10
+    assert ": place, " in browser.js("document.querySelectorAll('.maps canvas')[2].ariaLabel")
+    (browser.downloads / "pairs.zip").unlink(missing_ok=True)  # another test's
+    browser.click("#zip")
+    archive = zipfile.ZipFile(io.BytesIO(browser.downloaded("pairs.zip")))
+    names = [name for name in archive.namelist() if "_score_" in name]
+    assert len(names) == 10
+    assert Image.open(io.BytesIO(archive.read(names[0]))).mode == "LA"
+    (browser.downloads / "pairs.zip").unlink()
+    assert browser.complaints == []
+
+
 def test_a_brush_on_an_own_image_becomes_a_control_mask(browser, endpoint, tmp_path):
     opened(browser, endpoint)
     picture = tmp_path / "mine.png"
@@ -143,8 +174,12 @@ def test_the_client_streams_and_sample_fills_a_tree_and_goes_on(endpoint, tmp_pa
     with Client(endpoint, TOKEN) as client:
         events = list(client.stream("mesh", defect="bent", seed=3))
         (pair,) = client.pairs("mesh", defect="bent", seed=3)
+        looked = list(client.stream("mesh", defect="bent", seed=3, previews=True))
     assert events == [Progress(0, 1, 2), Progress(0, 2, 2), pair]
     assert isinstance(pair, ServedPair)
+    assert [event for event in looked if not isinstance(event, Preview)] == events
+    (preview,) = (event for event in looked if isinstance(event, Preview))
+    assert Image.open(io.BytesIO(preview.image)).size == (32, 32)
 
     monkeypatch.setenv("DHDIFF_TOKEN", TOKEN)
     words = ["sample", "--url", endpoint, "-c", "mesh", "--out", str(tmp_path / "pairs"), "--defect", "bent", "--json"]

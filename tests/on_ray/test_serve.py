@@ -56,7 +56,8 @@ def test_serves_own_files_name_what_there_is(file, trained, monkeypatch):
 
 
 def test_samplers_are_counted_or_scaled():
-    assert replicas._number(ServeConfig(replicas=2)) == {"num_replicas": 2}
+    counted = replicas._number(ServeConfig(replicas=2, surge_percent=50))
+    assert counted == {"num_replicas": 2, "max_surge_percent": 50}
     scaling = replicas._number(ServeConfig(replicas=0, max_replicas=3))["autoscaling_config"]
     assert (scaling["min_replicas"], scaling["initial_replicas"], scaling["max_replicas"]) == (0, 1, 3)
     with pytest.raises(ValueError, match="leaves nobody to answer"):

@@ -213,6 +213,7 @@ function fields() {
   if ($("steps").value) said.steps = Number($("steps").value);
   if ($("guidance").value) said.guidance = Number($("guidance").value);
   if ($("weak").checked) said.strength = Number($("strength").value) / 100;
+  if ($("maps").checked) said.score_maps = true;
   const kinds = new Set(state.shapes.map((shape) => shape.kind));
   if (kinds.size === 1 && kinds.has("point")) said.points = state.shapes.map((shape) => shape.at);
   if (kinds.size === 1 && kinds.has("box")) said.boxes = state.shapes.map((shape) => shape.box);
@@ -227,6 +228,7 @@ async function form() {
   }
   if (state.own) made.append("base", await blobOf(baseCanvas()), "base.png");
   if (drawn) made.append("control_mask", await blobOf(mask()), "control.png");
+  if ($("previews").checked) made.append("previews", "true");
   return made;
 }
 
@@ -268,6 +270,10 @@ async function follow(reader) {
         done[event.pair] = event.done / event.total;
         $("bar").value = Object.values(done).reduce((a, b) => a + b, 0) / wanted;
         say(`Drawing: step ${event.done} of ${event.total}`);
+      } else if (event.event === "preview") {
+        const figure = figureAt(event.pair), told = `step ${event.done} of ${event.total}`;
+        figure.querySelector("figcaption").textContent = `being drawn: ${told}`;
+        await paintPair(figure, event, `pair ${event.pair + 1} being drawn, ${told}`);
       } else if (event.event === "pair") {
         state.pairs[event.index] = event.pair;
         await show(event.index, event.pair);
@@ -288,43 +294,85 @@ const bytes = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeA
 const png = (text) => new Blob([bytes(text)], { type: "image/png" });
 const stem = (pair) => `${pair.category}_${pair.defect}_${pair.seed}`;
 
-async function show(index, pair) {
-  const image = await createImageBitmap(png(pair.image)), veil = await createImageBitmap(png(pair.mask));
-  const figure = document.createElement("figure"), canvas = document.createElement("canvas");
-  canvas.width = image.width; canvas.height = image.height;
+function element(name, properties = {}) {
+  return Object.assign(document.createElement(name), properties);
+}
+
+function figureAt(index) {
+  const others = [...$("results").children].filter((other) => other.dataset.index);
+  const there = others.find((other) => Number(other.dataset.index) === index);
+  if (there) return there;
+  const figure = element("figure"), canvas = element("canvas");
   canvas.setAttribute("role", "img");
-  canvas.setAttribute("aria-label", `${pair.prompt}, seed ${pair.seed}`);
-  const redraw = () => {
+  figure.dataset.index = index;
+  figure.append(canvas, element("figcaption"));
+  $("results").insertBefore(figure, others.find((other) => Number(other.dataset.index) > index) || null);
+  return figure;
+}
+
+async function paintPair(figure, made, label) {
+  const canvas = figure.querySelector("canvas");
+  const image = await createImageBitmap(png(made.image)), veil = await createImageBitmap(png(made.mask));
+  canvas.width = image.width; canvas.height = image.height;
+  canvas.setAttribute("aria-label", label);
+  canvas.redraw = () => {
     const target = canvas.getContext("2d");
     target.drawImage(image, 0, 0);
     if (!$("overlay").checked) return;
-    const over = new OffscreenCanvas(veil.width, veil.height), drawn = over.getContext("2d");
-    drawn.drawImage(veil, 0, 0);
-    const pixels = drawn.getImageData(0, 0, veil.width, veil.height);
-    for (let i = 0; i < pixels.data.length; i += 4) {
-      pixels.data[i + 3] = pixels.data[i] ? 130 : 0;
-      pixels.data[i] = 0; pixels.data[i + 1] = 180; pixels.data[i + 2] = 216;
-    }
-    drawn.putImageData(pixels, 0, 0);
-    target.drawImage(over, 0, 0);
+    target.drawImage(recoloured(veil, (value) => [0, 180, 216, value ? 130 : 0]), 0, 0);
   };
-  redraw();
-  canvas.redraw = redraw;
-  const caption = document.createElement("figcaption"), links = document.createElement("div");
-  caption.textContent = `${pair.defect.replaceAll("_", " ")}, seed ${pair.seed}`;
-  links.className = "row";
+  canvas.redraw();
+  return image;
+}
+
+function recoloured(grey, colour) {
+  const made = new OffscreenCanvas(grey.width, grey.height), target = made.getContext("2d");
+  target.drawImage(grey, 0, 0);
+  const pixels = target.getImageData(0, 0, grey.width, grey.height);
+  for (let i = 0; i < pixels.data.length; i += 4) pixels.data.set(colour(pixels.data[i], pixels.data[i + 3]), i);
+  target.putImageData(pixels, 0, 0);
+  return made;
+}
+
+async function show(index, pair) {
+  const figure = figureAt(index), links = element("div", { className: "row" });
+  const image = await paintPair(figure, pair, `${pair.prompt}, seed ${pair.seed}`);
+  figure.querySelector("figcaption").textContent = `${pair.defect.replaceAll("_", " ")}, seed ${pair.seed}`;
   for (const [part, word, end] of [["image", "Image", ""], ["mask", "Mask", "_mask"]]) {
-    const link = document.createElement("a");
-    link.className = "button";
-    link.download = `${stem(pair)}${end}.png`;
-    link.href = `data:image/png;base64,${pair[part]}`;
-    link.textContent = `${word} (PNG)`;
-    links.append(link);
+    links.append(element("a", { className: "button", download: `${stem(pair)}${end}.png`,
+      href: `data:image/png;base64,${pair[part]}`, textContent: `${word} (PNG)` }));
   }
-  figure.append(canvas, caption, links);
-  figure.dataset.index = index;
-  const later = [...$("results").children].find((other) => Number(other.dataset.index) > index);
-  $("results").insertBefore(figure, later || null);
+  figure.append(links);
+  if (pair.score_maps) figure.append(await scoreMaps(pair, image));
+}
+
+// What text attention saw, dark blue to yellow, on the dimmed pair.
+const MAPS = { image: ["S", "I", "image"], annotation: ["S", "A", "mask"], control: ["S", "O", "place"],
+  image_hat: ["Ŝ", "I", "image, fused"], annotation_hat: ["Ŝ", "A", "mask, fused"] };
+const clip = (value) => Math.round(255 * Math.min(1, Math.max(0, value)));
+const heat = (value) => [clip(2 * value), clip(2 * value - 1), clip(0.4 - 0.8 * Math.abs(value - 0.25))];
+
+async function scoreMaps(pair, image) {
+  const shown = element("div", { className: "maps" });
+  for (const [name, [letter, raised, words]] of Object.entries(MAPS)) {
+    const map = pair.score_maps[name];
+    if (!map) continue;
+    const canvas = element("canvas", { width: image.width, height: image.height });
+    const target = canvas.getContext("2d"), range = `${map.low.toFixed(2)} to ${map.high.toFixed(2)}`;
+    target.globalAlpha = 0.35;
+    target.drawImage(image, 0, 0);
+    target.globalAlpha = 1;
+    const grey = await createImageBitmap(png(map.png));
+    target.drawImage(recoloured(grey, (value, alpha) => [...heat(value / 255), alpha]), 0, 0);
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", `score map of "${pair.defect.replaceAll("_", " ")}": ${words}, ${range}`);
+    const told = element("span");
+    told.append(letter, element("sup", { textContent: raised }), ` ${words}`, element("br"), range);
+    const cell = element("div");
+    cell.append(canvas, told);
+    shown.append(cell);
+  }
+  return shown;
 }
 
 function save(blob, name) {
@@ -369,9 +417,14 @@ function zip(files) {
 
 function saveAll() {
   const files = [], rows = [];
-  for (const pair of state.pairs) {
-    const { image, mask: drawn, ...row } = pair;
+  for (const pair of state.pairs.filter(Boolean)) {
+    const { image, mask: drawn, score_maps: maps, ...row } = pair;
     files.push([`${stem(pair)}.png`, bytes(image)], [`${stem(pair)}_mask.png`, bytes(drawn)]);
+    if (maps) row.score_maps = {};
+    for (const [name, { png: map, low, high }] of Object.entries(maps || {})) {
+      files.push([`${stem(pair)}_score_${name}.png`, bytes(map)]);
+      row.score_maps[name] = { low, high };
+    }
     rows.push(JSON.stringify(row) + "\n");
   }
   files.push(["metadata.jsonl", new TextEncoder().encode(rows.join(""))]);
@@ -395,7 +448,8 @@ function tellRequest() {
   for (const name of files) lines.push(`-F ${name}=@${named[name]}`);
   lines.push("-F response=zip -o pairs.zip");
   $("curl").textContent = lines.join(" \\\n  ");
-  const words = Object.entries(said).map(([name, value]) => `${name}=${name === "seed" ? value : JSON.stringify(value)}`);
+  const written = (name, value) => (name === "seed" ? value : value === true ? "True" : JSON.stringify(value));
+  const words = Object.entries(said).map(([name, value]) => `${name}=${written(name, value)}`);
   for (const name of files) words.push(`${name}=open(${JSON.stringify(named[name])}, "rb").read()`);
   const token = state.token ? ', token=os.environ["TOKEN"]' : "";
   $("python").textContent = (state.token ? "import os\n" : "") + "from dhdiff_ray.client import Client\n\n" +
@@ -421,7 +475,7 @@ $("stop").addEventListener("click", () => state.asking && state.asking.abort());
 $("dice").addEventListener("click", () => { $("seed").value = Math.floor(Math.random() * 1e9); tellRequest(); });
 $("weak").addEventListener("change", () => { $("strength").disabled = !$("weak").checked; });
 $("strength").addEventListener("input", () => { $("told").textContent = `${$("strength").value}%`; });
-$("overlay").addEventListener("change", () => document.querySelectorAll("#results canvas").forEach((c) => c.redraw()));
+$("overlay").addEventListener("change", () => document.querySelectorAll("#results figure > canvas").forEach((c) => c.redraw()));
 $("zip").addEventListener("click", saveAll);
 $("save-base").addEventListener("click", async () => save(await blobOf(baseCanvas()), "base.png"));
 $("save-control").addEventListener("click", async () => save(await blobOf(mask()), "control.png"));
