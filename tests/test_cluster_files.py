@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 from dhdiff_ray.cli.app import app
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT
-from dhdiff_ray.on_ray.jobs import VERBS
+from dhdiff_ray.on_ray.jobs import MODULES
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
@@ -155,7 +155,7 @@ def test_the_rayjob_starts_a_verb_as_submit_does():
     words = shlex.split(spec["entrypoint"])
     assert words[:3] == ["exec", "python", "-m"] and words[5:] == ["--resume"]
     package, _, verb = words[3].rpartition(".")
-    assert package == "dhdiff_ray.on_ray" and verb in VERBS
+    assert package == "dhdiff_ray.on_ray" and verb in MODULES.values()
     assert importlib.util.find_spec(words[3]) is not None
     assert spec["metadata"]["verb"] == verb
     assert yaml.safe_load(spec["runtimeEnvYAML"]) == {"env_vars": JOB_ENVIRONMENT}
