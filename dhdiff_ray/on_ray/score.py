@@ -291,7 +291,8 @@ def _scores(
     for at, values in mapped(defects):
         unit = defects[at]
         for score in values:
-            full = replace(score, conditions={**score.conditions, **alike[unit.category]})
+            told = {k: v for k, v in alike[unit.category].items() if k != "pairs_digest"}
+            full = replace(score, conditions={**score.conditions, **told})
             scores.append({"category": unit.category, "defect": unit.defect, **full.as_dict()})
     scores.sort(key=lambda row: (row["category"], row["defect"], row["metric"]))
     return scores, {category for category, _ in broken}

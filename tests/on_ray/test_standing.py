@@ -1,0 +1,47 @@
+"""A cluster that stays: it wants its token, and taking it down leaves nothing of it and touches nothing else."""
+
+import stat
+import time
+
+import pytest
+
+from dhdiff_ray.on_ray import standing
+from dhdiff_ray.on_ray.cluster import ClusterError
+from dhdiff_ray.on_ray.cluster_checks import check_closed
+
+
+@pytest.fixture
+def own_state(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE", "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_nothing_stands_where_nothing_was_started(own_state):
+    assert standing.standing() is None
+    assert standing.down() is None
+
+
+@pytest.mark.ray
+def test_a_standing_cluster_refuses_a_wrong_token_at_once_and_leaves_nothing(own_state, tmp_path):
+    import httpx
+
+    there = standing.up(num_cpus=1)
+    try:
+        assert standing.standing() == there
+        assert stat.S_IMODE(there.token_file.stat().st_mode) == 0o600
+        start = time.monotonic()
+        for headers in ({}, {"Authorization": "Bearer wrong"}):
+            assert httpx.get(f"{there.address}/api/jobs/", headers=headers).status_code in (401, 403)
+        token = {"Authorization": f"Bearer {there.token_file.read_text()}"}
+        assert httpx.get(f"{there.address}/api/jobs/", headers=token).status_code == 200
+        assert time.monotonic() - start < 10
+        mode = httpx.get(f"{there.address}/api/authentication_mode").json()["authentication_mode"]
+        check_closed("http://10.0.0.1:8265", mode)
+        with pytest.raises(ClusterError, match="cluster down"):
+            standing.up()
+    finally:
+        assert standing.down() == there
+    assert not there.processes()
+    assert not there.folder.exists()
+    assert standing.standing() is None
