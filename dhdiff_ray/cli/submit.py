@@ -18,7 +18,6 @@ import typer
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output
 from dhdiff_ray.cli.resolve import Typed, check_dataset, resolve, run_folder
-from dhdiff_ray.cli.status_view import StatusView
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
@@ -177,6 +176,8 @@ def attend(
     Raises:
         typer.Exit: 130 after Ctrl-C; the job is stopped only on our private cluster.
     """
+    from dhdiff_ray.cli.status_view import StatusView
+
     output.note(f"job {job_id} at {jobs.address}")
     tail: deque[str] = deque(maxlen=TAIL)
     explained = False
