@@ -40,6 +40,7 @@ def main() -> None:
     from dhdiff_ray.config import Config
     from dhdiff_ray.data.split import Split
     from dhdiff_ray.on_ray import detect
+    from dhdiff_ray.on_ray.figures import KINDS
     from dhdiff_ray.storage import RunFolder
 
     torch.set_num_threads(1)
@@ -53,7 +54,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for category in arguments.category or split.categories:
         own = split.category(category)
-        for kind in arguments.kind or ("synthetic", *detect.KINDS):
+        for kind in arguments.kind or ("synthetic", *KINDS):
             found, facts = [], {}
             for seed in range(arguments.seeds):
                 seeded = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})

@@ -129,7 +129,7 @@ def _digests(run: Path) -> dict[str, str]:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(inner) for key, inner in value.items() if key not in TIMES and "digest" not in key}
+        return {key: _timeless(inner) for key, inner in value.items() if key not in TIMES}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
 
 

@@ -265,11 +265,10 @@ def _next_steps(jobs: Jobs, job_id: str) -> str:
 def _price(verb: str, config: Config) -> dict[str, Any]:
     """What the job will cost; nothing where the dataset cannot be seen from here."""
     from dhdiff_ray.cli.resolve import defects_of
-    from dhdiff_ray.on_ray.synthesize import pair_bytes
     from dhdiff_ray.report.price import price
 
     defects = defects_of(config)
-    return price(config, defects, pair_bytes(config.data.resolution)) if defects else {}
+    return price(config, defects) if defects else {}
 
 
 def _show_plan(output: Output, verb: str, config: Config, origins: dict[str, str], counts: dict[str, int]) -> None:

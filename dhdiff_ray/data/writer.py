@@ -157,6 +157,11 @@ def read_pairs(folder: RunFolder, category: str) -> Iterable[tuple[dict[str, Any
         yield row, *read_pair(folder, row)
 
 
+def pair_bytes(resolution: int) -> int:
+    """Bytes of one pair on disk at most: an image that PNG cannot compress, and a mask."""
+    return resolution**2 * 3 + resolution**2 // 8 + 2048
+
+
 def png_bytes(array: np.ndarray) -> bytes:
     """PNG of a uint8 (h, w, 3) image or (h, w) mask, with no metadata: the same array gives the same bytes."""
     buffer = io.BytesIO()

@@ -20,12 +20,13 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many, whole_images
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import pairs_digest, read_pair, read_pair_rows, write_card
+from dhdiff_ray.data.writer import read_pair, read_pair_rows
+from dhdiff_ray.on_ray import figures
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import side_by_side
-from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
+from dhdiff_ray.on_ray.run import category_names, check_same_split, conditions_of, run_folder, stored_split
 from dhdiff_ray.records import Sample
 from dhdiff_ray.storage import RunFolder
 
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 EVENT_SECONDS = 1.0
-RESULT = "detection.json"
-KINDS = ("real", "real_synthetic", "cutpaste", "draem", "normal")
-"""Baselines in the order they are told."""
 HELD_OUT = 0.1
 """Share of the training pairs and normal images that ``detect.select = heldout`` judges by."""
 
@@ -50,7 +48,7 @@ def main(config: Config, resume: bool = False) -> int:
 def run(config: Config, events: Events, category: str = "", resume: bool = True) -> int:
     """The verb inside a job; ``category`` leaves the others alone; what was tested of the same pairs may be kept."""
     folder = run_folder(config)
-    kinds = kinds_of(config)
+    kinds = figures.kinds_of(config)
     split = stored_split(folder, config.data.root, config)
     categories = [category] if category else category_names(config, split)
     for name in categories:
@@ -66,53 +64,9 @@ def run(config: Config, events: Events, category: str = "", resume: bool = True)
         if wrong:
             events.emit("failed", category=name, message="; ".join(wrong))
             continue
-        events.emit("metric", category=name, **_short(together({kind: found[name, kind] for kind in kinds})))
-    collect(config, folder, split)
+        events.emit("metric", category=name, **_short(figures.together({kind: found[name, kind] for kind in kinds})))
+    figures.collect(config, folder, split)
     return 1 if errors else 0
-
-
-def kinds_of(config: Config) -> tuple[str, ...]:
-    """The kinds of detectors that are trained."""
-    return ("synthetic", *(kind for kind in KINDS if kind in config.detect.baselines))
-
-
-def together(figures: dict[str, Any]) -> dict[str, Any]:
-    """A category's detectors, and how much of the real pairs' worth the made ones have."""
-    if "real" not in figures:
-        return figures
-    made, real = (figures[kind]["pixel_ap"] for kind in ("synthetic", "real"))
-    return {**figures, "ratio_pixel_ap": made / real if made is not None and real else None}
-
-
-def collect(config: Config, folder: RunFolder, split: Split) -> None:
-    """Write ``detection.json`` from the figures of every category all of whose detectors were tested alike."""
-    result: dict[str, Any] = {}
-    for name in split.categories:
-        own = {kind: _kept(folder, name, kind) for kind in kinds_of(config)}
-        now = conditions_of(config, folder, split, name)
-        if all(part and part["conditions"] == now for part in own.values()):
-            result[name] = together({kind: part["figures"] for kind, part in own.items() if part})
-    result["conditions"] = {
-        "split_digest": split_digest(split),
-        "test_holds_training_images": split.test_holds_training_images,
-        "config_digest": config.digest(),
-        "seed": config.run.seed,
-        "resolution": config.data.resolution,
-        **config.detect.model_dump(mode="json"),
-    }
-    folder.write_json(RESULT, result)
-    write_card(folder)
-
-
-def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
-    """What the figures of a category depend on."""
-    digests = {"config_digest": config.digest(), "split_digest": split.category(category).digest}
-    return {**digests, "pairs_digest": pairs_digest(folder, category)}
-
-
-def _kept(folder: RunFolder, category: str, kind: str) -> dict[str, Any] | None:
-    name = f"detectors/{category}/{kind}.figures.json"
-    return folder.read_json(name) if folder.exists(name) else None
 
 
 class Teller:
@@ -152,21 +106,21 @@ def examine(values: dict[str, Any], category: str, kind: str, hub: Any, resume: 
     split = Split.from_json(folder.read_json("split.json")).category(category)
     tell = Teller(hub, "detect", f"{category}, {kind}", config.detect.steps)
     conditions = conditions_of(config, folder, split, category)
-    known = _kept(folder, category, kind) if resume else None
+    known = figures.kept(folder, category, kind) if resume else None
     if known and known["conditions"] == conditions:
         tell(config.detect.steps)
         return known["figures"]
     start = time.monotonic()
     maps_of, facts = TRAINED[kind](config, folder, split, tell)
     seconds = round(time.monotonic() - start, 2)
-    figures = {**tested(config, split, tell, maps_of), **facts, "seconds": seconds}
-    folder.write_json(f"detectors/{category}/{kind}.figures.json", {"conditions": conditions, "figures": figures})
-    return figures
+    found = {**tested(config, split, tell, maps_of), **facts, "seconds": seconds}
+    figures.keep(folder, category, kind, conditions, found)
+    return found
 
 
 def tested(config: Config, split: Split, tell: Teller, maps_of: Any) -> dict[str, Any]:
     """The figures of a detector, a function from images (n, h, w, 3) to maps (n, h, w), on the test half."""
-    from dhdiff_ray.detector.evaluate import figures
+    from dhdiff_ray.detector.evaluate import figures as measured
     from dhdiff_ray.detector.peers import peers_masks
     from dhdiff_ray.detector.saturation import saturated_regions
 
@@ -174,8 +128,8 @@ def tested(config: Config, split: Split, tell: Teller, maps_of: Any) -> dict[str
     regions = saturated_regions(configured(config.data, tell.warn), Path(split.root), samples, config.data.resolution)
     if config.detect.mask_rule == "peers":
         strict, soft = peers_masks(samples, config.data.resolution)
-        return figures(maps_of(images), soft, strict, regions)
-    return figures(maps_of(images), masks, regions=regions)
+        return measured(maps_of(images), soft, strict, regions)
+    return measured(maps_of(images), masks, regions=regions)
 
 
 def trained(

@@ -26,9 +26,12 @@ from typing import Any
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, node_resources, without_addresses
+from dhdiff_ray.on_ray.cluster_errors import reached
 
 MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate", "verify")} | {"all": "line"}
 """Module of each verb."""
+WRITERS = set(MODULES) - {"verify"}
+"""Verbs that write to a run; an endpoint or a look at a dataset keeps nobody from it."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5
 """How often a log is picked up again after its connection was cut."""
@@ -207,11 +210,11 @@ class Jobs:
             return self._client.delete_job(job_id)
 
     def working_on(self, config: Config) -> JobInfo | None:
-        """The job of this cluster that works on the configuration's run now, if there is one."""
+        """The job of this cluster that writes to the configuration's run now, if there is one."""
         config = absolute(config)
         place = {"run": config.run.name, "storage": config.run.storage}
         for job in self.list():
-            if job.status not in ENDED and place.items() <= job.metadata.items():
+            if job.verb in WRITERS and job.status not in ENDED and place.items() <= job.metadata.items():
                 return job
         return None
 
@@ -277,39 +280,8 @@ class Jobs:
         environment = {"working_dir": str(folder), "env_vars": variables, "excludes": ["**/__pycache__/", "*.pyc"]}
         return file.name, environment | {"py_modules": [str(Path(__file__).resolve().parents[1])]}
 
-    @contextlib.contextmanager
-    def _reached(self, job_id: str = "") -> Iterator[None]:
-        """Turn what the client raises into an error that says what to do."""
-        import requests
-        from ray.exceptions import AuthenticationError
-        from ray.util.state.exception import RayStateApiException, ServerUnavailable
-
-        try:
-            yield
-        except AuthenticationError:
-            raise ClusterError(
-                f"the cluster at {self.address} refuses us: it wants a token. Put it into ~/.ray/auth_token or "
-                "RAY_AUTH_TOKEN (on the head node `ray get-auth-token` prints it), then: dhdiff-ray doctor --address "
-                f"{self.address}"
-            ) from None
-        except (ConnectionError, requests.exceptions.RequestException, ServerUnavailable) as error:
-            raise ClusterError(
-                f"no Ray cluster answers at {self.address} ({type(error).__name__}); give the dashboard's address, "
-                f"such as http://127.0.0.1:8265. Check with: dhdiff-ray doctor --address {self.address}; without "
-                "--address and RAY_ADDRESS a private cluster is started for the command"
-            ) from None
-        except RayStateApiException as error:
-            raise ClusterError(f"the cluster at {self.address} does not tell what it has: {error}") from None
-        except RuntimeError as error:
-            text = str(error)
-            if isinstance(error, ClusterError):
-                raise
-            if "already exists" in text or "already been used" in text:
-                raise ValueError("a job of that id was already submitted; see: dhdiff-ray jobs list") from None
-            if "404" in text or "does not exist" in text:
-                what = f"no job {job_id!r} at {self.address}; see: dhdiff-ray jobs list" if job_id else text
-                raise ValueError(what) from None
-            raise ClusterError(f"the cluster at {self.address} answered: {text}") from None
+    def _reached(self, job_id: str = "") -> contextlib.AbstractContextManager[None]:
+        return reached(self.address, job_id)
 
 
 def absolute(config: Config) -> Config:

@@ -93,7 +93,7 @@ def run_line(config: Config, categories: list[str], hub: Any, events: Events) ->
 
 
 def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dict[str, Any]:
-    """One stage of one category: the task; returns the GPU seconds it was given.
+    """One stage of one category: the task; returns the GPU seconds of its workers, at least.
 
     Raises:
         StageError: a part of it failed and was told.
@@ -101,11 +101,13 @@ def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dic
     config = Config.model_validate(values)
     folder = run_folder(config)
     told: list[str] = []
+    busy: list[float] = []
 
     class Listening(Relay):
-        """Keeps what failed, for the one line of the stage."""
+        """Keeps what failed, for the one line of the stage, and how long its workers were busy."""
 
         def emit(self, event: str = "progress", **fields: Any) -> None:
+            busy.append(float(fields.get("seconds", 0.0)))
             if event == "failed":
                 told.append(str(fields.get("message", "failed")))
                 event = "warning"  # the stage's own end tells the failure
@@ -115,8 +117,10 @@ def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dic
     module = importlib.import_module(f"dhdiff_ray.on_ray.{verb}")
     if module.run(config, Listening(folder, verb, hub), category):
         raise StageError("; ".join(told) or f"{verb} failed")
-    gpus = config.train.gpus_per_worker * config.train.workers if verb == "train" else config.synthesize.gpus_per_worker
-    return {"gpu_seconds": round(gpus * (time.monotonic() - start), 1)}
+    workers = config.train.workers if verb == "train" else 1
+    part = config.train if verb in ("train", "detect") else config.synthesize
+    seconds = sum(busy) or workers * (time.monotonic() - start)
+    return {"gpu_seconds": round(part.gpus_per_worker * seconds, 1)}
 
 
 if __name__ == "__main__":

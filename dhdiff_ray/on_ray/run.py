@@ -10,6 +10,7 @@ from dhdiff_ray.config_layers import nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split
+from dhdiff_ray.data.writer import pairs_digest
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.records import Sample
 from dhdiff_ray.storage import RunFolder
@@ -89,6 +90,12 @@ def check_same_split(facts: Iterable[Mapping[str, Any]], split: Split, what: str
                 f"{what} of {category!r} was made under the split {made}, but split.json is {digests[category]}: "
                 "images it was made from may be held out now; use the run's own split.json, or train a new run"
             )
+
+
+def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
+    """What the scores and figures of a category depend on: settings, split and pairs."""
+    digests = {"config_digest": config.digest(), "split_digest": split.category(category).digest}
+    return {**digests, "pairs_digest": pairs_digest(folder, category)}
 
 
 def category_names(config: Config, split: Split) -> list[str]:

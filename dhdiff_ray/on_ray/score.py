@@ -22,7 +22,7 @@ from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import map_units, room, side_by_side
-from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
+from dhdiff_ray.on_ray.run import category_names, check_same_split, conditions_of, run_folder, stored_split
 from dhdiff_ray.records import Score
 from dhdiff_ray.scoring import Defect, DefectScorer, RealImages, combine, describe
 from dhdiff_ray.storage import RunFolder
@@ -71,7 +71,7 @@ def run(config: Config, events: Events, category: str = "", resume: bool = True)
     with events.hub(every=0.5) as hub:
         task = localiser_task(config)(align)
         oracles = {c: task.remote(values, c, hub) for c in rows} if config.score.alignment else {}
-        scores, broken = _scores(config, events, rows, alike)
+        scores, broken = _scores(config, events, rows, split_digest(split))
         aligned, errors = side_by_side(oracles)
     for name, message in errors.items():
         events.emit("failed", category=name, message=f"pair alignment: {message}")
@@ -85,12 +85,6 @@ def run(config: Config, events: Events, category: str = "", resume: bool = True)
         events.emit("metric", category=name, **means, **found)
     collect(config, folder, split)
     return 1 if broken or errors else 0
-
-
-def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
-    """What the scores of a category depend on."""
-    digests = {"config_digest": config.digest(), "split_digest": split_digest(split)}
-    return {**digests, "pairs_digest": pairs_digest(folder, category)}
 
 
 def collect(config: Config, folder: RunFolder, split: Split) -> None:
@@ -250,9 +244,7 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     return {**found, **chosen}
 
 
-def _scores(
-    config: Config, events: Events, rows: dict[str, list[Row]], alike: dict[str, dict[str, Any]]
-) -> tuple[list[Row], set[str]]:
+def _scores(config: Config, events: Events, rows: dict[str, list[Row]], split_hash: str) -> tuple[list[Row], set[str]]:
     """Scores of defects, and the categories of which a part failed; a defect of which a part failed gets no score."""
     gpus = config.synthesize.gpus_per_worker
     arguments = {"config": config.model_dump(mode="json")}
@@ -287,12 +279,12 @@ def _scores(
         for at, spreads in mapped(parts):
             compared.setdefault((parts[at].category, parts[at].defect), []).append(spreads)
         defects = [with_spreads(defects[at], compared) for at in unbroken(defects)]
+    conditions = {"config_digest": config.digest(), "split_digest": split_hash}
     scores: list[Row] = []
     for at, values in mapped(defects):
         unit = defects[at]
         for score in values:
-            told = {k: v for k, v in alike[unit.category].items() if k != "pairs_digest"}
-            full = replace(score, conditions={**score.conditions, **told})
+            full = replace(score, conditions={**score.conditions, **conditions})
             scores.append({"category": unit.category, "defect": unit.defect, **full.as_dict()})
     scores.sort(key=lambda row: (row["category"], row["defect"], row["metric"]))
     return scores, {category for category, _ in broken}

@@ -18,7 +18,7 @@ import ray
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import PAIRS, PairWriter
+from dhdiff_ray.data.writer import PAIRS, PairWriter, pair_bytes
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
@@ -103,11 +103,6 @@ def refuse_full_disk(config: Config, folder: RunFolder, pairs: int) -> None:
         )
 
 
-def pair_bytes(resolution: int) -> int:
-    """Bytes of one pair on disk at most: an image that PNG cannot compress, and a mask."""
-    return resolution**2 * 3 + resolution**2 // 8 + 2048
-
-
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
     """What lies there of each defect's pairs: index -> whether it is a whole pair or a mask without its image."""
     found: dict[str, dict[int, bool]] = {}
@@ -174,6 +169,7 @@ class Maker:
         self.writer = PairWriter(self.folder)
         self.split = Split.from_json(self.folder.read_json("split.json"))
         self._held: tuple[str, Any] = ("", None)
+        self._judging: tuple[str, Any] = ("", None)
 
     def __call__(self, unit: Unit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
@@ -196,14 +192,21 @@ class Maker:
             from dhdiff_ray.synthesis import make
 
             return make(unit.requests, pipeline, self.config, self.split.train)
-        from dhdiff_ray.detector.unet import from_bytes
-        from dhdiff_ray.redraw import judge_by, make_agreeing
+        from dhdiff_ray.redraw import make_agreeing
 
-        judge = judge_by(from_bytes(self.folder.read_bytes(f"detectors/{unit.category}/real.safetensors")))
-        judged = make_agreeing(unit.requests, pipeline, self.config, self.split.train, judge)
+        judged = make_agreeing(unit.requests, pipeline, self.config, self.split.train, self._judge(unit.category))
         told = [{"index": j.pair.request.index, **tried(j.pair.request), "agreement": round(j.iou, 4)} for j in judged]
         self.folder.write_json(_tries(unit.category, unit.requests[0]), told)  # before the pairs it tells of
         return [one.pair for one in judged]
+
+    def _judge(self, category: str) -> Any:
+        if self._judging[0] != category:
+            from dhdiff_ray.detector.unet import from_bytes
+            from dhdiff_ray.redraw import judge_by
+
+            weights = self.folder.read_bytes(f"detectors/{category}/real.safetensors")
+            self._judging = (category, judge_by(from_bytes(weights)))
+        return self._judging[1]
 
     def _pipeline(self, category: str) -> Any:
         if self._held[0] != category:
@@ -285,8 +288,9 @@ def train_judges(config: Config, events: Events, categories: Sequence[str]) -> N
     with events.hub(every=0.5) as hub:
         task = localiser_task(config)(judge_of)
         _, errors = side_by_side({c: task.remote(config.model_dump(mode="json"), c, hub) for c in categories})
-    for category, message in errors.items():
-        raise ValueError(f"the localiser that judges the pairs of {category!r} could not be trained: {message}")
+    if errors:
+        told = "; ".join(f"{category}: {message}" for category, message in errors.items())
+        raise ValueError(f"the localiser that judges the pairs could not be trained: {told}")
 
 
 if __name__ == "__main__":

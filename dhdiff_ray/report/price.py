@@ -12,18 +12,18 @@ from statistics import median
 from typing import Any
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.data.writer import pair_bytes
 from dhdiff_ray.storage import RunFolder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def price(config: Config, defects: Mapping[str, int], pair_bytes: int) -> dict[str, Any]:
+def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
     """The price of a whole line over these categories.
 
     Args:
         config: of the job.
         defects: defects of each category that is asked for.
-        pair_bytes: most bytes of one pair.
 
     Returns:
         ``categories``, ``training_steps``, ``pairs``, ``units``, ``pair_disk_bytes``, ``upload_bytes``, and, where a
@@ -40,7 +40,7 @@ def price(config: Config, defects: Mapping[str, int], pair_bytes: int) -> dict[s
         "training_steps": steps,
         "pairs": pairs,
         "units": sum(defects.values()) * -(-s.pairs_per_defect // s.shard_size),
-        "pair_disk_bytes": pairs * pair_bytes,
+        "pair_disk_bytes": pairs * pair_bytes(config.data.resolution),
         "upload_bytes": sum(
             f.stat().st_size for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts
         ),

@@ -25,6 +25,7 @@ class Stage:
     seconds: float | None = None
     """How long it took, once it has ended."""
     gpu_seconds: float = 0.0
+    """GPU seconds that its workers told of; of scoring and testing those of one worker, the least there can be."""
     message: str = ""
     """Why it failed."""
     since: float | None = None
@@ -74,6 +75,8 @@ class Status:
             stage.state, stage.message = "failed", str(event.get("message", "failed"))
         elif kind == "warning":
             self.warnings.append(f"{verb} {category}: {event.get('message', '')}")
+        elif kind == "metric" and stage.state == "running":  # the last thing that scoring and testing tell
+            self._end(stage, time)
         elif event.get("total") and "done" in event:
             self._advance(stage, part, event, time)
 
@@ -111,8 +114,12 @@ class Status:
             stage.fresh = stage.share or 0.0
         stage.seen = time
         if event.get("event") == "done":
-            stage.state = "done"
-            stage.seconds = None if stage.since is None or time is None else round(time - stage.since, 1)
+            Status._end(stage, time)
+
+    @staticmethod
+    def _end(stage: Stage, time: float | None) -> None:
+        stage.state = "done"
+        stage.seconds = None if stage.since is None or time is None else round(time - stage.since, 1)
 
 
 def events_of(text: str) -> list[dict[str, Any]]:

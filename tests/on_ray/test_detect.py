@@ -10,6 +10,7 @@ from dhdiff_ray.data.registry import configured, open_dataset
 from dhdiff_ray.data.split import split_as
 from dhdiff_ray.data.writer import PairsError
 from dhdiff_ray.on_ray import detect
+from dhdiff_ray.on_ray.figures import KINDS
 from dhdiff_ray.on_ray.run import run_folder, stored_split
 
 
@@ -50,7 +51,7 @@ def test_made_pairs_are_taken_from_the_first_and_as_many_as_real_ones(mesh):
     assert facts == {"n_pairs": 6}
 
 
-@pytest.mark.parametrize("kind", detect.KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("select", ["last", "heldout", "test"])
 def test_every_baseline_is_trained_and_tested_on_the_held_out_half(mesh, kind, select):
     config, folder, split = mesh

@@ -51,7 +51,7 @@ def test_a_category_that_fails_stops_no_other_and_a_rerun_does_just_what_is_miss
     assert line.main(config) == 1
     (told,) = failures(Status(read_events(folder)))
     assert told.startswith("synthesize capsule: ")
-    assert "bent 000000" not in told
+    assert "crack 000000 to 000001: SafetensorError" in told, "the unit and the reason are named"
     assert next(iter(folder.read_json("detection.json"))) == "mesh", "the other category went to its end"
     assert Path(folder.path("killed")).exists()
 

@@ -33,6 +33,15 @@ def test_the_detectors_of_a_category_are_one_stage():
     assert status.stages["mesh"]["detect"].share == 0.5
 
 
+def test_a_verb_without_an_end_of_its_own_is_done_with_its_figures_unless_it_failed():
+    status = Status([progress("score", "mesh", 40, 40, 1.0), {"event": "metric", "verb": "score", "category": "mesh"}])
+    assert status.stages["mesh"]["score"].state == "done"
+    failed = {"event": "failed", "verb": "score", "category": "mesh", "message": "no weights"}
+    status.read(failed)
+    status.read({"event": "metric", "verb": "score", "category": "mesh"})
+    assert failures(status) == ["score mesh: no weights"]
+
+
 def test_a_failure_keeps_its_reason_until_the_stage_runs_again():
     status = Status([stage("train", "mesh", "running", 1.0), stage("train", "mesh", "failed", 2.0, message="no room")])
     assert failures(status) == ["train mesh: no room"]
