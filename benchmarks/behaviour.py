@@ -1,13 +1,17 @@
-"""Does a trained run follow its reference, its control and its base? ``python -m benchmarks.behaviour STORAGE RUN``.
+"""Does a trained run follow its reference, its control and its base?
+
+    python -m benchmarks.behaviour STORAGE RUN [JUDGE]
 
 Reference: the same request is drawn twice with the same noise, once with its own reference and once with another's; if
 the reference is followed, the first result is nearer to its own reference inside the raw mask. Control: boxes, points
-and detailed masks at places the run never saw. Base: what changes outside the made mask.
+and detailed masks at places the run never saw. Base: what changes outside the made mask, and what a localiser trained
+on real pairs (of the run JUDGE, or of RUN itself; left out where neither has one) sees on the raw mask's border.
 """
 
+import argparse
 import json
 import random
-import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,33 +22,48 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_mask
 from dhdiff_ray.data.split import Split
+from dhdiff_ray.detector.evaluate import predict
+from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.on_ray.run import run_folder
+from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import finished, make, plan, prepare
 
 PAIRS = 24
 BATCH = 8
 
 
-def main(storage, run):
-    config = Config.model_validate_json((Path(storage) / run / "config.json").read_text())
-    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage})})
+def main():
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("storage")
+    arguments.add_argument("run")
+    arguments.add_argument("judge", nargs="?", help="the run whose localiser of real pairs judges the border")
+    arguments.add_argument("--only", choices=("reference", "control", "base"), help="measure this alone")
+    asked = arguments.parse_args()
+    torch.set_num_threads(1)
+    config = Config.model_validate_json((Path(asked.storage) / asked.run / "config.json").read_text())
+    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": asked.storage})})
     folder = run_folder(config)
     split = Split.from_json(folder.read_json("split.json"))
-    figures = {"run": run, "steps": config.train.steps, "pairs": PAIRS}
-    for category in split.categories:
+    figures = {"run": asked.run, "steps": config.train.steps, "pairs": PAIRS, "resolution": config.data.resolution}
+    for category in [c for c in split.categories if folder.exists(f"models/{c}/dhdiff.json")]:
         pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
         own = split.category(category)
         requests = plan(config, split, category)
         requests = random.Random(0).sample(requests, min(PAIRS, len(requests)))
-        figures[category] = {
-            "reference": reference(config, pipeline, own.train, requests),
-            "control": control(config, pipeline, own.train, requests),
-            "base": base(config, pipeline, own.train, requests),
-        }
+        judge = localiser(RunFolder.of(asked.storage, asked.judge or asked.run), category)
+        looks = {"reference": reference, "control": control, "base": partial(base, judge=judge)}
+        about = (config, pipeline, own.train, requests)
+        figures[category] = {n: look(*about) for n, look in looks.items() if asked.only in (None, n)}
         print(category, json.dumps(figures[category], indent=2))
-    result = Path(__file__).parent / "results" / f"behaviour_{run}.json"
+    result = Path(__file__).parent / "results" / f"behaviour_{asked.run}.json"
     result.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def localiser(folder, category):
+    """What learned from real pairs, or None."""
+    name = f"detectors/{category}/real.safetensors"
+    return from_bytes(folder.read_bytes(name)) if folder.exists(name) else None
 
 
 def batches(requests):
@@ -122,8 +141,12 @@ def control(config, pipeline, samples, requests):
     return found
 
 
-def base(config, pipeline, samples, requests):
-    """Mean absolute difference (of 255) to the base outside the made mask grown by 5 % of the side, by mode."""
+def base(config, pipeline, samples, requests, judge):
+    """What is left of the base, by mode.
+
+    Mean absolute difference (of 255) to the base outside the made mask grown by 5 % of the side; and how much of the
+    raw mask's border, away from the made mask, the judge takes for a defect, in the pair and in the base itself.
+    """
     by_key = {s.key: s for s in samples}
     side, found = config.data.resolution, {}
     modes = {"clean": ("noise", 1.0, "clean"), "keep": ("noise", 1.0, "keep"), "start_base_0.9": ("base", 0.9, "free"),
@@ -131,14 +154,33 @@ def base(config, pipeline, samples, requests):
     for name, (start, strength, background) in modes.items():
         settings = {"start": start, "strength": strength, "background": background}
         changed = config.model_copy(update={"synthesize": config.synthesize.model_copy(update=settings)})
-        outside = []
-        for pair in drawn(changed, pipeline, samples, requests[:BATCH]):
+        outside, untouched, border, border_of_base = [], [], [], []
+        for pair in drawn(changed, pipeline, samples, requests):
             near = ndimage.binary_dilation(pair.mask > 0, iterations=max(1, round(0.05 * side)))
-            truth = read_image(by_key[pair.request.base], side).astype(float)
-            outside.append(np.abs(pair.image[~near].astype(float) - truth[~near]).mean())
-        found[name] = round(float(np.mean(outside)), 2)
+            truth = read_image(by_key[pair.request.base], side)
+            difference = np.abs(pair.image.astype(float) - truth.astype(float))
+            cells = raw_mask(read_mask(by_key[pair.request.reference], side), config.data.grid) > 0
+            outside.append(difference[~near].mean())
+            if not cells.all():
+                untouched.append(difference[~cells].max())
+            if judge is not None:
+                wide = max(1, side // 32)
+                seam = ndimage.binary_dilation(cells, iterations=wide) ^ ndimage.binary_erosion(cells, iterations=wide)
+                seam &= ~near
+                seen = predict(judge, np.stack([pair.image, truth])) > 0.5
+                border.append(seen[0][seam].mean() if seam.any() else 0.0)
+                border_of_base.append(seen[1][seam].mean() if seam.any() else 0.0)
+        found[name] = {
+            "mean_absolute_difference": round(float(np.mean(outside)), 2),
+            "largest_difference_outside_the_raw_mask": float(np.max(untouched)) if untouched else None,
+        }
+        if judge is not None:
+            found[name] |= {
+                "border_seen_as_defect": round(float(np.mean(border)), 4),
+                "the_same_in_the_base": round(float(np.mean(border_of_base)), 4),
+            }
     return found
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -6,6 +6,7 @@ from dhdiff_ray.config_layers import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.model.latents import encode
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.training.batches import BatchSource
@@ -80,6 +81,40 @@ def test_every_way_to_noise_and_to_predict_gives_a_finite_loss(capsules, noise, 
     _, parts, source = _parts(capsules, f"train.reference_noise={noise}", f"train.prediction={prediction}")
     loss, _ = parts.objective(source.draw(0, 2))
     assert torch.isfinite(loss)
+
+
+@pytest.mark.parametrize("noise", ["same", "independent", "clean"])
+def test_the_reference_gets_the_noise_and_step_of_the_image_or_noise_of_its_own_or_none(capsules, noise):
+    _, parts, source = _parts(capsules, f"train.reference_noise={noise}", "train.clean_background=0")
+    objective, batch, seen = parts.objective, source.draw(0, 4), {}
+    real = objective.unet.encode_reference
+
+    def watched(latents, timestep, text):
+        seen["reference"] = latents, timestep
+        return real(latents, timestep, text)
+
+    objective.unet.encode_reference = watched
+    objective.unet.register_forward_pre_hook(lambda _, given: seen.update(image=(given[0].chunk(2)[0], given[1])))
+    objective(batch)
+    level = objective.scheduler.alphas_cumprod
+    (z_image, t), (z_reference, t_reference) = seen["image"], seen["reference"]
+    clean_image, clean_reference = encode(parts.vae, batch.image), encode(parts.vae, batch.reference)
+
+    def noise_in(noised, clean, step):
+        alpha = level[step][:, None, None, None]
+        return (noised - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+
+    if noise == "clean":
+        assert torch.equal(z_reference, clean_reference)
+        assert (t_reference == 0).all()
+        return
+    assert torch.equal(t_reference, t)
+    of_image, of_reference = noise_in(z_image, clean_image, t), noise_in(z_reference, clean_reference, t)
+    assert of_reference.std() == pytest.approx(1, abs=0.1)
+    if noise == "same":
+        torch.testing.assert_close(of_reference, of_image, atol=1e-3, rtol=1e-3)
+    else:
+        assert abs(torch.corrcoef(torch.stack([of_image.flatten(), of_reference.flatten()]))[0, 1]) < 0.1
 
 
 def test_training_lowers_the_loss_on_a_fixed_batch(capsules):
