@@ -117,7 +117,7 @@ def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dic
     module = importlib.import_module(f"dhdiff_ray.on_ray.{verb}")
     if module.run(config, Listening(folder, verb, hub), category):
         raise StageError("; ".join(told) or f"{verb} failed")
-    workers = config.train.workers if verb == "train" else 1
+    workers = config.train.least_workers if verb == "train" else 1
     part = config.train if verb in ("train", "detect") else config.synthesize
     seconds = sum(busy) or workers * (time.monotonic() - start)
     return {"gpu_seconds": round(part.gpus_per_worker * seconds, 1)}
