@@ -22,6 +22,7 @@ from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.run import about_dataset, category_names, run_folder, scan
+from dhdiff_ray.on_ray.trackers import refuse_missing
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.training.checkpoint import is_trained
 
@@ -47,7 +48,12 @@ def main(config: Config, resume: bool = False) -> int:
 
 
 def lay_out(config: Config, folder: RunFolder, events: Events) -> list[str]:
-    """Write the run's split, or check the one that is there, and its configuration; returns the categories."""
+    """Write the run's split, or check the one that is there, and its configuration; returns the categories.
+
+    Raises:
+        ValueError: the split there is another one, or a tracker that is asked for is not installed.
+    """
+    refuse_missing(config.train.trackers)
     samples = scan(config, events)
     if folder.exists("split.json"):
         split = Split.from_json(folder.read_json("split.json"))

@@ -18,6 +18,7 @@ from dhdiff_ray.data.images import read_many
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.checkpoints import last_checkpoint, restore, save
 from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
+from dhdiff_ray.on_ray.trackers import Trackers
 
 EVENT_SECONDS = 1.0
 
@@ -29,7 +30,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
-    from dhdiff_ray.training.loop import fit, new_average
+    from dhdiff_ray.training.loop import fit, learning_rate, new_average
 
     config = Config.model_validate(settings["config"])
     refuse_what_cannot_be_averaged(config)
@@ -61,11 +62,14 @@ def train_worker(settings: dict[str, Any]) -> None:
     source = build_source(parts, config, samples, images, masks, **where)
     if average is not None:
         average.to(engine.device)
+    trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
     recent: list[float] = []
     last = [time.monotonic()]
 
     def on_step(done: int, log: dict[str, float]) -> None:
         recent.append(log["loss"])
+        if trackers is not None:
+            trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, config.train), "workers": world_size})
         now = time.monotonic()
         if now - last[0] >= EVENT_SECONDS or done == config.train.steps:
             loss = round(sum(recent) / len(recent), 5)
@@ -74,6 +78,8 @@ def train_worker(settings: dict[str, Any]) -> None:
             last[0] = now
 
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
+        if trackers is not None:
+            trackers.flush()
         save(engine, average, done, log, rank, world_size)
 
     fit(
@@ -87,6 +93,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         on_step=on_step,
         on_checkpoint=on_checkpoint,
     )
+    if trackers is not None:
+        trackers.close()
     with whole_weights(parts.objective, config.train.zero_stage):
         if rank == 0:
             publish(parts, average, folder, category, config, published_facts(split, len(samples)))
