@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split, split_as
@@ -83,7 +84,8 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
     while queue or live:
         while queue and len(live) < slots(config):
             category = queue.popleft()
-            reference = task.options(name=f"train:{category}").remote(config.model_dump(mode="json"), category, hub)
+            named = task.options(name=f"train:{category}", **place_of(config))
+            reference = named.remote(config.model_dump(mode="json"), category, hub)
             live[reference] = category
         done, _ = ray.wait(list(live), timeout=2)
         for reference in done:
@@ -96,6 +98,19 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
                 meters.failed("train", category)
                 events.emit("failed", category=category, message=str(error).strip().splitlines()[-1], trace=str(error))
     return failed
+
+
+def place_of(config: Config) -> dict[str, Any]:
+    """Where a category's task belongs: if it is elastic, on the driver's node.
+
+    Ray Train's controller lies on its task's node, and so does, for ever, the actor that counts the nodes of all elastic
+    runs: on a node that is lost it would come back nowhere. Other tasks go where Ray likes, so that hundreds do not
+    crowd one node.
+    """
+    if not config.train.is_elastic:
+        return {}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return {"scheduling_strategy": here}
 
 
 def slots(config: Config) -> int:

@@ -16,7 +16,7 @@ import ray.train
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.on_ray import meters
-from dhdiff_ray.on_ray.checkpoints import last_checkpoint, restore, save
+from dhdiff_ray.on_ray.checkpoints import Stored, last_checkpoint, restore, save
 from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
 from dhdiff_ray.on_ray.trackers import Trackers
 
@@ -52,8 +52,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     )
     parts = build(config, samples, images)
     with last_checkpoint(config.train.zero_stage, world_size) as stored:
-        converted = stored is not None and stored.is_universal
-        engine = deepspeed_engine(parts.objective, config, world_size, load_universal=converted)
+        engine = deepspeed_engine(parts.objective, config, world_size, stored)
         average = new_average(parts.objective, config.train) if rank == 0 else None
         start = restore(engine, average, stored)
     if config.train.is_elastic:
@@ -120,8 +119,8 @@ def refuse_what_cannot_be_averaged(config: Config) -> None:
         raise ValueError("train.zero_stage = 3 shards the weights that the average needs: set train.ema_decay=0")
 
 
-def deepspeed_engine(objective: Any, config: Config, world_size: int, *, load_universal: bool = False) -> Any:
-    """A DeepSpeed engine in the process group that Ray made."""
+def deepspeed_engine(objective: Any, config: Config, world_size: int, stored: Stored | None = None) -> Any:
+    """A DeepSpeed engine in the process group that Ray made, to be given the checkpoint ``stored`` if there is one."""
     import deepspeed
     import torch
     from deepspeed.ops import __compatible_ops__
@@ -131,6 +130,10 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int, *, load_un
     t = config.train
     parameters = objective.trained_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=0.0, fused=True)
+    zero: dict[str, Any] = {"stage": t.zero_stage}
+    if t.zero_stage == 3 and stored is not None:
+        # DeepSpeed 0.19 loads parameters it would not shard so that the next backward pass finds them empty.
+        zero["stage3_param_persistence_threshold"] = 0
     engine, *_ = deepspeed.initialize(
         model=objective,
         optimizer=optimizer,
@@ -140,9 +143,9 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int, *, load_un
             "gradient_accumulation_steps": 1,
             "gradient_clipping": t.gradient_clip,
             "steps_per_print": 10**9,
-            "zero_optimization": {"stage": t.zero_stage},
+            "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
-            "checkpoint": {"load_universal": load_universal},
+            "checkpoint": {"load_universal": stored is not None and stored.is_universal},
         },
     )
     return engine

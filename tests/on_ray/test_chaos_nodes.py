@@ -132,7 +132,7 @@ def held_work(settings):
         def held_step(done, log):
             on_step(done, log)
             if done == at:
-                time.sleep(300)
+                time.sleep(900)
 
         return fit(*arguments, start=start, world_size=world_size, on_step=held_step, **named)
 
@@ -167,17 +167,17 @@ def test_an_elastic_run_shrinks_with_a_lost_node_grows_again_and_ends_as_an_undi
         return [(e["workers"], e["done"]) for e in told if e["event"] == "workers"]
 
     thread, answer = in_thread(lambda: train.main(config))
-    wait_for(lambda: snapshot.exists() and "step_0000010" in snapshot.read_text(), 300)
+    wait_for(lambda: snapshot.exists() and "step_0000010" in snapshot.read_text(), 600)
     moments.append(time.monotonic())
     three_nodes.remove_node(sorted(three_nodes.worker_nodes, key=str)[0], allow_graceful=False)
-    wait_for(lambda: len(groups()) == 2, 300)
+    wait_for(lambda: len(groups()) == 2, 600)
     moments.append(time.monotonic())
-    wait_for(lambda: "step_0000020" in snapshot.read_text(), 300)
+    wait_for(lambda: "step_0000020" in snapshot.read_text(), 600)
     moments.append(time.monotonic())
     three_nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20)
-    wait_for(lambda: len(groups()) == 3, 300)
+    wait_for(lambda: len(groups()) == 3, 600)
     moments.append(time.monotonic())
-    thread.join(400)
+    thread.join(600)
     assert answer == [0]
     assert groups() == [(2, 0), (1, 10), (2, 20)]
 

@@ -85,7 +85,7 @@ for stage in json.loads(sys.argv[3]):
     start, average = 0, None
     if folder.exists():
         with loadable(folder, stage, world_size) as stored:
-            engine = deepspeed_engine(parts.objective, config, world_size, load_universal=stored.is_universal)
+            engine = deepspeed_engine(parts.objective, config, world_size, stored)
             average = new_average(parts.objective, train) if rank == 0 else None
             start = restore(engine, average, stored)
     else:
