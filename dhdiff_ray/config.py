@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dhdiff_ray.config_base import Frozen
 from dhdiff_ray.config_serve import ServeConfig
@@ -117,8 +117,11 @@ class TrainConfig(Frozen):
     """What the learning rate does after the warm-up."""
     global_batch_size: int = Field(default=32, ge=1)
     """Samples per optimiser step over all workers; the paper uses 32."""
-    workers: int = Field(default=1, ge=1)
-    """Workers per category, each a DeepSpeed engine."""
+    workers: int | tuple[int, int] = 1
+    """Workers per category, each a DeepSpeed engine; ``[least, most]`` is elastic: as many as there is room for."""
+    resize_seconds: float = Field(default=60, ge=1)
+    """With elastic ``workers``: seconds between looks whether there is room for more. Growing goes back to the last
+    checkpoint."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores one worker may use."""
     gpus_per_worker: float = Field(default=0, ge=0)
@@ -165,6 +168,43 @@ class TrainConfig(Frozen):
     """Checkpoints kept per category."""
     max_failures: int = Field(default=2, ge=0)
     """Worker failures a category survives by resuming from its last checkpoint."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where each step's figures also go, beside the run's ``metrics/<category>.jsonl``; each is an extra to install."""
+
+    @property
+    def least_workers(self) -> int:
+        """Workers that a category cannot do without."""
+        return self.workers if isinstance(self.workers, int) else self.workers[0]
+
+    @property
+    def most_workers(self) -> int:
+        """Workers that a category has where there is room."""
+        return self.workers if isinstance(self.workers, int) else self.workers[1]
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while a category trains."""
+        return not isinstance(self.workers, int)
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _check_workers(cls, value: Any, info: ValidationInfo) -> Any:
+        """One line for a number or a range, where pydantic would have one for each part of the union.
+
+        Raises:
+            ValueError: neither, or more workers than a batch has rows.
+        """
+        bounds = list(value) if isinstance(value, list | tuple) else [value, value]
+        numbers = len(bounds) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in bounds)
+        if not numbers or not 1 <= bounds[0] <= bounds[1]:
+            raise ValueError("give a number of workers from 1 on, or [least, most] with 1 <= least <= most, as [1, 4]")
+        rows = info.data.get("global_batch_size")
+        if rows is not None and bounds[1] > rows:
+            raise ValueError(
+                f"a batch has train.global_batch_size = {rows} rows, one for each worker at least; "
+                f"use at most {rows} workers, or a larger batch"
+            )
+        return value
 
 
 class SynthesizeConfig(Frozen):
@@ -304,5 +344,6 @@ class Config(Frozen):
     def digest(self) -> str:
         """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
         left_out: Any = {"serve": True, "ablation": True, "run": {"storage", "name"}, "data": {"categories"}}
+        left_out["train"] = {"trackers", "resize_seconds"}
         content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

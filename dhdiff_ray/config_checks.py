@@ -41,6 +41,8 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "train.reference_dropout": (follows, "domain-decoupled attention and train.reference other than none"),
         "train.control_dropout": (ssm, "semantic score maps (model.ssm)"),
         "train.noise_schedule": (scratch, "training from scratch: the backbone brings its schedule"),
+        "train.trackers": (not config.ablation.rows, "a recipe without rows: a table's cells are not tracked"),
+        "train.resize_seconds": (t.is_elastic, "train.workers = [least, most]"),
         "train.lora_rank": (t.adapt == "lora", "train.adapt = lora"),
         "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
         "synthesize.strength": (s.start == "base", "synthesize.start = base"),

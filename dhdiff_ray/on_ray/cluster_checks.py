@@ -101,7 +101,7 @@ def resources(verb: str, config: Config) -> dict[str, float]:
     """What must be free at once for the verb to make progress: workers, and CPU and GPU of each."""
     if verb in ("train", "ablate", "all"):
         part = config.train
-        return {"workers": part.workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+        return {"workers": part.least_workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
     if verb == "synthesize":
         part = config.synthesize
         return {"workers": max(1, part.workers), "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}

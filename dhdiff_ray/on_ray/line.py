@@ -23,7 +23,7 @@ from dhdiff_ray.on_ray.events import Events, Relay
 from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.pool import reason
 from dhdiff_ray.on_ray.run import run_folder
-from dhdiff_ray.on_ray.train import lay_out, slots
+from dhdiff_ray.on_ray.train import lay_out, place_of, slots
 
 STAGES = ("train", "synthesize", "score", "detect")
 RETRIES = 3
@@ -72,7 +72,9 @@ def run_line(config: Config, categories: list[str], hub: Any, events: Events) ->
         while waiting and len(live) < slots(config):
             category, at = waiting.popleft()
             tell(category, at, "running")
-            reference = task.options(name=f"{STAGES[at]}:{category}").remote(values, STAGES[at], category, hub)
+            where = place_of(config) if STAGES[at] == "train" else {}
+            named = task.options(name=f"{STAGES[at]}:{category}", **where)
+            reference = named.remote(values, STAGES[at], category, hub)
             live[reference] = (category, at, time.monotonic())
         done, _ = ray.wait(list(live), timeout=2)
         for reference in done:
@@ -117,7 +119,7 @@ def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dic
     module = importlib.import_module(f"dhdiff_ray.on_ray.{verb}")
     if module.run(config, Listening(folder, verb, hub), category):
         raise StageError("; ".join(told) or f"{verb} failed")
-    workers = config.train.workers if verb == "train" else 1
+    workers = config.train.least_workers if verb == "train" else 1
     part = config.train if verb in ("train", "detect") else config.synthesize
     seconds = sum(busy) or workers * (time.monotonic() - start)
     return {"gpu_seconds": round(part.gpus_per_worker * seconds, 1)}

@@ -2,7 +2,8 @@
 
 A queue of driver tasks, each a TorchTrainer whose workers are DeepSpeed engines. Decided: not Tune; a category that
 fails does not stop the others; a rerun under the same name resumes each category from its last checkpoint and skips
-those that are done.
+those that are done. With a range of workers a category shrinks when a node is lost and grows when there is room again;
+categories go side by side as if each were at its largest.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split, split_as
@@ -21,8 +23,12 @@ from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
 from dhdiff_ray.on_ray.run import about_dataset, category_names, run_folder, scan
+from dhdiff_ray.on_ray.trackers import refuse_missing
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.training.checkpoint import is_trained
+
+ELASTIC_START_SECONDS = "10"
+"""How long Ray Train waits for the room it believes there is: after a node's loss it believes in the old one first."""
 
 
 def main(config: Config, resume: bool = False) -> int:
@@ -43,7 +49,12 @@ def main(config: Config, resume: bool = False) -> int:
 
 
 def lay_out(config: Config, folder: RunFolder, events: Events) -> list[str]:
-    """Write the run's split, or check the one that is there, and its configuration; returns the categories."""
+    """Write the run's split, or check the one that is there, and its configuration; returns the categories.
+
+    Raises:
+        ValueError: the split there is another one, or a tracker that is asked for is not installed.
+    """
+    refuse_missing(config.train.trackers)
     samples = scan(config, events)
     if folder.exists("split.json"):
         split = Split.from_json(folder.read_json("split.json"))
@@ -73,7 +84,8 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
     while queue or live:
         while queue and len(live) < slots(config):
             category = queue.popleft()
-            reference = task.options(name=f"train:{category}").remote(config.model_dump(mode="json"), category, hub)
+            named = task.options(name=f"train:{category}", **place_of(config))
+            reference = named.remote(config.model_dump(mode="json"), category, hub)
             live[reference] = category
         done, _ = ray.wait(list(live), timeout=2)
         for reference in done:
@@ -88,12 +100,25 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
     return failed
 
 
+def place_of(config: Config) -> dict[str, Any]:
+    """Where a category's task belongs: if it is elastic, on the driver's node.
+
+    Ray Train's controller lies on its task's node, and so does, for ever, the actor that counts the nodes of all elastic
+    runs: on a node that is lost it would come back nowhere. Other tasks go where Ray likes, so that hundreds do not
+    crowd one node.
+    """
+    if not config.train.is_elastic:
+        return {}
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return {"scheduling_strategy": here}
+
+
 def slots(config: Config) -> int:
     """How many categories fit at once; at least one, so that Ray says what is missing."""
     t, have = config.train, ray.cluster_resources()
-    rooms: list[float] = [have.get("CPU", 0) // (t.workers * t.cpus_per_worker)]
+    rooms: list[float] = [have.get("CPU", 0) // (t.most_workers * t.cpus_per_worker)]
     if t.gpus_per_worker:
-        rooms.append(have.get("GPU", 0) // (t.workers * t.gpus_per_worker))
+        rooms.append(have.get("GPU", 0) // (t.most_workers * t.gpus_per_worker))
     return max(1, int(min(rooms)))
 
 
@@ -107,12 +132,17 @@ def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
     config = Config.model_validate(values)
     t = config.train
+    if t.is_elastic:
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
     TorchTrainer(
         work,
         train_loop_config={"config": values, "category": category, "hub": hub},
         scaling_config=ScalingConfig(
-            num_workers=t.workers, use_gpu=t.gpus_per_worker > 0, resources_per_worker=resources
+            num_workers=t.workers,
+            use_gpu=t.gpus_per_worker > 0,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=t.resize_seconds,
         ),
         run_config=RunConfig(
             name=category,

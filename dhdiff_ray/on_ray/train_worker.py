@@ -1,16 +1,14 @@
 """The loop that runs in each worker of one category: a DeepSpeed engine around the objective (section IV-B).
 
-Decided: Ray has made the process group, DeepSpeed joins it; EMA is kept outside the engine on rank 0; ``report`` only
-with a checkpoint, since each report waits for the controller's poll.
+Decided: Ray has made the process group, DeepSpeed joins it; EMA is kept outside the engine on rank 0, taken from the
+weights themselves, which are fp32 at every ``train.precision``; ``report`` only with a checkpoint, since each report
+waits for the controller's poll.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import ray.train
@@ -18,9 +16,10 @@ import ray.train
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.checkpoints import Stored, last_checkpoint, restore, save
 from dhdiff_ray.on_ray.run import published_facts, run_folder, stored_split
+from dhdiff_ray.on_ray.trackers import Trackers
 
-TAG = "engine"
 EVENT_SECONDS = 1.0
 
 
@@ -31,7 +30,7 @@ def train_worker(settings: dict[str, Any]) -> None:
 
     from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
-    from dhdiff_ray.training.loop import fit, new_average
+    from dhdiff_ray.training.loop import fit, learning_rate, new_average
 
     config = Config.model_validate(settings["config"])
     refuse_what_cannot_be_averaged(config)
@@ -52,18 +51,24 @@ def train_worker(settings: dict[str, Any]) -> None:
         split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
     )
     parts = build(config, samples, images)
-    engine = deepspeed_engine(parts.objective, config, world_size)
+    with last_checkpoint(config.train.zero_stage, world_size) as stored:
+        engine = deepspeed_engine(parts.objective, config, world_size, stored)
+        average = new_average(parts.objective, config.train) if rank == 0 else None
+        start = restore(engine, average, stored)
+    if config.train.is_elastic:
+        tell(event="workers", workers=world_size, done=start)
     where = {"folder": folder if rank == 0 else None, "category": category, "device": engine.device}
     source = build_source(parts, config, samples, images, masks, **where)
-    average = new_average(parts.objective, config.train) if rank == 0 else None
-    start = restore(engine, average)
     if average is not None:
         average.to(engine.device)
+    trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
     recent: list[float] = []
     last = [time.monotonic()]
 
     def on_step(done: int, log: dict[str, float]) -> None:
         recent.append(log["loss"])
+        if trackers is not None:
+            trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, config.train), "workers": world_size})
         now = time.monotonic()
         if now - last[0] >= EVENT_SECONDS or done == config.train.steps:
             loss = round(sum(recent) / len(recent), 5)
@@ -72,6 +77,8 @@ def train_worker(settings: dict[str, Any]) -> None:
             last[0] = now
 
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
+        if trackers is not None:
+            trackers.flush()
         save(engine, average, done, log, rank, world_size)
 
     fit(
@@ -85,6 +92,8 @@ def train_worker(settings: dict[str, Any]) -> None:
         on_step=on_step,
         on_checkpoint=on_checkpoint,
     )
+    if trackers is not None:
+        trackers.close()
     with whole_weights(parts.objective, config.train.zero_stage):
         if rank == 0:
             publish(parts, average, folder, category, config, published_facts(split, len(samples)))
@@ -110,8 +119,8 @@ def refuse_what_cannot_be_averaged(config: Config) -> None:
         raise ValueError("train.zero_stage = 3 shards the weights that the average needs: set train.ema_decay=0")
 
 
-def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
-    """A DeepSpeed engine in the process group that Ray made."""
+def deepspeed_engine(objective: Any, config: Config, world_size: int, stored: Stored | None = None) -> Any:
+    """A DeepSpeed engine in the process group that Ray made, to be given the checkpoint ``stored`` if there is one."""
     import deepspeed
     import torch
     from deepspeed.ops import __compatible_ops__
@@ -121,56 +130,22 @@ def deepspeed_engine(objective: Any, config: Config, world_size: int) -> Any:
     t = config.train
     parameters = objective.trained_parameters()
     optimizer = torch.optim.AdamW(parameters, lr=t.learning_rate, weight_decay=0.0, fused=True)
+    zero: dict[str, Any] = {"stage": t.zero_stage}
+    if t.zero_stage == 3 and stored is not None:
+        # DeepSpeed 0.19 loads parameters it would not shard so that the next backward pass finds them empty.
+        zero["stage3_param_persistence_threshold"] = 0
     engine, *_ = deepspeed.initialize(
         model=objective,
         optimizer=optimizer,
         config={
-            "train_batch_size": t.global_batch_size,
-            "train_micro_batch_size_per_gpu": t.global_batch_size // world_size,
+            # Only for DeepSpeed's own count: a rank may have one row fewer, and what it adds up is the mean over ranks.
+            "train_micro_batch_size_per_gpu": -(-t.global_batch_size // world_size),
             "gradient_accumulation_steps": 1,
             "gradient_clipping": t.gradient_clip,
             "steps_per_print": 10**9,
-            "zero_optimization": {"stage": t.zero_stage},
+            "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
+            "checkpoint": {"load_universal": stored is not None and stored.is_universal},
         },
     )
     return engine
-
-
-def save(engine: Any, average: Any, done: int, log: dict[str, float], rank: int, world_size: int) -> None:
-    """Report a checkpoint: every rank its part, rank 0 the averaged weights."""
-    import torch
-
-    folder = Path(tempfile.mkdtemp(prefix="dhdiff-"))
-    engine.save_checkpoint(str(folder), tag=TAG, client_state={"done": done})
-    if rank == 0:
-        (folder / "dhdiff.json").write_text(json.dumps({"done": done, "world_size": world_size}))
-        if average is not None:
-            torch.save(average.state_dict(), folder / "average.pt")
-    ray.train.report(
-        {"done": done, **log},
-        checkpoint=ray.train.Checkpoint.from_directory(folder),
-        checkpoint_dir_name=f"step_{done:07d}",
-        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
-    )
-
-
-def restore(engine: Any, average: Any) -> int:
-    """Go on from the last checkpoint, if there is one; returns the steps done."""
-    import torch
-    import torch.distributed as dist
-
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        return 0
-    with checkpoint.as_directory() as folder:
-        path, state = engine.load_checkpoint(folder, tag=TAG)
-        if path is None:
-            raise RuntimeError(
-                f"DeepSpeed found no checkpoint in {folder}; remove the run's checkpoints and train anew"
-            )
-        if average is not None:
-            average.load_state_dict(torch.load(Path(folder) / "average.pt", weights_only=True))
-        if dist.is_initialized():
-            dist.barrier()  # inside the with: a fast rank must not remove the shared download under a slow one
-    return state["done"]

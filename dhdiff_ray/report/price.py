@@ -45,7 +45,7 @@ def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
             f.stat().st_size for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts
         ),
         "measured_in": pace.get("run"),
-        "train_worker_hours": None if train is None else round(train * steps * config.train.workers / 3600, 3),
+        "train_worker_hours": None if train is None else round(train * steps * config.train.most_workers / 3600, 3),
         "synthesize_worker_hours": None if draw is None else round(draw * pairs / 3600, 3),
     }
 

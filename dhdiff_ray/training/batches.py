@@ -1,7 +1,8 @@
 """Real images to training batches: what the network sees of a pair (sections III-B and IV-B).
 
-Decided: which samples, flips and drop-outs a batch gets depends on (seed, step, rank) alone, so that a resumed run
-sees the batches it would have seen. A normal image has an empty mask, an empty control mask and no defect word.
+Decided: which samples, flips and drop-outs a row of a batch gets depends on (seed, step, row) alone, so that a resumed
+run sees the batches it would have seen, on any number of workers. A normal image has an empty mask, an empty control
+mask and no defect word.
 """
 
 from __future__ import annotations
@@ -41,18 +42,27 @@ class Batch:
     """(b, 1, h, w)."""
     control_present: Tensor
     """(b,), 0 or 1."""
-    region: Tensor
-    """(b, 1, h, w), where the pair is to be drawn; outside it the latents stay clean. All ones: everywhere."""
+    regions: Tensor
+    """(n, 1, h, w), where each pair of the step is to be drawn, those of other workers too: the loss counts them."""
     tokens: Tensor
     """(b, t), token ids."""
     defect_tokens: Tensor
     """(b, t), 1 on the defect's words."""
     seed: int
-    """Seed of the noise and the timesteps of this batch."""
+    """Seed of the noise and the timesteps of the whole step."""
+    rows: slice
+    """Which of the step's n rows these b are."""
+    ranks: int = 1
+    """Workers that share the step."""
     latents: Tensor | None = None
     """(3, b, c, h', w'): image, mask and reference, where they were computed once and cached."""
     text: Tensor | None = None
     """(b, t, k), the text embedding, where the text encoder is frozen."""
+
+    @property
+    def region(self) -> Tensor:
+        """(b, 1, h, w), where these pairs are to be drawn; outside it the latents stay clean. All ones: everywhere."""
+        return self.regions[self.rows]
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on a device."""
@@ -108,12 +118,17 @@ class BatchSource:
         if not self.by_defect:
             raise ValueError("there is no anomaly to train on; check the split and --category")
 
-    def draw(self, step: int, size: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """This rank's part of the batch of one step; the union over ranks does not depend on their number."""
+    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of one step's ``total`` rows; the union over ranks does not depend on their number.
+
+        Where the rows do not divide by the ranks, some ranks have one row more than others.
+        """
         rng = np.random.default_rng((self.seed, step))
-        rows = [self._draw_one(rng) for _ in range(size * world_size)][rank * size : (rank + 1) * size]
+        every = [self._draw_one(rng) for _ in range(total)]
+        own = slice(rank * total // world_size, (rank + 1) * total // world_size)
+        rows = every[own]
         arrays = [self._arrays(row) for row in rows]
-        image, mask, raw, reference, region = (np.stack(column) for column in zip(*arrays, strict=True))
+        image, mask, raw, reference = (np.stack(column) for column in zip(*arrays, strict=True))
         blank = torch.zeros_like(self.defect_tokens[0])
         return Batch(
             image=to_tensor(image),
@@ -122,10 +137,12 @@ class BatchSource:
             reference=to_tensor(reference),
             control_mask=to_mask(raw),
             control_present=torch.tensor([row.control_present for row in rows]),
-            region=to_mask(region),
+            regions=to_mask(np.stack([mirrored(row.region[row.window], row.flips) for row in every])),
             tokens=torch.stack([self.empty_tokens if r.text_dropped else self.tokens[r.index] for r in rows]),
             defect_tokens=torch.stack([blank if r.text_dropped else self.defect_tokens[r.index] for r in rows]),
-            seed=int(rng.integers(2**62)) + rank,
+            seed=int(rng.integers(2**62)),
+            rows=own,
+            ranks=world_size,
             latents=None if self.cache is None else self.cache.latents(rows),
             text=None if self.cache is None else self.cache.text(rows),
         )
@@ -156,11 +173,11 @@ class BatchSource:
         )
 
     def _arrays(self, row: Drawn) -> tuple[np.ndarray, ...]:
-        """Image, mask, raw mask, reference and region of one row, cut and mirrored."""
+        """Image, mask, raw mask and reference of one row, cut and mirrored."""
         i, w = row.index, row.window
-        cut = (self.images[i][w], self.masks[i][w], self.raw_masks[i][w], row.region[w])
-        image, mask, raw, region = (mirrored(array, row.flips) for array in cut)
-        return image, mask, raw, reference_image(image, raw, row.reference), region  # pyright: ignore[reportArgumentType]
+        cut = (self.images[i][w], self.masks[i][w], self.raw_masks[i][w])
+        image, mask, raw = (mirrored(array, row.flips) for array in cut)
+        return image, mask, raw, reference_image(image, raw, row.reference)  # pyright: ignore[reportArgumentType]
 
 
 def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:

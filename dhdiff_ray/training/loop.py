@@ -80,6 +80,15 @@ def new_average(objective: Objective, config: TrainConfig) -> EMAModel | None:
     )
 
 
+def over_workers(parts: dict[str, Tensor], world_size: int) -> dict[str, float]:
+    """The log of the whole batch: the mean over workers, each of which has looked at its rows alone."""
+    values = torch.stack([value.detach().float() for value in parts.values()])
+    if world_size > 1:
+        torch.distributed.all_reduce(values)
+        values /= world_size
+    return dict(zip(parts, values.tolist(), strict=True))
+
+
 def fit(
     engine: Engine,
     source: BatchSource,
@@ -109,22 +118,21 @@ def fit(
         The log of the last step.
 
     Raises:
-        ValueError: the global batch does not divide by the workers, or the loss is not finite.
+        ValueError: more workers than rows of a batch, or the loss is not finite.
     """
-    if config.global_batch_size % world_size:
+    if config.global_batch_size < world_size:
         raise ValueError(
-            f"train.global_batch_size = {config.global_batch_size} does not divide by {world_size} workers; "
-            f"use a multiple of {world_size}"
+            f"train.global_batch_size = {config.global_batch_size} has no row for each of {world_size} workers; "
+            f"use at least {world_size}, or fewer train.workers"
         )
     torch.set_flush_denormal(True)  # zero-initialised layers make denormals, which are slow on a CPU
-    size = config.global_batch_size // world_size
     device = next(engine.module.parameters()).device
     log: dict[str, float] = {}
     for step in range(start, config.steps):
         for group in engine.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
-        loss, parts = engine(source.draw(step, size, rank, world_size).to(device))
-        log = {name: float(value) for name, value in parts.items()}
+        loss, parts = engine(source.draw(step, config.global_batch_size, rank, world_size).to(device))
+        log = over_workers(parts, world_size)
         if not math.isfinite(log["loss"]):
             raise ValueError(
                 f"the loss is {log['loss']} at step {step + 1}; lower train.learning_rate or use train.precision = fp32"

@@ -1,4 +1,8 @@
-"""One optimisation step as a pure function, batch -> loss (Eq. 8, section IV-B)."""
+"""One optimisation step as a pure function, batch -> loss (Eq. 8, section IV-B).
+
+Decided: a worker draws the noise and the timesteps of the step's whole batch and keeps its own rows, and its loss is
+its part of the whole batch's: the mean over workers is what one worker alone computes, however many there are.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.model.domains import join
+from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, latent_shape, mask_to_image
 from dhdiff_ray.model.loss import dh_loss
 from dhdiff_ray.model.unet import DHDiffUNet
@@ -48,17 +52,20 @@ class Objective(nn.Module):
             module.to(device)
 
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The objective of a batch, and its parts for the log."""
+        """The objective of a batch, and its parts for the log; on several workers the mean over them is meant."""
         c, (vae, text_encoder) = self.config, self.frozen
         generator = torch.Generator().manual_seed(batch.seed)
-        device, count = batch.image.device, len(batch.image)
+        device, count, total = batch.image.device, len(batch.image), len(batch.regions)
         factor = latent_shape(vae)[1]
         with torch.no_grad():
             z, z_reference = self._latents(batch)  # (2b, c, h, w), (b, c, h, w)
-            noise = torch.randn(z.shape, generator=generator).to(z)
-            t = torch.randint(self.scheduler.config.num_train_timesteps, (count,), generator=generator).to(device)
-            region = functional.max_pool2d(batch.region, factor)  # (b, 1, h, w)
-            region = join(region, region)
+            whole = torch.randn((2 * total, *z.shape[1:]), generator=generator)  # (2n, c, h, w)
+            noise = join(*(domain[batch.rows] for domain in split(whole))).to(z)  # (2b, c, h, w)
+            steps = self.scheduler.config.num_train_timesteps
+            t = torch.randint(steps, (total,), generator=generator)[batch.rows].to(device)  # (b,)
+            regions = functional.max_pool2d(batch.regions, factor)  # (n, 1, h, w)
+            region = join(regions[batch.rows], regions[batch.rows])  # (2b, 1, h, w)
+            share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker
             noised = region * self.scheduler.add_noise(z, noise, join(t, t)) + (1 - region) * z  # (2b, c, h, w)
             target = noise if c.prediction == "epsilon" else self.scheduler.get_velocity(z, noise, join(t, t))
         with torch.autocast(device.type, torch.bfloat16, enabled=c.precision == "bf16"):
@@ -67,7 +74,7 @@ class Objective(nn.Module):
                 text = text_encoder(batch.tokens).last_hidden_state
             references = None
             if c.reference != "none" and self.unet.uses_reference:
-                z_reference, t_reference = self._noised_reference(z_reference, noise[:count], t, generator)
+                z_reference, t_reference = self._noised_reference(z_reference, noise[:count], t, batch, generator)
                 references = self.unet.encode_reference(z_reference, t_reference, text)
             predicted = self.unet(
                 noised,
@@ -78,7 +85,7 @@ class Objective(nn.Module):
                 control_present=batch.control_present,
                 defect_tokens=batch.defect_tokens,
             )
-        loss, image, annotation = dh_loss(predicted, target, region)
+        loss, image, annotation = dh_loss(predicted, target, region, share)
         return loss, {"loss": loss.detach(), "loss_image": image, "loss_annotation": annotation}
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -91,11 +98,11 @@ class Objective(nn.Module):
         return z, encode(vae, batch.reference)
 
     def _noised_reference(
-        self, z: Tensor, same: Tensor, t: Tensor, generator: torch.Generator
+        self, z: Tensor, same: Tensor, t: Tensor, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         if self.config.reference_noise == "clean":
             return z, torch.zeros_like(t)
         noise = same
         if self.config.reference_noise == "independent":
-            noise = torch.randn(z.shape, generator=generator).to(z)
+            noise = torch.randn((len(batch.regions), *z.shape[1:]), generator=generator)[batch.rows].to(z)
         return self.scheduler.add_noise(z, noise, t), t

@@ -1,20 +1,27 @@
 """A node that goes away costs time and nothing else."""
 
+import itertools
+import json
+import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from dhdiff_ray.data.writer import read_pair_rows
 from dhdiff_ray.on_ray import synthesize, train
+from dhdiff_ray.on_ray.events import read_events
 from dhdiff_ray.on_ray.run import run_folder, stored_split
 from dhdiff_ray.storage import RunFolder
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
 """A node counts as lost after two seconds instead of half a minute."""
+
+WEIGHTS = "models/mesh/unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture
@@ -109,5 +116,82 @@ def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed
     assert answer == [0]
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
-    weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
-    assert folder.read_bytes(weights) == run_folder(calm).read_bytes(weights)
+    assert folder.read_bytes(WEIGHTS) == run_folder(calm).read_bytes(WEIGHTS)
+
+
+def held_work(settings):
+    """The real work; the first group and one of a single worker wait, each at a step of its own, for what befalls."""
+    from dhdiff_ray.on_ray import train_worker
+    from dhdiff_ray.training import loop
+
+    fit = loop.fit
+
+    def held(*arguments, start, world_size, on_step, **named):
+        at = 12 if start == 0 else 25 if world_size == 1 else 0
+
+        def held_step(done, log):
+            on_step(done, log)
+            if done == at:
+                time.sleep(900)
+
+        return fit(*arguments, start=start, world_size=world_size, on_step=held_step, **named)
+
+    loop.fit = held  # the worker imports it when it runs
+    train_worker.train_worker(settings)
+
+
+def held_category(values, category, hub):
+    from dhdiff_ray.on_ray import train
+
+    train.work = held_work
+    train.train_category(values, category, hub)
+
+
+def test_an_elastic_run_shrinks_with_a_lost_node_grows_again_and_ends_as_an_undisturbed_one(
+    three_nodes, configure, monkeypatch
+):
+    from ray import cloudpickle
+
+    sets = ("data.categories=['mesh']", "train.steps=40", "train.checkpoint_every=10", "train.max_failures=3",
+            "train.zero_stage=2", "train.cpus_per_worker=2", "train.clean_background=0.5")  # fmt: skip
+    config = configure("elastic", *sets, "train.workers=[1,2]", "train.resize_seconds=5")
+    folder = run_folder(config)
+    snapshot = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json"))
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
+    calm_category = train.train_category
+    monkeypatch.setattr(train, "train_category", held_category)
+    moments = [time.monotonic()]
+
+    def groups():
+        told = read_events(folder) if folder.exists("events.jsonl") else []
+        return [(e["workers"], e["done"]) for e in told if e["event"] == "workers"]
+
+    thread, answer = in_thread(lambda: train.main(config))
+    wait_for(lambda: snapshot.exists() and "step_0000010" in snapshot.read_text(), 600)
+    moments.append(time.monotonic())
+    three_nodes.remove_node(sorted(three_nodes.worker_nodes, key=str)[0], allow_graceful=False)
+    wait_for(lambda: len(groups()) == 2, 600)
+    moments.append(time.monotonic())
+    wait_for(lambda: "step_0000020" in snapshot.read_text(), 600)
+    moments.append(time.monotonic())
+    three_nodes.add_node(num_cpus=2, object_store_memory=100 * 2**20)
+    wait_for(lambda: len(groups()) == 3, 600)
+    moments.append(time.monotonic())
+    thread.join(600)
+    assert answer == [0]
+    assert groups() == [(2, 0), (1, 10), (2, 20)]
+
+    monkeypatch.setattr(train, "train_category", calm_category)
+    calm = configure("calm", *sets)
+    assert train.main(calm) == 0
+    both = [run_folder(c) for c in (config, calm)]
+    mine, theirs = ([json.loads(row) for row in f.read_bytes("metrics/mesh.jsonl").splitlines()] for f in both)
+    assert [row["step"] for row in mine] == [row["step"] for row in theirs] == list(range(1, 41))
+    assert [row["workers"] for row in mine] == [2] * 10 + [1] * 10 + [2] * 20
+    apart = max(abs(a["loss"] - b["loss"]) for a, b in zip(mine, theirs, strict=True))
+    one, two = (load_file(f.path(WEIGHTS)) for f in both)
+    weights = max(float((one[name] - two[name]).abs().max()) for name in two)
+    seconds = [round(b - a, 1) for a, b in itertools.pairwise(moments)]
+    print(f"losses {apart:.2e} and weights {weights:.2e} apart at most; start, shrink, step 20, grow: {seconds} s")
+    assert apart < 1e-5
+    assert weights < 1e-4

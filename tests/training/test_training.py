@@ -6,6 +6,7 @@ from dhdiff_ray.config_layers import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.model.domains import split
 from dhdiff_ray.model.latents import encode
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.storage import RunFolder
@@ -52,11 +53,37 @@ def test_a_batch_depends_on_seed_and_step_alone(capsules):
     assert not torch.equal(one.image, next_one.image)
 
 
-def test_the_batches_of_two_ranks_together_are_the_batch_of_one(capsules):
-    _, _, source = _parts(capsules)
-    whole = source.draw(0, 4).image
-    parts = [source.draw(0, 2, rank, 2).image for rank in (0, 1)]
-    assert torch.equal(torch.cat(parts), whole)
+@pytest.mark.parametrize("workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("noise", ["same", "independent", "clean"])
+def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_of_one(capsules, noise, workers):
+    sets = ("train.clean_background=0.5", "train.window=16", f"train.reference_noise={noise}")
+    _, parts, source = _parts(capsules, *sets)
+    objective = parts.objective
+    seen = []
+    add_noise = objective.scheduler.add_noise
+    objective.scheduler.add_noise = lambda *what: seen.append(what) or add_noise(*what)
+
+    def looked_at(rank, world_size):
+        seen.clear()
+        objective.zero_grad()
+        batch = source.draw(7, 4, rank, world_size)
+        loss, log = objective(batch)
+        loss.backward()
+        gradient = torch.cat([p.grad.flatten() for p in objective.trained_parameters() if p.grad is not None])
+        return batch, seen[0], torch.stack([loss.detach(), *log.values()]), gradient
+
+    whole = looked_at(0, 1)
+    shares = [looked_at(rank, workers) for rank in range(workers)]
+    for name in ("image", "mask", "reference", "control_mask", "control_present", "region", "tokens", "defect_tokens"):
+        assert torch.equal(torch.cat([getattr(share[0], name) for share in shares]), getattr(whole[0], name)), name
+    for number, name in enumerate(("latents", "noise", "timesteps")):
+        for domain in (0, 1):
+            together = torch.cat([split(share[1][number])[domain] for share in shares])
+            assert torch.equal(together, split(whole[1][number])[domain]), name
+    assert whole[0].region.mean() < 1, "the case in which a mean of means would not be the mean"
+    for number in (2, 3):
+        mean = sum(share[number] for share in shares) / workers
+        torch.testing.assert_close(mean, whole[number], rtol=1e-5, atol=1e-6)
 
 
 def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
@@ -166,8 +193,8 @@ def test_learning_rate_rises_and_falls_as_configured():
 
 def test_a_batch_that_workers_cannot_share_is_refused_with_what_to_change(capsules):
     config, parts, source = _parts(capsules)
-    with pytest.raises(ValueError, match="global_batch_size = 4 does not divide by 3"):
-        fit(PlainEngine(parts.objective, config.train), source, config.train, average=None, world_size=3)
+    with pytest.raises(ValueError, match="global_batch_size = 4 has no row for each of 5 workers"):
+        fit(PlainEngine(parts.objective, config.train), source, config.train, average=None, world_size=5)
 
 
 @pytest.mark.parametrize("window", [30, 48])

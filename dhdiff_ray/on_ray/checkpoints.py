@@ -1,0 +1,150 @@
+"""A training's checkpoints: written by every worker, loaded by as many as there are now (section IV-B).
+
+Not in the paper. Decided: what ZeRO has sharded for another number of workers is made a DeepSpeed universal checkpoint
+first, once per node and in its temporary folder, so that the run keeps what was written; at stage 0 every worker has
+everything and any number of them loads it as it is. The averaged weights belong to rank 0 and are never sharded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+
+TAG = "engine"
+UNIVERSAL = "universal"
+FACTS = "dhdiff.json"
+AVERAGE = "average.pt"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint that is ready to be loaded."""
+
+    folder: Path
+    """As it was written."""
+    engine: Path
+    """Folder that holds the engine's part, below ``tag``."""
+    tag: str
+
+    @property
+    def is_universal(self) -> bool:
+        """Whether the engine must be made to load a universal checkpoint."""
+        return self.tag == UNIVERSAL
+
+
+def save(engine: Any, average: Any, done: int, log: dict[str, float], rank: int, world_size: int) -> None:
+    """Report a checkpoint: every rank its part, rank 0 the averaged weights."""
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-"))
+    write(folder, engine, average, done, rank, world_size)
+    ray.train.report(
+        {"done": done, **log},
+        checkpoint=ray.train.Checkpoint.from_directory(folder),
+        checkpoint_dir_name=f"step_{done:07d}",
+        checkpoint_upload_mode=ray.train.CheckpointUploadMode.ASYNC,
+    )
+
+
+def write(folder: Path, engine: Any, average: Any, done: int, rank: int, world_size: int) -> None:
+    """Write this rank's part of a checkpoint; called by every rank."""
+    import torch
+
+    engine.save_checkpoint(str(folder), tag=TAG, client_state={"done": done})
+    if rank == 0:
+        (folder / FACTS).write_text(json.dumps({"done": done, "world_size": world_size}))
+        if average is not None:
+            torch.save(average.state_dict(), folder / AVERAGE)
+
+
+@contextlib.contextmanager
+def last_checkpoint(zero_stage: int, world_size: int) -> Iterator[Stored | None]:
+    """The run's last checkpoint, if there is one, as so many workers can load it; for all ranks at once."""
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        yield None
+        return
+    with checkpoint.as_directory() as folder, loadable(Path(folder), zero_stage, world_size) as stored:
+        yield stored
+
+
+@contextlib.contextmanager
+def loadable(folder: Path, zero_stage: int, world_size: int) -> Iterator[Stored]:
+    """A checkpoint as so many workers can load it; what was converted is removed when all ranks are done with it."""
+    import torch.distributed as dist
+
+    written_by = json.loads((folder / FACTS).read_text())["world_size"]
+    if zero_stage == 0 or written_by == world_size:
+        yield Stored(folder, folder, TAG)
+        converted = None
+    else:
+        converted = universal(folder)
+        yield Stored(folder, converted, UNIVERSAL)
+    if dist.is_initialized():
+        dist.barrier()  # a fast rank must not remove what a slow one on its node still reads
+    if converted is not None:
+        shutil.rmtree(converted, ignore_errors=True)
+
+
+def universal(folder: Path) -> Path:
+    """Make a checkpoint one that any number of workers can load; the first process of a node does it for all.
+
+    Args:
+        folder: the checkpoint as it was written.
+
+    Returns:
+        A folder of this node's with the checkpoint below ``UNIVERSAL``.
+
+    Raises:
+        RuntimeError: it could not be converted.
+    """
+    from filelock import FileLock
+
+    written = f"{folder.resolve()} {(folder / FACTS).stat().st_mtime_ns}"
+    place = Path(tempfile.gettempdir()) / f"dhdiff-universal-{hashlib.sha256(written.encode()).hexdigest()[:16]}"
+    with FileLock(f"{place}.lock"):
+        if place.exists():
+            return place
+        with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
+            target = Path(temporary) / "checkpoint"
+            words = ["--input_folder", str(folder / TAG), "--output_folder", str(target / UNIVERSAL)]
+            words += ["--num_extract_workers", "1", "--num_merge_workers", "1", "--inject_missing_state"]
+            command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal", *words]
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(
+                    f"the checkpoint {folder} could not be made one for another number of workers; set train.workers "
+                    f"to {json.loads((folder / FACTS).read_text())['world_size']}, which wrote it. DeepSpeed said: "
+                    + done.stderr.strip()[-2000:]
+                )
+            target.rename(place)
+    return place
+
+
+def restore(engine: Any, average: Any, stored: Stored | None) -> int:
+    """Go on from a checkpoint, if there is one; returns the steps done.
+
+    Raises:
+        RuntimeError: DeepSpeed found nothing in it.
+    """
+    import torch
+
+    if stored is None:
+        return 0
+    path, state = engine.load_checkpoint(str(stored.engine), tag=stored.tag)
+    if path is None:
+        raise RuntimeError(
+            f"DeepSpeed found no checkpoint in {stored.folder}; remove the run's checkpoints and train anew"
+        )
+    if average is not None:
+        average.load_state_dict(torch.load(stored.folder / AVERAGE, weights_only=True))
+    return state["done"]
