@@ -196,7 +196,7 @@ class WandB:
     """A run of W&B whose id is that of run and category; steps it has already are not sent again."""
 
     def __init__(self, config: Config, category: str, folder: RunFolder, start: int) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
@@ -226,8 +226,8 @@ class MLflow:
     """A run of MLflow, found again by a tag; steps it has already are not sent again."""
 
     def __init__(self, config: Config, category: str, folder: RunFolder, start: int) -> None:
-        from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param, RunStatus
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
+        from mlflow.entities import Metric, Param, RunStatus  # pyright: ignore[reportMissingImports]
 
         if not os.environ.get("MLFLOW_TRACKING_URI"):
             raise ValueError("MLFLOW_TRACKING_URI is not set there: http://HOST:5000, or a database that all nodes see")

@@ -103,7 +103,7 @@ def train_many(config: Config, categories: list[str], hub: Any, events: Events) 
 def place_of(config: Config) -> dict[str, Any]:
     """Where a category's task belongs: if it is elastic, on the driver's node.
 
-    Ray Train's controller lies on its task's node, and so does, for ever, the actor that counts the nodes of all elastic
+    Ray Train's controller lies on its task's node, and so does, for ever, the actor that counts nodes for all elastic
     runs: on a node that is lost it would come back nowhere. Other tasks go where Ray likes, so that hundreds do not
     crowd one node.
     """

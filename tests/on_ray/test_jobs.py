@@ -67,6 +67,8 @@ def test_a_verb_asks_for_its_workers_at_once():
     config = Config.model_validate({"train": {"workers": 2, "gpus_per_worker": 1}})
     assert resources("train", config) == {"workers": 2, "CPU": 1, "GPU": 1}
     assert resources("synthesize", config)["workers"] == 1
+    elastic = Config.model_validate({"train": {"workers": [2, 4], "gpus_per_worker": 1}})
+    assert resources("train", elastic)["workers"] == 2, "with the least it makes progress"
     assert resources("score", config) == {}
 
 
