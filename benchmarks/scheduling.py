@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -77,7 +78,7 @@ class Watch:
         self._thread.join()
 
     def figures(self) -> dict[str, float]:
-        """Megabytes the driver grew by since the block began, imports included; the larger of RSS and USS first."""
+        """Megabytes the driver grew by, imports included; the larger of RSS and USS first."""
         grown = [peak - first for peak, first in zip(self.peak, self.first, strict=True)]
         return {
             "driver_growth_mb": round(max(grown) / 2**20, 1),
@@ -190,10 +191,7 @@ def queue(count: int, slots: int, seconds: float) -> dict[str, Any]:
         told = [e for e in read_events(folder) if e["event"] == "metric"][4 * slots :]
     turns = sorted((e["clock"], 1 if e["at"] == "begin" else -1) for e in told)
     assert len(turns) == 2 * count, "every category was told of twice"
-    flying = most = 0
-    for _, turn in turns:
-        flying += turn
-        most = max(most, flying)
+    most = max(itertools.accumulate(turn for _, turn in turns))
     wall, ideal = turns[-1][0] - turns[0][0], count * seconds / slots
     return {
         "categories": count,
@@ -317,8 +315,7 @@ def main() -> None:
         }
         print(json.dumps(run[asked.parts[0]]()))
         return
-    kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    measured = kept.get("measured", {})
+    measured = json.loads(RESULT.read_text())["measured"] if RESULT.exists() else {}
     for part in asked.parts or PARTS:
         measured[part] = _alone(part, asked) | {"load_average": [round(v, 1) for v in os.getloadavg()]}
     beside = {}
@@ -334,7 +331,7 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version(name) for name in ("ray", "torch", "pyarrow")}
         | {"python": platform.python_version()},
-        "shared": "the machine had other work at the same time, see load_average (1, 5 and 15 minutes, at the end)",
+        "shared": "the machine had other work too, see load_average (1, 5, 15 minutes, at the end)",
         "time": "driver: processor time of its process; wall: from the first unit's start to the last one's end",
     }
     RESULT.parent.mkdir(exist_ok=True)

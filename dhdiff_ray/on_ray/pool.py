@@ -82,7 +82,8 @@ def _map(
     # Block by block: iter_rows keeps four threads and a call to an actor busy to fetch ahead what is a few bytes.
     for bundle in answers.iter_internal_ref_bundles():
         for entry in bundle.blocks:
-            for row in ray.get(cast(Any, entry.ref)).to_pylist():
+            block: Any = ray.get(cast(Any, entry.ref))
+            for row in block.to_pylist():
                 yield row["at"], pickle.loads(row["answer"]), row["error"]
 
 
