@@ -1,6 +1,6 @@
 """Is a run that was killed over and over, and begun again each time, the run that nobody disturbed?
 
-    python -m benchmarks.killed [--kills 5] [--steps 60] [--seed 0]
+    python -m benchmarks.killed [--kills 5] [--steps 60] [--seed 0] [--result FILE]
 
 ``submit all`` on drawn images, once undisturbed and once killed with SIGKILL, command, cluster and all, at random
 moments; then every file whose bytes may not depend on that is compared. Leaves with 1 if one differs.
@@ -34,6 +34,7 @@ def main() -> None:
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--steps", type=int, default=60)
     arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--result", type=Path, default=RESULT)
     asked = arguments.parse_args()
     draw = random.Random(asked.seed)
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
@@ -66,8 +67,8 @@ def main() -> None:
         "training_steps": asked.steps,
         "seed": asked.seed,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    asked.result.parent.mkdir(exist_ok=True)
+    asked.result.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))
     raise SystemExit(1 if different or not one else 0)
 

@@ -7,6 +7,21 @@ from collections.abc import Iterator
 
 from dhdiff_ray.on_ray.cluster import ClusterError
 
+ANSWER_SECONDS = 5.0
+"""How long a cluster may take to answer the first question; Ray's own client would wait for ever."""
+
+
+def check_answers(address: str) -> None:
+    """Ask a cluster anything, so that an address where nothing answers is told at once.
+
+    Raises:
+        ClusterError: nobody answers there in time.
+    """
+    import requests
+
+    with reached(address):
+        requests.get(f"{address}/api/version", timeout=ANSWER_SECONDS)
+
 
 @contextlib.contextmanager
 def reached(address: str, job_id: str = "") -> Iterator[None]:

@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import ray
 from ray.exceptions import RayTaskError
@@ -54,9 +54,18 @@ def entry(main: Main, arguments: Sequence[str] | None = None) -> None:
     raise SystemExit(code)
 
 
+def end_at_once(message: str) -> NoReturn:
+    """Tell why and end the process from any thread, with the exit code of a failed job and without unwinding."""
+    _tell({"event": "failed", "message": message, "code": 1})
+    os._exit(1)
+
+
 def _leave(message: str, code: int, trace: str = "") -> NoReturn:
     """Tell why, as the event the command line shows as its error, and end; the trace is for `jobs logs` alone."""
-    record = {"event": "failed", "message": message, "code": code} | ({"traceback": trace} if trace else {})
+    _tell({"event": "failed", "message": message, "code": code} | ({"traceback": trace} if trace else {}))
+    raise SystemExit(code)
+
+
+def _tell(record: dict[str, Any]) -> None:
     sys.stdout.write(PREFIX + json.dumps(record) + "\n")
     sys.stdout.flush()
-    raise SystemExit(code)

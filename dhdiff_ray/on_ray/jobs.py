@@ -26,7 +26,7 @@ from typing import Any
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.cluster_checks import check_closed, check_room, check_versions, node_resources, without_addresses
-from dhdiff_ray.on_ray.cluster_errors import reached
+from dhdiff_ray.on_ray.cluster_errors import check_answers, reached
 
 MODULES = {verb: verb for verb in ("train", "synthesize", "score", "detect", "ablate", "verify")} | {"all": "line"}
 """Module of each verb."""
@@ -85,6 +85,8 @@ class Jobs:
         self.address = address if "://" in address else f"http://{address}"
         self.called = called or self.address
         auth_env()
+        if self.local is None:
+            check_answers(self.address)
         from ray.job_submission import JobSubmissionClient
 
         for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):

@@ -2,7 +2,10 @@
 
 Not in the paper. Decided: a file, because two submissions may go to two clusters that know nothing of each other. It
 tells who holds it and is renewed every few seconds; one whose holder is seen to be dead, or that has not been renewed
-for half a minute, is taken over, so that the rerun after a crash needs no hand.
+for half a minute, is taken over, so that the rerun after a crash needs no hand. A holder that was only frozen, or cut
+off, finds another's name in the file when it comes back, and its process ends there and then: whatever unwinds on the
+way out may write, and Ray ends the workers of a driver that is gone. A file that cannot be read, or a whole folder that
+is away, says nothing; a file that is gone is written again while nobody can have held the run in between.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psutil
@@ -32,13 +35,19 @@ Holder = dict[str, Any]
 
 
 @contextlib.contextmanager
-def lease(folder: RunFolder, stale: float = STALE_SECONDS, renew: float = RENEW_SECONDS) -> Iterator[None]:
+def lease(
+    folder: RunFolder,
+    stale: float = STALE_SECONDS,
+    renew: float = RENEW_SECONDS,
+    lost: Callable[[str], object] | None = None,
+) -> Iterator[None]:
     """Hold the run while the block runs.
 
     Args:
         folder: the run.
         stale: seconds of silence after which another holder counts as dead; waited for if it may be.
         renew: seconds between signs of life.
+        lost: called with one line, from a thread, when another job has taken the run over; None ends the process.
 
     Raises:
         ValueError: another job works on the run; it says which and how to follow it.
@@ -46,7 +55,8 @@ def lease(folder: RunFolder, stale: float = STALE_SECONDS, renew: float = RENEW_
     mine = _me()
     _take(folder, mine, stale)
     stop = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(folder, mine, stop, renew), name="lease", daemon=True)
+    arguments = (folder, mine, stop, renew, stale, lost or _end)
+    keeper = threading.Thread(target=_keep, args=arguments, name="lease", daemon=True)
     keeper.start()
     try:
         yield
@@ -90,12 +100,68 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         time.sleep(min(1.0, stale / 10))
 
 
-def _keep(folder: RunFolder, mine: Holder, stop: threading.Event, renew: float) -> None:
-    """Renew until told to stop; a disk that is full or gone for a while is not the lease's to tell."""
+def _keep(
+    folder: RunFolder,
+    mine: Holder,
+    stop: threading.Event,
+    renew: float,
+    stale: float,
+    lost: Callable[[str], object],
+) -> None:
+    """Renew until told to stop or the run is another's; a disk that is full or away is not the lease's to tell."""
+    beat = mine["beat"]
     while not stop.wait(renew):
-        with contextlib.suppress(OSError):
-            if (_read(folder) or {}).get("token") == mine["token"]:
-                folder.write_bytes(FILE, _bytes(mine | {"beat": time.time()}))
+        now = time.time()
+        try:
+            kept = _renew(folder, mine | {"beat": now}, now - beat < stale)
+        except (OSError, ValueError):  # ValueError: not all of it could be read
+            continue
+        if kept and time.time() - now >= stale:
+            kept = False  # frozen between looking and writing: the name it wrote over may have been another's
+        if kept:
+            beat = now
+        elif kept is False and not stop.is_set():
+            lost(_lost(folder))
+            return
+
+
+def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
+    """One sign of life; says whether the run is ours still, None if nothing can be said.
+
+    Args:
+        folder: the run.
+        mine: what to write.
+        fresh: whether the last sign is so young that nobody can have taken the run over since.
+    """
+    found = _read(folder)
+    if found is not None and found["token"] == mine["token"]:
+        folder.write_bytes(FILE, _bytes(mine))
+        return True
+    if found is None and fresh:
+        away = folder.is_local and not folder.exists()  # else its place would be made anew on whatever lies below
+        return None if away or not folder.create(FILE, _bytes(mine)) else True
+    time.sleep(SETTLE_SECONDS)  # a store may show for a moment what was there before
+    again = _read(folder)
+    if again is None:
+        return None if folder.is_local and not folder.exists() else False
+    return None if again["token"] == mine["token"] else False
+
+
+def _end(message: str) -> None:
+    from dhdiff_ray.on_ray.entry import end_at_once
+
+    end_at_once(message)
+
+
+def _lost(folder: RunFolder) -> str:
+    who, follow = "another job", ""
+    with contextlib.suppress(OSError, ValueError):
+        other = _read(folder)
+        who, follow = _who(other) if other else (who, follow)
+    return (
+        f"{who} took over the run {folder.uri} while this job gave no sign of life (frozen, or cut off from its "
+        f"storage); it ends here, before it writes more{follow}"
+    )
 
 
 def _me() -> Holder:
@@ -143,9 +209,15 @@ def _dead(other: Holder) -> bool:
 
 
 def _taken(folder: RunFolder, other: Holder) -> str:
+    who, follow = _who(other)
+    return f"{who} works on the run {folder.uri} already{follow}. Wait for it, or stop it first"
+
+
+def _who(other: Holder) -> tuple[str, str]:
+    """Names a holder, and says how to follow it, if it is a job."""
     who = f"job {other['job']}" if other["job"] else f"process {other['pid']}"
     follow = f"; follow it: dhdiff-ray jobs logs --follow {other['job']}" if other["job"] else ""
-    return f"{who} on {other['host']} works on the run {folder.uri} already{follow}. Wait for it, or stop it first"
+    return f"{who} on {other['host']}", follow
 
 
 def _read(folder: RunFolder) -> Holder | None:

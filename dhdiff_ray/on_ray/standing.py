@@ -147,10 +147,14 @@ def _free_port() -> int:
 
 
 def _answers(address: str, token: Path) -> bool:
-    """Whether the Jobs API answers with our token."""
-    request = urllib.request.Request(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token.read_text()}"})
+    """Whether the Jobs API answers with our token and the node has joined: until then there is room for nothing."""
+    headers = {"Authorization": f"Bearer {token.read_text()}"}
     try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.status == 200
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/api/jobs/", headers=headers), timeout=5):
+            pass
+        asked = urllib.request.Request(f"{address}/api/v0/nodes", headers=headers)
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
     except OSError:
         return False
+    return any(node["state"] == "ALIVE" for node in nodes)

@@ -18,6 +18,7 @@ from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
+from dhdiff_ray.report.status import Status, failures
 from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
 from dhdiff_ray.storage import RunFolder
 
@@ -80,6 +81,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         version=dhdiff_ray.__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         categories=galleries(folder, config, thumbs),
+        failures=failures(Status(events)),
         curves=loss_curves(events),
         scores=score_tables(scores.get("scores", [])),
         alignment=alignment_table(scores.get("pair_alignment", {})),

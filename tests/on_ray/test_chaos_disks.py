@@ -1,17 +1,20 @@
 """A full or read-only disk ends a job with a clear word, and nothing half written passes for whole."""
 
+import contextlib
 import errno
 import os
 import shutil
 import subprocess
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from dhdiff_ray.data.writer import read_pair_rows
-from dhdiff_ray.on_ray import synthesize
+from dhdiff_ray.on_ray import synthesize, train
 from dhdiff_ray.on_ray.run import run_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
@@ -95,3 +98,33 @@ def test_a_storage_that_may_not_be_written_is_told_at_once(two_cores, on_disk):
     with pytest.raises(OSError, match="Read-only"):
         synthesize.main(config)
     remount("rw")
+
+
+def test_a_training_whose_disk_filled_up_at_a_checkpoint_goes_on_to_the_same_weights_once_there_is_room(
+    two_cores, small_disk, images, load_run, configure
+):
+    sets = ("data.categories=['mesh']", "train.steps=60", "train.checkpoint_every=10", "train.max_failures=0")
+    disk, _ = small_disk(256 * 2**20)
+    config = load_run(disk, images, "full", *sets)
+    folder = run_folder(config)
+    kept, filler = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json")), disk / "filler"
+
+    def fill():
+        while not (kept.exists() and "step_" in kept.read_text()):
+            time.sleep(0.05)
+        with contextlib.suppress(OSError), filler.open("wb", buffering=0) as stream:
+            while True:
+                stream.write(bytes(4096))
+
+    threading.Thread(target=fill, daemon=True).start()
+    try:
+        assert train.main(config) == 1
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+    assert not folder.exists("models/mesh")
+    filler.unlink()
+    assert train.main(config, resume=True) == 0
+    calm = configure("calm", *sets)
+    assert train.main(calm) == 0
+    weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
+    assert folder.read_bytes(weights) == run_folder(calm).read_bytes(weights)

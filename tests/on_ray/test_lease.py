@@ -1,13 +1,17 @@
 """One job at a time works on a run, and a dead one does not keep it."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
+from dhdiff_ray.on_ray import lease as module
 from dhdiff_ray.on_ray.lease import FILE, holder, lease
 from dhdiff_ray.storage import RunFolder
 
@@ -91,3 +95,112 @@ def test_a_held_lease_is_renewed(folder):
         first = holder(folder)["beat"]
         time.sleep(0.5)
         assert holder(folder)["beat"] > first
+
+
+FAR_JOB = """
+import socket, sys, time
+from dhdiff_ray.on_ray.lease import lease
+from dhdiff_ray.storage import RunFolder
+socket.gethostname = lambda: "far"  # of this machine it would be seen that it is alive
+folder = RunFolder(sys.argv[1])
+with lease(folder, stale=1.0, renew=0.2):
+    for at in range(10**6):
+        folder.write_bytes("work", str(at).encode())
+        time.sleep(0.02)
+"""
+
+
+def wait_for(condition, seconds=60):
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it never came to that"
+        time.sleep(0.02)
+
+
+def stopped(pid):
+    """Whether every thread of a process stands still."""
+    states = [file.read_text().rpartition(") ")[2][0] for file in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
+def test_a_frozen_job_whose_run_was_taken_over_ends_when_it_wakes_and_leaves_the_run_alone(folder):
+    words = [sys.executable, "-c", FAR_JOB, folder.uri]
+    frozen = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    try:
+        wait_for(lambda: folder.exists("work") and folder.read_bytes("work") > b"0")
+        os.kill(frozen.pid, signal.SIGSTOP)
+        wait_for(lambda: stopped(frozen.pid))
+        with lease(folder, stale=1.0, renew=0.2):
+            token = holder(folder)["token"]
+            os.kill(frozen.pid, signal.SIGCONT)
+            told = json.loads(frozen.communicate(timeout=30)[0].removeprefix("@event "))
+            assert frozen.returncode == 1, "the exit code of a failed job"
+            assert told["event"] == "failed"
+            assert f"process {os.getpid()} on" in told["message"]
+            assert "took over the run" in told["message"]
+            assert holder(folder)["token"] == token, "it took nothing back on its way out"
+            there = folder.read_bytes("work")
+            time.sleep(0.3)
+            assert folder.read_bytes("work") == there
+    finally:
+        frozen.kill()
+        frozen.wait()
+
+
+@pytest.fixture
+def between(monkeypatch):
+    """A lock that is free only while no keeper looks or writes."""
+    lock, renew = threading.Lock(), module._renew
+
+    def alone(*arguments):
+        with lock:
+            return renew(*arguments)
+
+    monkeypatch.setattr(module, "_renew", alone)
+    return lock
+
+
+def test_what_may_pass_is_no_loss(folder, monkeypatch, between):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 2.0)
+    told = []
+    with lease(folder, stale=60.0, renew=0.05, lost=told.append):
+        file, mine = Path(folder.path(FILE)), holder(folder)
+        with between:
+            file.write_text('{"token": "t')  # half of a file
+        time.sleep(0.3)
+
+        with between:
+            elsewhere(folder)  # a store that shows for a moment what was there before
+        wait_for(between.locked)
+        time.sleep(0.2)
+        folder.write_json(FILE, mine)
+
+        with between:
+            Path(folder.path()).rename(folder.path() + "-away")  # a disk that is away
+        time.sleep(0.3)
+        with between:
+            assert not folder.exists(), "nothing is written to where it was"
+            Path(folder.path() + "-away").rename(folder.path())
+
+        with between:
+            file.unlink()  # somebody removed it by hand
+        wait_for(file.exists)
+        beat = holder(folder)["beat"]
+        wait_for(lambda: holder(folder)["beat"] > beat)
+        assert holder(folder)["token"] == mine["token"]
+    assert not told
+    assert holder(folder) is None
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_run_that_another_holds_or_held_meanwhile_is_lost_and_told_once(folder, monkeypatch, between, gone):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.05)
+    told = []
+    with lease(folder, stale=0.2 if gone else 60.0, renew=0.5, lost=told.append):
+        with between:
+            folder.delete(FILE) if gone else elsewhere(folder)
+        wait_for(lambda: told)
+        time.sleep(0.5)
+    assert len(told) == 1
+    assert ("another job" if gone else "job train-run-1 on far") in told[0]
+    assert (holder(folder) is None) == gone, "what is another's stays"
