@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import subprocess
@@ -91,6 +92,18 @@ def test_real_images_that_are_not_readable_from_here_leave_a_gap(finished_run):
     assert "made mask" in html
 
 
+def test_the_page_names_what_failed_and_that_the_same_command_mends_it(finished_run):
+    folder = finished_run[0]
+    assert "What failed" not in build_report(folder)
+    failed = {"event": "stage", "verb": "score", "category": "mesh", "state": "failed", "message": "no <room> left"}
+    line = json.dumps({**failed, "time": 2e9}) + "\n"
+    folder.write_bytes("events.jsonl", b"".join([folder.read_bytes("events.jsonl"), b"\n", line.encode()]))
+    html = build_report(folder)
+    assert Page(html).open == []
+    assert "score mesh: no &lt;room&gt; left" in html
+    assert "type the same command again" in html
+
+
 def test_words_from_the_run_are_escaped(finished_run):
     folder = finished_run[0]
     scores = folder.read_json("scores.json")
@@ -107,8 +120,6 @@ def test_the_page_is_written_into_the_run(finished_run):
 
 
 def test_the_tables_can_be_had_without_the_page(finished_run, tmp_path):
-    import json
-
     from typer.testing import CliRunner
 
     from dhdiff_ray.cli.app import app
