@@ -18,6 +18,7 @@ from typing import Any
 
 import ray
 
+from dhdiff_ray.on_ray.pool import beside_driver
 from dhdiff_ray.report.status import events_of
 from dhdiff_ray.storage import RunFolder
 
@@ -67,7 +68,7 @@ class Events:
     @contextlib.contextmanager
     def hub(self, every: float = 1.0) -> Iterator[Any]:
         """An actor for workers to send through (``hub.emit.remote({...})``), emptied into this log by a thread."""
-        handle: Any = EventHub.remote()
+        handle: Any = EventHub.options(scheduling_strategy=beside_driver()).remote()
         stop = threading.Event()
 
         def pump() -> None:
@@ -131,9 +132,13 @@ class Relay(Events):
         yield self._hub
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class EventHub:
-    """Mailbox between workers and the driver; takes no core."""
+    """Mailbox between workers and the driver; takes no core.
+
+    It lies beside the driver, so that no other node's loss ends the job with it; where it dies alone it comes back
+    empty, and a second of progress is missing.
+    """
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []

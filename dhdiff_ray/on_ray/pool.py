@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import ray
 from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 TRIES = 3
 """How often a unit is begun before it counts as failed."""
@@ -129,6 +130,11 @@ def room(cpus: float, gpus: float = 0) -> int:
     have = ray.cluster_resources()
     rooms = [have.get(name, 0) // need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
     return max(1, int(min(rooms, default=1)))
+
+
+def beside_driver() -> NodeAffinitySchedulingStrategy:
+    """The node this process runs on, which a job cannot do without anyway: for what must not be lost with another."""
+    return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
 def side_by_side(tasks: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, str]]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split, split_as
@@ -23,6 +22,7 @@ from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.lease import lease
+from dhdiff_ray.on_ray.pool import beside_driver
 from dhdiff_ray.on_ray.run import about_dataset, category_names, run_folder, scan
 from dhdiff_ray.on_ray.trackers import refuse_missing
 from dhdiff_ray.storage import RunFolder
@@ -115,8 +115,7 @@ def place_of(config: Config) -> dict[str, Any]:
     """
     if not config.train.is_elastic:
         return {}
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return {"scheduling_strategy": here}
+    return {"scheduling_strategy": beside_driver()}
 
 
 def slots(config: Config) -> int:
