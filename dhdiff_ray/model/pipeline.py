@@ -202,10 +202,10 @@ class DHDiffPipeline(DiffusionPipeline):
         if keep is not None and outside is not None:
             latents = keep * outside + (1 - keep) * latents
         images, float_masks = self.decode_latents(latents)  # (b, 3, h, w), (b, 1, h, w)
-        if keep is not None and base_images is not None:
-            kept = functional.interpolate(split(keep)[0], size=(height, width))  # (b, 1, h, w)
-            images = kept * (base_images / 2 + 0.5) + (1 - kept) * images
-            float_masks = (1 - kept) * float_masks
+        if keep is not None and base_images is not None and raw is not None:
+            inside = (raw > 0).to(images)  # (b, 1, h, w); a latent position may reach beyond the raw mask's edge
+            images = inside * images + (1 - inside) * (base_images / 2 + 0.5)
+            float_masks = inside * float_masks
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def check_prompts(

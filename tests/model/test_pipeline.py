@@ -87,11 +87,13 @@ def test_a_drawn_control_changes_the_mask(pipeline):
 
 
 @pytest.mark.parametrize("background", ["keep", "clean"])
-def test_a_kept_background_has_the_bases_own_pixels_and_an_empty_mask(pipeline, base, background):
-    made = draw(pipeline, base=base, boxes=[(4, 4, 8, 8)], background=background)
+@pytest.mark.parametrize("edges", [(4, 8), (3, 7)], ids=["on the latent's grid", "off it"])
+def test_a_kept_background_has_the_bases_own_pixels_and_an_empty_mask(pipeline, base, background, edges):
+    raw = np.zeros((16, 16), np.uint8)
+    raw[slice(*edges), slice(*edges)] = 255
+    made = draw(pipeline, base=base, raw_mask=raw, background=background)
     pixels = torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255
-    outside = torch.ones(16, 16, dtype=torch.bool)
-    outside[4:8, 4:8] = False
+    outside = torch.from_numpy(raw == 0)
     torch.testing.assert_close(made.images[0][:, outside], pixels[:, outside], atol=1e-6, rtol=0)
     assert not made.masks[0, 0][outside].any()
 
