@@ -39,7 +39,10 @@ def small_disk():
 
     yield mount
     for folder in mounted:
-        subprocess.run(["umount", str(folder)], check=True)
+        limit = time.monotonic() + 60  # workers that read from it may take a moment to end
+        while subprocess.run(["umount", str(folder)], capture_output=True).returncode:
+            assert time.monotonic() < limit, f"{folder} is still in use"
+            time.sleep(0.5)
         folder.rmdir()
 
 

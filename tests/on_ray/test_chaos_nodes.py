@@ -36,6 +36,7 @@ def three_nodes(monkeypatch):
     for name, value in (JOB_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # else its workers starve where a machine has other work
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with tempfile.TemporaryDirectory(prefix="dhc-", dir="/tmp") as folder:
         head = {"num_cpus": 0, "temp_dir": folder, "object_store_memory": 150 * 2**20, "_system_config": FAST}

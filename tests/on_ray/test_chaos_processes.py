@@ -90,7 +90,8 @@ def told_work(settings):
 
     def told(*arguments, start, on_step, **named):
         def step(done, log):
-            (folder / "step").write_text(str(done))
+            with (folder / "steps").open("a") as stream:  # whole at any moment, for whoever reads it meanwhile
+                stream.write(f"{done} ")
             on_step(done, log)
             time.sleep(0.1)
 
@@ -116,7 +117,7 @@ def mortal_driver(values, category, hub):
         kept = folder / "checkpoints" / category / "checkpoint_manager_snapshot.json"
         while not (kept.exists() and "step_0000020" in kept.read_text()):
             time.sleep(0.05)
-        (folder / "killed").write_text((folder / "step").read_text())
+        (folder / "killed").write_text((folder / "steps").read_text().split()[-1])
         os.kill(os.getpid(), signal.SIGKILL)
 
     if not (folder / "killed").exists():
