@@ -114,15 +114,3 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
 
     with pytest.raises(KeyError):
         entry(main, [str(file)])
-
-
-@pytest.mark.ray
-def test_a_mailbox_whose_process_dies_comes_back_and_the_job_goes_on(two_cores, tmp_path):
-    import ray
-
-    folder = RunFolder.of(str(tmp_path), "run")
-    with Events(folder, "train") as events, events.hub(every=60) as hub:
-        ray.get(hub.emit.remote({"event": "progress", "category": "lost with it"}))
-        ray.kill(hub, no_restart=False)
-        ray.get(hub.emit.remote({"event": "progress", "category": "told later"}))
-    assert [e["category"] for e in read_events(folder)] == ["told later"]

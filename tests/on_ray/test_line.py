@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dhdiff_ray.on_ray import line
-from dhdiff_ray.on_ray.events import read_events
+from dhdiff_ray.on_ray.events import Events, read_events
 from dhdiff_ray.on_ray.run import run_folder
 from dhdiff_ray.report.status import Status, failures
 from dhdiff_ray.storage import RunFolder
@@ -74,3 +74,15 @@ def test_another_configuration_of_a_run_that_exists_is_refused(trained):
     folder.write_json("config.json", config.model_dump(mode="json"))
     with pytest.raises(ValueError, match="another configuration"):
         line.main(trained("synthesize.steps=3"))
+
+
+@pytest.mark.ray
+def test_a_mailbox_whose_process_dies_comes_back_and_the_job_goes_on(two_cores, tmp_path):
+    import ray
+
+    folder = RunFolder.of(str(tmp_path), "run")
+    with Events(folder, "train") as events, events.hub(every=60) as hub:
+        ray.get(hub.emit.remote({"event": "progress", "category": "lost with it"}))
+        ray.kill(hub, no_restart=False)
+        ray.get(hub.emit.remote({"event": "progress", "category": "told later"}))
+    assert [e["category"] for e in read_events(folder)] == ["told later"]
