@@ -36,9 +36,12 @@ def slurm(tmp_path):
     (folder / "python").symlink_to(sys.executable)
     (tmp_path / "seen").mkdir()
 
+    # Without the folder of an environment that is switched on here: the node's own shell would not have it.
+    bare = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "dhdiff-ray").exists())
+
     def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
         environment = {
-            "PATH": os.environ["PATH"],
+            "PATH": bare,
             "HOME": str(tmp_path),
             "SEEN": str(tmp_path / "seen"),
             "DHDIFF_VENV": str(tmp_path / "venv"),
