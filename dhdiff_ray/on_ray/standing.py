@@ -57,12 +57,8 @@ def state_folder() -> Path:
 
 def standing() -> Standing | None:
     """The cluster that was started and still runs, or None."""
-    file = state_folder() / "cluster.json"
-    if not file.is_file():
-        return None
-    known = json.loads(file.read_text())
-    found = Standing(known["address"], Path(known["token_file"]), Path(known["folder"]), known["pid"], known["since"])
-    return found if found.processes() else None
+    found = _written()
+    return found if found is not None and found.processes() else None
 
 
 def up(num_cpus: int | None = None, port: int = 0) -> Standing:
@@ -78,6 +74,7 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
     there = standing()
     if there is not None:
         raise ClusterError(f"a cluster stands already at {there.address}; take it down first: dhdiff-ray cluster down")
+    down()  # the folder of one that died by itself
     state = state_folder()
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = _private(state / "token", secrets.token_hex(32))
@@ -113,18 +110,30 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
 
 
 def down() -> Standing | None:
-    """Stop what :func:`up` started, and nothing else; None if nothing stands."""
-    there = standing()
-    if there is not None:
-        _end(there)
+    """Stop what :func:`up` started, and nothing else; None if nothing stands. One that died leaves no folder either."""
+    there, written = standing(), _written()
+    if written is not None:
+        _end(written)
     (state_folder() / "cluster.json").unlink(missing_ok=True)
     return there
 
 
+def _written() -> Standing | None:
+    """What was written down, whether it still runs or not."""
+    file = state_folder() / "cluster.json"
+    if not file.is_file():
+        return None
+    known = json.loads(file.read_text())
+    return Standing(known["address"], Path(known["token_file"]), Path(known["folder"]), known["pid"], known["since"])
+
+
 def _end(cluster: Standing) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        psutil.Process(cluster.pid).send_signal(signal.SIGTERM)  # `ray start --block` ends what it started
-    left = psutil.wait_procs(cluster.processes(), timeout=DOWN_SECONDS)[1]
+    there = cluster.processes()
+    for process in there:
+        if process.pid == cluster.pid:  # `ray start --block` ends what it started; its number may be another's by now
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+    left = psutil.wait_procs(there, timeout=DOWN_SECONDS)[1]
     for process in {*left, *cluster.processes()}:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()

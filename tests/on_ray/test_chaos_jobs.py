@@ -10,7 +10,8 @@ Which test tries which fault (all but those in brackets run by ``make chaos``):
 | samplers are killed three times in one run | test_chaos_processes, three kills |
 | a job's driver is killed | here, driver and head; benchmarks.killed, whole line |
 | a unit that always fails, or kills its process | [test_synthesize, deaths and failed units] |
-| a category with a broken file: others go on, table, JSON and page name it, exit code, rerun | [test_line] |
+| a category with a broken file: others go on, table, JSON and page name it, rerun | [test_line] |
+| the same through the command: exit code 3, then 0 after repair | here, broken category |
 | disk full while pairs are written, while a checkpoint is; read-only storage | test_chaos_disks |
 | two submissions at once, to one cluster; to two | here, client; [test_lease] |
 | Ctrl-C | [test_jobs, ctrl_c; test_cluster, every end] |
@@ -153,6 +154,7 @@ def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_w
     assert client.returncode == 5, told
     assert "Traceback" not in told
     standing.down()
+    assert not there.folder.exists(), "a dead cluster leaves no folder either"
     second = times(folder)
     assert first.items() <= second.items(), "what was there was left alone"
 
@@ -160,4 +162,30 @@ def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_w
     last = subprocess.run(submit(config), capture_output=True, text=True, timeout=400)
     assert last.returncode == 0, last.stderr
     assert second.items() < times(folder).items()
+    assert made(folder) == made_alone(config)
+
+
+def test_a_broken_category_gives_exit_code_3_and_its_name_and_the_same_command_after_repair_0(own_state, trained):
+    config = trained()
+    folder = run_folder(config)
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    weights = Path(folder.path("models/capsule/unet/diffusion_pytorch_model.safetensors"))
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    standing.up(num_cpus=2)
+    line = command("submit", "synthesize", "--run", "trained", "--storage", config.run.storage)
+
+    broken = subprocess.run(line, capture_output=True, text=True, timeout=400)
+    assert broken.returncode == 3, broken.stderr
+    words = ("jobs", "status", "--run", "trained", "--storage", config.run.storage)
+    said = asked(sys.executable, "-m", "dhdiff_ray", *words)["categories"]
+    assert said["mesh"]["synthesize"]["state"] == "done"
+    assert said["capsule"]["synthesize"]["state"] == "failed"
+    assert "Unable to load weights" in said["capsule"]["synthesize"]["message"]
+
+    weights.write_bytes(whole)
+    before = times(folder)
+    mended = subprocess.run(line, capture_output=True, text=True, timeout=400)
+    assert mended.returncode == 0, mended.stderr
+    assert before.items() < times(folder).items(), "only what was missing was made"
     assert made(folder) == made_alone(config)
