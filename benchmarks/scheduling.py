@@ -124,6 +124,15 @@ def nodes(count: int, cores: int) -> Iterator[None]:
             cluster.shutdown()
 
 
+def memory_of(pids: set[int]) -> list[float]:
+    """Megabytes of their own of those that still run."""
+    found = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found.append(psutil.Process(pid).memory_full_info().uss / 2**20)
+    return found
+
+
 def units(count: int, workers: int, seconds: float) -> dict[str, Any]:
     """Sleeping units through the pool that synthesis uses."""
     from dhdiff_ray.on_ray.pool import map_units
@@ -142,8 +151,7 @@ def units(count: int, workers: int, seconds: float) -> dict[str, Any]:
                     starting = time.process_time()
                 told.append(answer)
             spent = time.process_time()
-            processes = {pid: psutil.Process(pid) for pid, _, _ in told if psutil.pid_exists(pid)}
-            worker_mb = [p.memory_full_info().uss / 2**20 for p in processes.values()]
+            worker_mb = memory_of({pid for pid, _, _ in told})
     first = min(start for _, start, _ in told)
     last = max(end for _, _, end in told)
     wall, ideal = last - first, count * seconds / workers

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, latent_shape, mask_to_image
-from dhdiff_ray.model.loss import dh_loss
+from dhdiff_ray.model.loss import dh_loss, multiscale_loss
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.training.batches import Batch
 
@@ -86,6 +86,8 @@ class Objective(nn.Module):
                 defect_tokens=batch.defect_tokens,
             )
         loss, image, annotation = dh_loss(predicted, target, region, share)
+        if c.multiscale_loss:
+            loss = loss + c.multiscale_loss * multiscale_loss(predicted, target, region, share)
         return loss, {"loss": loss.detach(), "loss_image": image, "loss_annotation": annotation}
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -57,7 +57,7 @@ def test_a_batch_depends_on_seed_and_step_alone(capsules):
 @pytest.mark.parametrize("noise", ["same", "independent", "clean"])
 def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_of_one(capsules, noise, workers):
     sets = ("train.clean_background=0.5", "train.window=16", f"train.reference_noise={noise}")
-    _, parts, source = _parts(capsules, *sets)
+    _, parts, source = _parts(capsules, *sets, "train.multiscale_loss=0.5")
     objective = parts.objective
     seen = []
     add_noise = objective.scheduler.add_noise
