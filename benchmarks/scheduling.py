@@ -120,8 +120,12 @@ def nodes(count: int, cores: int) -> Iterator[None]:
             ray.init(address=cluster.address, logging_level="ERROR", log_to_driver=False)
             yield
         finally:
+            ours = psutil.Process().children(recursive=True)
             ray.shutdown()
             cluster.shutdown()
+            for process in psutil.wait_procs(ours, timeout=10)[1]:  # a worker that did not see its node go
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
 
 def memory_of(pids: set[int]) -> list[float]:
