@@ -343,7 +343,7 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "versions": {name: version(name) for name in ("ray", "torch", "pyarrow")}
         | {"python": platform.python_version()},
-        "shared": "the machine had other work too, see load_average (1, 5, 15 minutes, at the end)",
+        "shared": "what else ran shows in load_average (1, 5, 15 minutes, at the end, its own load included)",
         "time": "driver: processor time of its process; wall: from the first unit's start to the last one's end",
     }
     RESULT.parent.mkdir(exist_ok=True)

@@ -2,10 +2,11 @@
 
     python -m benchmarks.surroundings STORAGE RUN [CATEGORY] [--model FOLDER]
 
-Real training anomalies are noised inside their raw mask; from each noise level the clean image is predicted once. Told
-are, in grey values of 255, the error of the predicted mean brightness inside, and the slope of that brightness on the
-one of the ring around the raw mask, beside the slope that the real images have. A slope of 0 at pure noise means that
-the surroundings are not looked at: a step in brightness along the raw mask's edge.
+Made for runs with a clean reference. Real training anomalies are noised inside their raw mask; from each noise level
+the clean image is predicted once. Told are, in grey values of 255, the error of the predicted mean brightness inside,
+and the slope of that brightness on the one of the ring around the raw mask, beside the slope that the real images
+have. A slope of 0 at pure noise means that the surroundings are not looked at: a step in brightness along the raw
+mask's edge.
 """
 
 import argparse
@@ -68,9 +69,10 @@ def looked_at(pipeline, source):
         region = functional.max_pool2d(batch.regions, latent_shape(pipeline.vae)[1])
         region = join(region, region)
         text = pipeline.text_encoder(batch.tokens).last_hidden_state
-        references = pipeline.unet.encode_reference(
-            encode(pipeline.vae, batch.reference), torch.zeros(1, dtype=torch.long), text
-        )
+        references = None
+        if pipeline.unet.uses_reference:
+            z_reference = encode(pipeline.vae, batch.reference)
+            references = pipeline.unet.encode_reference(z_reference, torch.zeros(1, dtype=torch.long), text)
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(number))
         for level in LEVELS:
             signal, spread = alphas[level].sqrt(), (1 - alphas[level]).sqrt()

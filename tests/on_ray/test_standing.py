@@ -1,6 +1,9 @@
 """A cluster that stays: it wants its token, and taking it down leaves nothing of it and touches nothing else."""
 
+import json
 import stat
+import subprocess
+import sys
 import time
 
 import pytest
@@ -20,6 +23,24 @@ def own_state(tmp_path, monkeypatch):
 def test_nothing_stands_where_nothing_was_started(own_state):
     assert standing.standing() is None
     assert standing.down() is None
+
+
+def test_taking_down_one_that_died_clears_its_folder_and_spares_who_has_its_process_number_now(own_state, tmp_path):
+    folder = tmp_path / "dhdiff-up-dead"
+    folder.mkdir()
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        known = {"address": "http://127.0.0.1:1", "token_file": str(tmp_path / "token"), "folder": str(folder)}
+        standing.state_folder().mkdir(parents=True)
+        (standing.state_folder() / "cluster.json").write_text(json.dumps({**known, "pid": other.pid, "since": 0.0}))
+        assert standing.down() is None
+        assert not folder.exists()
+        assert standing.standing() is None
+        time.sleep(0.5)
+        assert other.poll() is None, "it was not ours"
+    finally:
+        other.kill()
+        other.wait()
 
 
 @pytest.mark.ray
