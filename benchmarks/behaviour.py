@@ -144,8 +144,9 @@ def control(config, pipeline, samples, requests):
 def base(config, pipeline, samples, requests, judge):
     """What is left of the base, by mode.
 
-    Mean absolute difference (of 255) to the base outside the made mask grown by 5 % of the side; and how much of the
-    raw mask's border, away from the made mask, the judge takes for a defect, in the pair and in the base itself.
+    Mean absolute difference (of 255) to the base outside the made mask grown by 5 % of the side; by how much mean
+    brightness jumps along the raw mask's edge away from the made mask, and how much of that border the judge takes for
+    a defect, both in the pair and in the base itself.
     """
     by_key = {s.key: s for s in samples}
     side, found = config.data.resolution, {}
@@ -154,7 +155,7 @@ def base(config, pipeline, samples, requests, judge):
     for name, (start, strength, background) in modes.items():
         settings = {"start": start, "strength": strength, "background": background}
         changed = config.model_copy(update={"synthesize": config.synthesize.model_copy(update=settings)})
-        outside, untouched, border, border_of_base = [], [], [], []
+        outside, untouched, border, border_of_base, steps = [], [], [], [], []
         for pair in drawn(changed, pipeline, samples, requests):
             near = ndimage.binary_dilation(pair.mask > 0, iterations=max(1, round(0.05 * side)))
             truth = read_image(by_key[pair.request.base], side)
@@ -163,6 +164,8 @@ def base(config, pipeline, samples, requests, judge):
             outside.append(difference[~near].mean())
             if not cells.all():
                 untouched.append(difference[~cells].max())
+            if step := steps_along(cells, ~near, pair.image, truth):
+                steps.append(step)
             if judge is not None:
                 wide = max(1, side // 32)
                 seam = ndimage.binary_dilation(cells, iterations=wide) ^ ndimage.binary_erosion(cells, iterations=wide)
@@ -174,12 +177,29 @@ def base(config, pipeline, samples, requests, judge):
             "mean_absolute_difference": round(float(np.mean(outside)), 2),
             "largest_difference_outside_the_raw_mask": float(np.max(untouched)) if untouched else None,
         }
+        if steps:
+            made, real = np.mean(steps, axis=0)
+            found[name] |= {
+                "brightness_step": round(float(made), 2),
+                "brightness_step_in_the_base": round(float(real), 2),
+            }
         if judge is not None:
             found[name] |= {
                 "border_seen_as_defect": round(float(np.mean(border)), 4),
                 "the_same_in_the_base": round(float(np.mean(border_of_base)), 4),
             }
     return found
+
+
+def steps_along(cells, far, *images):
+    """Mean grey value just inside an edge minus just outside, without sign, of each image; none where too few count."""
+    wide = max(1, cells.shape[0] // 42)
+    inside = cells & ~ndimage.binary_erosion(cells, iterations=wide, border_value=1) & far
+    outside = ndimage.binary_dilation(cells, iterations=wide) & ~cells & far
+    if min(inside.sum(), outside.sum()) < 50:
+        return []
+    greys = [image.astype(float).mean(2) for image in images]
+    return [abs(grey[inside].mean() - grey[outside].mean()) for grey in greys]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from dhdiff_ray.data.split import Split
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import decode, encode, latent_shape, mask_to_image
 from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.model.prior import surroundings_mean
 from dhdiff_ray.on_ray.run import run_folder
 from dhdiff_ray.training.batches import BatchSource
 
@@ -68,6 +69,8 @@ def looked_at(pipeline, source):
         z = join(encode(pipeline.vae, batch.image), encode(pipeline.vae, mask_to_image(batch.mask)))
         region = functional.max_pool2d(batch.regions, latent_shape(pipeline.vae)[1])
         region = join(region, region)
+        radius = (pipeline.config["defaults"] or {}).get("prior_mean_radius")
+        mean = surroundings_mean(z, region, radius) if radius else torch.zeros_like(z)
         text = pipeline.text_encoder(batch.tokens).last_hidden_state
         references = None
         if pipeline.unet.uses_reference:
@@ -76,7 +79,7 @@ def looked_at(pipeline, source):
         noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(number))
         for level in LEVELS:
             signal, spread = alphas[level].sqrt(), (1 - alphas[level]).sqrt()
-            noised = region * (signal * z + spread * noise) + (1 - region) * z
+            noised = region * (signal * (z - mean) + spread * noise) + (1 - region) * (z - mean)
             predicted = pipeline.unet(
                 noised,
                 torch.full((ROWS,), level),
@@ -90,7 +93,7 @@ def looked_at(pipeline, source):
                 clean = signal * noised - spread * predicted
             else:
                 clean = (noised - spread * predicted) / signal
-            clean = split(region * clean + (1 - region) * z)[0]
+            clean = split(region * (clean + mean) + (1 - region) * z)[0]
             seen[level].append(brightness(batch.image, decode(pipeline.vae, clean).float(), batch.regions))
     return {str(level): figures(torch.cat(rows)) for level, rows in seen.items()}
 

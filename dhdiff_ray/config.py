@@ -103,6 +103,11 @@ class ModelConfig(Frozen):
     """Where Eq. 7 starts: both domains with the mean map, or each with its own."""
     reference_encoder: Literal["shared", "copy"] = "shared"
     """tau of Eq. 4: the network's own encoder (Siamese), or a trainable copy of it."""
+    zero_conv_gain: float = Field(default=1.0, gt=0)
+    """Factor on zeta of Eq. 4: as so many times its learning rate, so that the reference is followed sooner."""
+    dda_start: Literal["random", "own"] = "random"
+    """Where Eq. 4's image attention starts: as drawn, or each position looking at itself, so that the reference is
+    followed."""
 
 
 class SynthesizeConfig(Frozen):

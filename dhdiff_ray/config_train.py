@@ -53,6 +53,9 @@ class TrainConfig(Frozen):
     """Noise on the reference latent; the paper's ``same`` gives the target away, see the README."""
     clean_background: float = Field(default=0.0, ge=0, le=1)
     """Share of training pairs noised and judged inside a raw mask only, as ``background = clean`` samples."""
+    prior_mean_radius: float = Field(default=0, ge=0)
+    """With a clean background, images are drawn relative to the Gaussian mean of the surroundings of a raw mask: its
+    standard deviation in latent positions; 0 draws them as they are, as in the paper."""
     window: int = Field(default=0, ge=0)
     """Side in pixels of the window around the raw mask that is trained and sampled on; 0 is the whole image."""
     normal_fraction: float = Field(default=0.25, ge=0, le=1)

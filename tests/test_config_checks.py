@@ -22,6 +22,9 @@ def told(*sets):
         (("model.backbone=some/folder", "model.heads=4"), "the backbone fixes it"),
         (("model.autoencoder=taef2", "model.haar_levels=2"), "model.autoencoder = haar"),
         (("train.resize_seconds=5",), "train.workers = [least, most]"),
+        (("train.reference=none", "model.zero_conv_gain=10"), "train.reference other than none"),
+        (("model.backbone=some/folder", "model.dda_start=own"), "trained from scratch"),
+        (("train.clean_background=0", "train.prior_mean_radius=4"), "train.clean_background above 0"),
     ],
 )
 def test_a_switch_that_cannot_take_effect_is_told_with_what_it_needs(sets, needs):

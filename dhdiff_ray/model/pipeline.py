@@ -21,6 +21,7 @@ from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
+from dhdiff_ray.model.prior import surroundings_mean
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.unet import DHDiffUNet
@@ -136,8 +137,12 @@ class DHDiffPipeline(DiffusionPipeline):
         )
         noise = self.prepare_noise((height, width), generators)  # (2b, c, h', w')
         z_known = keep = outside = None
+        mean: Tensor | float = 0.0  # what the latents in the loop are relative to
         if base_images is not None and raw is not None:
             z_known, keep, outside = self.prepare_background(base_images, raw)
+            if background == "clean" and known.get("prior_mean_radius"):
+                mean = surroundings_mean(outside, 1 - keep, known["prior_mean_radius"])  # (2b, c, h', w')
+                z_known, outside = z_known - mean, outside - mean
             keep = None if background == "free" else keep
 
         # 2. Encode the prompts, with the empty prompt beside them for guidance.
@@ -195,13 +200,13 @@ class DHDiffPipeline(DiffusionPipeline):
                 predicted = free + guidance * (with_text - free)
             latents = self._step(predicted, t, latents, generators)
             if callback_on_step_end is not None:
-                answer = callback_on_step_end(self, number, int(t), {"latents": latents})
-                latents = (answer or {}).get("latents", latents)
+                answer = callback_on_step_end(self, number, int(t), {"latents": latents + mean}) or {}
+                latents = answer["latents"] - mean if "latents" in answer else latents
 
         # 6. Put the base back outside the raw mask, and decode both domains.
         if keep is not None and outside is not None:
             latents = keep * outside + (1 - keep) * latents
-        images, float_masks = self.decode_latents(latents)  # (b, 3, h, w), (b, 1, h, w)
+        images, float_masks = self.decode_latents(latents + mean)  # (b, 3, h, w), (b, 1, h, w)
         if keep is not None and base_images is not None and raw is not None:
             inside = (raw > 0).to(images)  # (b, 1, h, w); a latent position may reach beyond the raw mask's edge
             images = inside * images + (1 - inside) * (base_images / 2 + 0.5)

@@ -19,15 +19,22 @@ if TYPE_CHECKING:
 
 
 class ZeroConv(nn.Module):
-    """zeta_omega: a 1 x 1 convolution over tokens, zero at the start (ControlNet)."""
+    """zeta_omega: a 1 x 1 convolution over tokens, zero at the start (ControlNet).
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: of a token.
+        gain: what the output is multiplied by. Adam's steps do not depend on the gradient's size, so this is the
+            learning rate of zeta times the gain (equalised learning rate, Karras et al. 2018).
+    """
+
+    def __init__(self, channels: int, gain: float = 1.0) -> None:
         super().__init__()
         self.conv = zero_init(nn.Linear(channels, channels))
+        self.gain = gain
 
     def forward(self, f_reference: Tensor) -> Tensor:
         """(b, n, c) -> (b, n, c)."""
-        return self.conv(f_reference)
+        return self.gain * self.conv(f_reference)
 
 
 class EncoderCopy(nn.Module):

@@ -17,7 +17,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from dhdiff_ray.model.dda import DomainDecoupledAttention
+from dhdiff_ray.model.dda import DDAStart, DomainDecoupledAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join
 from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAttention
 from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
@@ -42,6 +42,8 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         merge: Literal["cross", "none"] = "cross",
         eta_start: EtaStart = "mean",
         reference_encoder: Literal["shared", "copy"] = "shared",
+        zero_conv_gain: float = 1.0,
+        dda_start: DDAStart = "random",
     ) -> None:
         super().__init__()
         self.backbone: Any = UNet2DConditionModel.from_config(backbone_config)
@@ -55,8 +57,11 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
             for index, block in enumerate(blocks):
                 for transformer in _transformers(block):
                     plain = EntangledAttention if plain_attention == "entangled" else SelfAttention
-                    kind = DomainDecoupledAttention if index in dda else plain
-                    transformer.attn1 = kind(transformer.attn1, layer)
+                    transformer.attn1 = (
+                        DomainDecoupledAttention(transformer.attn1, layer, zero_conv_gain, dda_start)
+                        if index in dda
+                        else plain(transformer.attn1, layer)
+                    )
                     attn2 = transformer.attn2
                     transformer.attn2 = (
                         SemanticScoreMap(attn2, layer, eta_start) if index in ssm else TextAttention(attn2, layer)

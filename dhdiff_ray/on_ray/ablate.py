@@ -30,6 +30,7 @@ from dhdiff_ray.on_ray.synthesize import finish
 from dhdiff_ray.records import Sample
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.synthesis import make, plan, shards
+from dhdiff_ray.training.checkpoint import is_trained, model_facts
 
 RESULT = "table.json"
 PAGE = "table.md"
@@ -106,7 +107,7 @@ def model_cell(config: Config, category: str, hub: Any, tell: Teller, oracle: by
     folder = run_folder(config)
     split = Split.from_json(folder.read_json("split.json"))
     seconds: dict[str, float] = {}
-    with _Timed(seconds, "train"):
+    with _Timed(seconds, "train" if not is_trained(folder, category) else "load"):
         pipeline, facts = trained(config, split.category(category), category, tell)
     with _Timed(seconds, "synthesize"):
         requests = plan(config, split, category)
@@ -128,7 +129,7 @@ def trained(config: Config, split: Split, category: str, tell: Teller) -> tuple[
     """A pipeline trained in this process and published into the run, and the marker's facts."""
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.training.build import build, build_source
-    from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
+    from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 
     folder = run_folder(config)

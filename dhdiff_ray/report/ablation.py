@@ -44,7 +44,7 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
                 by_category = {k: statistics.fmean(values[s, k] for s in whole) for k in categories}
                 spread = statistics.stdev(per_seed) if len(per_seed) > 1 else None
                 row[figure] = {"mean": statistics.fmean(per_seed), "std": spread, **by_category}
-        trained = [c["seconds"]["train"] for c in own if "seconds" in c]
+        trained = [c["seconds"]["train"] for c in own if "train" in c.get("seconds", {})]
         row["train_seconds"] = statistics.fmean(trained) if trained else None
         table.append(row)
     return table

@@ -184,6 +184,8 @@ def switches(config: Config) -> dict[str, Any]:
         "merge": m.merge,
         "eta_start": m.eta_start,
         "reference_encoder": m.reference_encoder,
+        "zero_conv_gain": m.zero_conv_gain,
+        "dda_start": m.dda_start,
     }
 
 
@@ -199,6 +201,7 @@ def sampling_defaults(config: Config, samples: Sequence[Sample]) -> dict[str, An
         "guidance_scale": s.guidance,
         "background": s.background,
         "reference_noise": t.reference_noise,
+        "prior_mean_radius": t.prior_mean_radius,
     }
 
 

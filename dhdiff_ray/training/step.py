@@ -16,6 +16,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, latent_shape, mask_to_image
 from dhdiff_ray.model.loss import dh_loss, multiscale_loss
+from dhdiff_ray.model.prior import surroundings_mean
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.training.batches import Batch
 
@@ -65,6 +66,8 @@ class Objective(nn.Module):
             t = torch.randint(steps, (total,), generator=generator)[batch.rows].to(device)  # (b,)
             regions = functional.max_pool2d(batch.regions, factor)  # (n, 1, h, w)
             region = join(regions[batch.rows], regions[batch.rows])  # (2b, 1, h, w)
+            if c.prior_mean_radius:
+                z = z - surroundings_mean(z, region, c.prior_mean_radius)
             share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker
             noised = region * self.scheduler.add_noise(z, noise, join(t, t)) + (1 - region) * z  # (2b, c, h, w)
             target = noise if c.prediction == "epsilon" else self.scheduler.get_velocity(z, noise, join(t, t))

@@ -5,7 +5,8 @@ from diffusers.models.attention_processor import Attention
 
 from dhdiff_ray.model.dda import AnnotationSelfAttention, DomainDecoupledAttention, ImageCrossAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join, split
-from dhdiff_ray.model.entangled import EntangledAttention
+from dhdiff_ray.model.entangled import EntangledAttention, heads_of
+from dhdiff_ray.model.reference import ZeroConv
 from dhdiff_ray.model.ssm import ScoreFusion, SemanticScoreMap, control_score_map, score_map
 
 B, N, C, T = 2, 16, 8, 5
@@ -51,6 +52,30 @@ def test_eq4_zero_conv_starts_as_plain_self_attention():
     layer = ImageCrossAttention(_attention())
     f_image, f_reference = torch.randn(2, B, N, C)
     torch.testing.assert_close(layer(f_image, f_reference), layer(f_image, None))
+
+
+def test_attention_may_start_with_each_position_looking_at_itself():
+    torch.manual_seed(0)
+    f_image = torch.nn.functional.layer_norm(torch.randn(B, N, C), (C,))
+
+    def itself(start):
+        project = DomainDecoupledAttention(_attention(), 0, start=start).image.project
+        q, k = heads_of(project, project.to_q(f_image)), heads_of(project, project.to_k(f_image))
+        return (q @ k.transpose(-1, -2) * project.scale).softmax(-1).diagonal(dim1=-2, dim2=-1).mean()
+
+    assert itself("own") > 2 * itself("random")
+
+
+def test_a_gain_on_zeta_makes_one_step_of_adam_go_that_much_further():
+    f_reference = torch.randn(B, N, C)
+    moved = []
+    for gain in (1.0, 10.0):
+        zeta = ZeroConv(C, gain)
+        optimizer = torch.optim.Adam(zeta.parameters(), lr=1e-3)
+        (zeta(f_reference) - 1).square().mean().backward()
+        optimizer.step()
+        moved.append(zeta(f_reference).detach())
+    torch.testing.assert_close(moved[1], 10 * moved[0], rtol=1e-3, atol=1e-6)
 
 
 def test_eq5_annotation_never_sees_image():

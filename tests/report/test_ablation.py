@@ -32,6 +32,12 @@ def test_a_seed_with_a_missing_category_counts_for_nothing():
     assert "pixel_ap" not in rows["b"]
 
 
+def test_a_model_that_was_loaded_and_not_trained_says_nothing_about_training_time():
+    loaded = [{**c, "seconds": {"load": 0.5}} if c.get("seed") == 1 and "seconds" in c else c for c in CELLS]
+    rows = {row["row"]: row for row in summarise(loaded, ABLATION)}
+    assert rows["a"]["train_seconds"] == 10.0
+
+
 def test_the_page_names_the_papers_column_as_another_dataset():
     page = as_markdown(summarise(CELLS, ABLATION), ABLATION, {"training steps": 600})
     assert "| a | 40.0 ± 14.1 |" in page

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -57,7 +59,7 @@ def test_a_batch_depends_on_seed_and_step_alone(capsules):
 @pytest.mark.parametrize("noise", ["same", "independent", "clean"])
 def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_of_one(capsules, noise, workers):
     sets = ("train.clean_background=0.5", "train.window=16", f"train.reference_noise={noise}")
-    _, parts, source = _parts(capsules, *sets, "train.multiscale_loss=0.5")
+    _, parts, source = _parts(capsules, *sets, "train.multiscale_loss=0.5", "train.prior_mean_radius=2")
     objective = parts.objective
     seen = []
     add_noise = objective.scheduler.add_noise
@@ -84,6 +86,15 @@ def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_o
     for number in (2, 3):
         mean = sum(share[number] for share in shares) / workers
         torch.testing.assert_close(mean, whole[number], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [0, 3])
+def test_with_a_prior_mean_a_brighter_product_is_the_same_task_and_without_it_another(capsules, radius):
+    _, parts, source = _parts(capsules, f"train.prior_mean_radius={radius}", "train.reference=none")
+    batch = source.draw(0, 4)
+    dark, bright = (parts.objective(replace(batch, image=batch.image + by))[0] for by in (0.0, 0.5))
+    assert torch.isclose(dark, bright, rtol=1e-4) == (radius > 0)
+    assert parts.defaults["prior_mean_radius"] == radius
 
 
 def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
