@@ -11,6 +11,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.filesize import decimal
+
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.writer import pair_bytes
 from dhdiff_ray.storage import RunFolder
@@ -71,7 +73,7 @@ def told(cost: Mapping[str, Any]) -> list[str]:
     """The price in a person's words."""
     lines = [
         f"{cost['categories']} categories, {cost['training_steps']} training steps in all",
-        f"{cost['pairs']} pairs in {cost['units']} units, at most {cost['pair_disk_bytes'] / 1e9:.2f} GB",
+        f"{cost['pairs']} pairs in {cost['units']} units, at most {decimal(int(cost['pair_disk_bytes']))}",
         f"upload: {cost['upload_bytes'] / 1e6:.1f} MB of code; no data is sent",
     ]
     hours = {"training": cost["train_worker_hours"], "making pairs": cost["synthesize_worker_hours"]}

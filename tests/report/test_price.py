@@ -32,6 +32,7 @@ def test_units_and_pairs_are_counted_without_any_run(configure):
     cost = price(config, {"mesh": 3, "capsule": 2})
     assert (cost["categories"], cost["training_steps"], cost["pairs"], cost["units"]) == (2, 200, 100, 15)
     assert cost["pair_disk_bytes"] > 100 * 64 * 64 * 3
+    assert "100 pairs in 15 units, at most 1.5 MB" in told(cost)[1]
     assert cost["train_worker_hours"] is None
     assert "no run like this was measured" in told(cost)[-1]
 

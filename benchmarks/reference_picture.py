@@ -1,0 +1,69 @@
+"""A sheet to look at: the same requests drawn with their own reference, with another's and with none.
+
+    python -m benchmarks.reference_picture STORAGE RUN CATEGORY OUT.png
+
+From top to bottom: the references, the products, and for each of the three what was made and its mask; the noise is
+the same. ``benchmarks.behaviour --only reference`` has the figures.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import read_image
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.on_ray.run import run_folder
+from dhdiff_ray.synthesis import finished, plan, prepare
+
+PAIRS, SIDE, MARGIN = 8, 128, 150
+"""Columns, side of each picture in pixels, and room for the words."""
+
+
+def main():
+    arguments = argparse.ArgumentParser()
+    for name in ("storage", "run", "category", "out"):
+        arguments.add_argument(name)
+    asked = arguments.parse_args()
+    torch.set_num_threads(1)
+    config = Config.model_validate_json((Path(asked.storage) / asked.run / "config.json").read_text())
+    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": asked.storage})})
+    folder = run_folder(config)
+    split = Split.from_json(folder.read_json("split.json"))
+    samples = {s.key: s for s in split.category(asked.category).train}
+    pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{asked.category}"))
+    requests = random.Random(0).sample(plan(config, split, asked.category), PAIRS)
+    ready = prepare(requests, config, list(samples.values()))
+    shown = ready.call["reference"]
+    side = config.data.resolution
+    rows = [
+        ("reference", [read_image(samples[r.reference], side) for r in requests]),
+        ("product", [read_image(samples[r.base], side) for r in requests]),
+    ]
+    given = {"with it": shown, "with the next one's": shown.roll(-1, 0), "with none": torch.full_like(shown, -1 / 255)}
+    for words, reference in given.items():
+        again = prepare(requests, config, list(samples.values()))  # fresh generators: the same noise
+        pairs = finished(requests, ready, pipeline(**{**again.call, "reference": reference}))
+        rows += [(words, [p.image for p in pairs]), ("its mask", [np.repeat(p.mask[..., None], 3, 2) for p in pairs])]
+    sheet(rows).save(asked.out)
+
+
+def sheet(rows):
+    """Rows of pictures with their words at the left."""
+    page = Image.new("RGB", (MARGIN + PAIRS * SIDE, len(rows) * SIDE), "white")
+    draw = ImageDraw.Draw(page)
+    for number, (words, pictures) in enumerate(rows):
+        draw.text((8, number * SIDE + SIDE // 2 - 8), words, fill="black", font_size=15)
+        for column, picture in enumerate(pictures):
+            small = Image.fromarray(picture).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+            page.paste(small, (MARGIN + column * SIDE, number * SIDE))
+    return page
+
+
+if __name__ == "__main__":
+    main()
