@@ -33,10 +33,10 @@ class DomainDecoupledAttention(nn.Module):
     def __init__(self, attention: Any, layer: int, zero_conv_gain: float = 1.0, start: DDAStart = "random") -> None:
         super().__init__()
         self.layer = layer
-        self.annotation = AnnotationSelfAttention(deepcopy(attention))
         self.image = ImageCrossAttention(attention, zero_conv_gain)
+        self.annotation = AnnotationSelfAttention(deepcopy(attention))
         if start == "own":
-            look_at_itself(attention)
+            look_at_itself(attention)  # the image's
 
     def forward(self, hidden_states: Tensor, *, strands: Strands, **_: Any) -> Tensor:
         """(2b, n, c) -> (2b, n, c); while recording, reference latents (b, n, c) -> (b, n, c)."""
