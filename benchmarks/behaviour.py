@@ -18,14 +18,12 @@ import numpy as np
 import torch
 from scipy import ndimage, stats
 
-from dhdiff_ray.config import Config
+from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_mask
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.on_ray.run import run_folder
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import finished, make, plan, prepare
 
@@ -41,10 +39,7 @@ def main():
     arguments.add_argument("--only", choices=("reference", "control", "base"), help="measure this alone")
     asked = arguments.parse_args()
     torch.set_num_threads(1)
-    config = Config.model_validate_json((Path(asked.storage) / asked.run / "config.json").read_text())
-    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": asked.storage})})
-    folder = run_folder(config)
-    split = Split.from_json(folder.read_json("split.json"))
+    config, folder, split = opened(asked.storage, asked.run)
     figures = {"run": asked.run, "steps": config.train.steps, "pairs": PAIRS, "resolution": config.data.resolution}
     for category in [c for c in split.categories if folder.exists(f"models/{c}/dhdiff.json")]:
         pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
@@ -78,18 +73,24 @@ def drawn(config, pipeline, samples, requests, **changed):
     return pairs
 
 
+def with_references(config, pipeline, samples, requests):
+    """The requests' pairs with their own references, with the one before's, and with none; the same noise in all."""
+    ready = prepare(requests, config, samples)
+    shown = ready.call["reference"]
+    answers = []
+    for given in (shown, shown.roll(1, 0), torch.full_like(shown, 127 / 127.5 - 1)):
+        again = prepare(requests, config, samples)  # fresh generators
+        answers.append(finished(requests, ready, pipeline(**{**again.call, "reference": given})))
+    return answers
+
+
 def reference(config, pipeline, samples, requests):
     """Distance of the made cells to their own reference, with it and with a wrong one given."""
     by_key = {s.key: s for s in samples}
     side, grid = config.data.resolution, config.data.grid
     right, wrong, blank = [], [], []
     for unit in batches(requests):
-        ready = prepare(unit, config, samples)
-        shown = ready.call["reference"]
-        answers = []
-        for given in (shown, shown.roll(1, 0), torch.full_like(shown, 127 / 127.5 - 1)):
-            again = prepare(unit, config, samples)  # fresh generators: the same noise
-            answers.append(finished(unit, ready, pipeline(**{**again.call, "reference": given})))
+        answers = with_references(config, pipeline, samples, unit)
         for i, request in enumerate(unit):
             truth = read_image(by_key[request.reference], side).astype(float)
             cells = raw_mask(read_mask(by_key[request.reference], side), grid) > 0

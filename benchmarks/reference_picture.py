@@ -8,20 +8,18 @@ the same. ``benchmarks.behaviour --only reference`` has the figures.
 
 import argparse
 import random
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from dhdiff_ray.config import Config
+from benchmarks.behaviour import with_references
+from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.on_ray.run import run_folder
-from dhdiff_ray.synthesis import finished, plan, prepare
+from dhdiff_ray.synthesis import plan
 
-PAIRS, SIDE, MARGIN = 8, 128, 150
+PAIRS, SIDE, MARGIN = 8, 96, 170
 """Columns, side of each picture in pixels, and room for the words."""
 
 
@@ -31,26 +29,19 @@ def main():
         arguments.add_argument(name)
     asked = arguments.parse_args()
     torch.set_num_threads(1)
-    config = Config.model_validate_json((Path(asked.storage) / asked.run / "config.json").read_text())
-    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": asked.storage})})
-    folder = run_folder(config)
-    split = Split.from_json(folder.read_json("split.json"))
+    config, folder, split = opened(asked.storage, asked.run)
     samples = {s.key: s for s in split.category(asked.category).train}
     pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{asked.category}"))
     requests = random.Random(0).sample(plan(config, split, asked.category), PAIRS)
-    ready = prepare(requests, config, list(samples.values()))
-    shown = ready.call["reference"]
     side = config.data.resolution
     rows = [
         ("reference", [read_image(samples[r.reference], side) for r in requests]),
         ("product", [read_image(samples[r.base], side) for r in requests]),
     ]
-    given = {"with it": shown, "with the next one's": shown.roll(-1, 0), "with none": torch.full_like(shown, -1 / 255)}
-    for words, reference in given.items():
-        again = prepare(requests, config, list(samples.values()))  # fresh generators: the same noise
-        pairs = finished(requests, ready, pipeline(**{**again.call, "reference": reference}))
+    answers = with_references(config, pipeline, list(samples.values()), requests)
+    for words, pairs in zip(("with it", "with the one before's", "with none"), answers, strict=True):
         rows += [(words, [p.image for p in pairs]), ("its mask", [np.repeat(p.mask[..., None], 3, 2) for p in pairs])]
-    sheet(rows).save(asked.out)
+    sheet(rows).quantize(128).save(asked.out, optimize=True)
 
 
 def sheet(rows):

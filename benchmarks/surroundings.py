@@ -11,20 +11,17 @@ mask's edge.
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 from diffusers import DDPMScheduler
 from torch.nn import functional
 
-from dhdiff_ray.config import Config
+from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_many
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import decode, encode, latent_shape, mask_to_image
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.prior import surroundings_mean
-from dhdiff_ray.on_ray.run import run_folder
 from dhdiff_ray.training.batches import BatchSource
 
 LEVELS = (999, 900, 800, 600)
@@ -41,15 +38,9 @@ def main():
     arguments.add_argument("--model", help="a model folder other than the run's")
     asked = arguments.parse_args()
     torch.set_num_threads(1)
-    config = Config.model_validate_json((Path(asked.storage) / asked.run / "config.json").read_text())
-    config = config.model_copy(
-        update={
-            "run": config.run.model_copy(update={"storage": asked.storage}),
-            "train": config.train.model_copy(update={"normal_fraction": 0.0, "window": 0, "clean_background": 1.0}),
-        }
-    )
-    folder = run_folder(config)
-    held = Split.from_json(folder.read_json("split.json"))
+    config, folder, held = opened(asked.storage, asked.run)
+    train = config.train.model_copy(update={"normal_fraction": 0.0, "window": 0, "clean_background": 1.0})
+    config = config.model_copy(update={"train": train})
     category = asked.category or held.categories[0]
     pipeline = DHDiffPipeline.from_pretrained(asked.model or folder.local(f"models/{category}"))
     samples = [s for s in held.category(category).train if not s.is_good]

@@ -52,6 +52,12 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}
     told = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
+    mismatched = t.prior_mean_radius > 0 and s.background != "clean"
+    if mismatched and {"train.prior_mean_radius", "synthesize.background"} & set(given):
+        told.append(
+            f"synthesize.background = {s.background} draws images as they are, which train.prior_mean_radius does not "
+            "teach; use synthesize.background = clean, or train.prior_mean_radius = 0"
+        )
     if "train.adapt" in given and t.adapt == "lora" and scratch:
         told.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
     return told

@@ -24,6 +24,7 @@ def told(*sets):
         (("train.resize_seconds=5",), "train.workers = [least, most]"),
         (("train.reference=none", "model.zero_conv_gain=10"), "train.reference other than none"),
         (("model.backbone=some/folder", "model.dda_start=own"), "trained from scratch"),
+        (("synthesize.background=keep", "train.prior_mean_radius=4"), "use synthesize.background = clean"),
         (("train.clean_background=0", "train.prior_mean_radius=4"), "train.clean_background above 0"),
     ],
 )

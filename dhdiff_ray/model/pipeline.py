@@ -97,7 +97,8 @@ class DHDiffPipeline(DiffusionPipeline):
             start: pure noise, or the noised base image and raw mask.
             strength: share of the noise schedule that ``start="base"`` runs through.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
-                itself, for models trained with ``clean_background``; both give the base's own pixels there.
+                itself, for models trained with ``clean_background`` (those with ``prior_mean_radius`` know only
+                this); both give the base's own pixels there.
             reference_noise: as in training.
             output_type: pictures, arrays or tensors.
             callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;

@@ -64,6 +64,8 @@ def test_attention_may_start_with_each_position_looking_at_itself():
         return (q @ k.transpose(-1, -2) * project.scale).softmax(-1).diagonal(dim1=-2, dim2=-1).mean()
 
     assert itself("own") > 2 * itself("random")
+    annotation = DomainDecoupledAttention(_attention(), 0, start="own").annotation.project
+    assert not torch.equal(annotation.to_q.weight, annotation.to_k.weight), "the image's attention alone"
 
 
 def test_a_gain_on_zeta_makes_one_step_of_adam_go_that_much_further():

@@ -8,6 +8,7 @@ from dhdiff_ray.config_layers import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.model.dda import ImageCrossAttention
 from dhdiff_ray.model.domains import split
 from dhdiff_ray.model.latents import encode
 from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -95,6 +96,15 @@ def test_with_a_prior_mean_a_brighter_product_is_the_same_task_and_without_it_an
     dark, bright = (parts.objective(replace(batch, image=batch.image + by))[0] for by in (0.0, 0.5))
     assert torch.isclose(dark, bright, rtol=1e-4) == (radius > 0)
     assert parts.defaults["prior_mean_radius"] == radius
+
+
+def test_how_eq4_starts_is_as_configured_in_every_layer(capsules):
+    _, parts, _ = _parts(capsules, "model.dda_start=own", "model.zero_conv_gain=3")
+    layers = [m for m in parts.objective.unet.modules() if isinstance(m, ImageCrossAttention)]
+    assert layers
+    for layer in layers:
+        assert layer.zero_conv.gain == 3
+        assert torch.equal(layer.project.to_q.weight, layer.project.to_k.weight)
 
 
 def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
