@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 EVENT_SECONDS = 1.0
+ARRIVAL_SECONDS = 5.0
+"""How long the last word of a training is waited for; without it the training counts all the same."""
 HELD_OUT = 0.1
 """Share of the training pairs and normal images that ``detect.select = heldout`` judges by."""
 
@@ -83,7 +85,9 @@ class Teller:
         if done == self._steps or now - self._last >= EVENT_SECONDS:
             self._last = now
             loss = None if loss is None else round(loss, 5)
-            self._send(event="progress", done=done, total=self._steps, loss=loss)
+            sent = self._send(event="progress", done=done, total=self._steps, loss=loss)
+            if done == self._steps:  # a driver that has the result empties its mailbox once more, and must find this
+                ray.wait([sent], timeout=ARRIVAL_SECONDS)
 
     def warn(self, message: str) -> None:
         """Tell something that needs a look."""
