@@ -56,7 +56,7 @@ def run(config: Config, events: Events, category: str = "", resume: bool = True)
     for name in categories:
         check_same_split(read_pair_rows(folder, name), split, "a pair")  # says what to run if there are none
     with events.hub(every=0.5) as hub:
-        task = localiser_task(config)(examine)
+        task = localiser_task(config)(_examined)
         values = config.model_dump(mode="json")
         found, errors = side_by_side(
             {(c, kind): task.remote(values, c, kind, hub, resume) for c in categories for kind in kinds}
@@ -85,9 +85,7 @@ class Teller:
         if done == self._steps or now - self._last >= EVENT_SECONDS:
             self._last = now
             loss = None if loss is None else round(loss, 5)
-            sent = self._send(event="progress", done=done, total=self._steps, loss=loss)
-            if done == self._steps:  # a driver that has the result empties its mailbox once more, and must find this
-                ray.wait([sent], timeout=ARRIVAL_SECONDS)
+            self._send(event="progress", done=done, total=self._steps, loss=loss)
 
     def warn(self, message: str) -> None:
         """Tell something that needs a look."""
@@ -101,7 +99,7 @@ def localiser_task(config: Config) -> Any:
 
 
 def examine(values: dict[str, Any], category: str, kind: str, hub: Any, resume: bool = False) -> dict[str, Any]:
-    """Train one localiser and test it on the held-out half: the task."""
+    """Train one localiser and test it on the held-out half."""
     import torch
 
     torch.set_num_threads(1)
@@ -119,6 +117,13 @@ def examine(values: dict[str, Any], category: str, kind: str, hub: Any, resume: 
     seconds = round(time.monotonic() - start, 2)
     found = {**tested(config, split, tell, maps_of), **facts, "seconds": seconds}
     figures.keep(folder, category, kind, conditions, found)
+    return found
+
+
+def _examined(values: dict[str, Any], category: str, kind: str, hub: Any, resume: bool) -> dict[str, Any]:
+    """The task; what it told has arrived when its answer has, since the driver empties its mailbox only once more."""
+    found = examine(values, category, kind, hub, resume)
+    ray.wait([hub.arrived.remote()], timeout=ARRIVAL_SECONDS)  # after all that this process sent
     return found
 
 

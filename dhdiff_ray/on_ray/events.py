@@ -147,6 +147,9 @@ class EventHub:
         """Put one event in; the time is that of sending if the sender says so."""
         self._events.append({"time": round(time.time(), 3), **event})
 
+    def arrived(self) -> None:
+        """Answers when all that the asking process sent before is in."""
+
     def drain(self) -> list[dict[str, Any]]:
         """Take everything out."""
         taken, self._events = self._events, []
