@@ -44,6 +44,9 @@ PATIENCE = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"}
 STARTS = 2
 """Ray gives its node 30 s to come up, whatever the machine is doing; then we try once more."""
 
+SHUT_DOWN_SECONDS = 15
+"""Ray ends within 4 s; for a part of it that no longer answers it would wait for minutes."""
+
 LONGEST_TEMP = 40
 """Ray puts sockets below its folder, and a socket's path may have 107 characters."""
 
@@ -175,17 +178,25 @@ def _free_agent_port() -> Iterator[None]:
 def _shut_down(folder: Path) -> None:
     """Shut Ray down, then make sure: whatever of ours is still there after 3 s is killed."""
     started = processes_of(folder.name)
+    impatient = threading.Timer(SHUT_DOWN_SECONDS, lambda: _kill(processes_of(folder.name)))
+    impatient.daemon = True
+    impatient.start()
     try:
         if "ray" in sys.modules:
             import ray
 
             ray.shutdown()
     finally:
+        impatient.cancel()
         started = list({*started, *processes_of(folder.name)})
-        for process in psutil.wait_procs(started, timeout=3)[1]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        _kill(psutil.wait_procs(started, timeout=3)[1])
         psutil.wait_procs(started, timeout=3)
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def processes_of(mark: str) -> list[psutil.Process]:
