@@ -2,6 +2,9 @@
 
 Not in the paper. 256 x 256 x 3 pixels become 32 x 32 x 32 latents of standard deviation about 0.8. The two weight files
 are given by path and loaded as plain tensors; nothing of them ships with this package.
+
+Decided: latents are whitened by the training images' own statistics, as Stable Diffusion's are scaled to unit variance:
+one product's latents differ less than the world's, some directions by much less, and drown in the noise.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 WIDTH = 64
+LEAST_VARIANCE = 1e-4
+"""Directions in which latents differ less are not blown up any further; images may all be one colour."""
 ENCODER, DECODER = "taef2_encoder.pth", "taef2_decoder.pth"
 
 
@@ -26,8 +31,12 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):
     factor = 8
 
     @register_to_config
-    def __init__(self, channels: int = 32) -> None:
+    def __init__(self, channels: int = 32, whitened: bool = False) -> None:
         super().__init__()
+        if whitened:
+            self.register_buffer("mean", torch.zeros(channels, 1, 1))
+            self.register_buffer("whiten", torch.eye(channels))
+            self.register_buffer("unwhiten", torch.eye(channels))
         halve = lambda: nn.Conv2d(WIDTH, WIDTH, 3, stride=2, padding=1, bias=False)  # noqa: E731
         grow = lambda: [nn.Upsample(scale_factor=2), nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)]  # noqa: E731
         three, pooled = lambda: [Block() for _ in range(3)], lambda: [Block(True) for _ in range(3)]
@@ -50,7 +59,7 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):
         Raises:
             ValueError: a file is missing or holds another network; the message says where to get it.
         """
-        model = cls()
+        model = cls(whitened=True)
         for part, name in ((model.encoder, ENCODER), (model.decoder, DECODER)):
             path = Path(folder).expanduser() / name
             if not path.is_file():
@@ -65,6 +74,24 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):
                 raise ValueError(f"{path} is not TAEF2's {name}: {type(error).__name__}: {error}") from None
         return model.eval().requires_grad_(False)
 
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> TinyAutoencoder:
+        """From now on latents have the mean 0 over these images, and within an image no correlation and variance 1.
+
+        Zero-phase whitening: each channel stays as near to what it was as it can.
+
+        Args:
+            images: (n, 3, h, w) in [-1, 1].
+        """
+        z = torch.cat([self.encoder((one / 2 + 0.5).to(self.dtype)) for one in images.split(1)]).double()
+        within = (z - z.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1)  # (c, n h w)
+        values, vectors = torch.linalg.eigh(torch.cov(within))
+        root = values.clamp(min=LEAST_VARIANCE).sqrt()
+        self.mean.copy_(z.mean((0, 2, 3))[:, None, None])
+        self.whiten.copy_(vectors / root @ vectors.T)
+        self.unwhiten.copy_(vectors * root @ vectors.T)
+        return self
+
     @property
     def channels(self) -> int:
         """Channels of a latent."""
@@ -72,11 +99,17 @@ class TinyAutoencoder(ModelMixin, ConfigMixin):
 
     def encode(self, images: Tensor) -> Tensor:
         """(b, 3, h, w) in [-1, 1] -> (b, channels, h / 8, w / 8)."""
-        return self.encoder((images / 2 + 0.5).to(self.dtype))
+        latents = self.encoder((images / 2 + 0.5).to(self.dtype))
+        if self.config.whitened:
+            latents = torch.einsum("ij,bjhw->bihw", self.whiten, latents - self.mean)
+        return latents
 
     def decode(self, latents: Tensor) -> Tensor:
         """(b, channels, h, w) -> (b, 3, 8 h, 8 w), about [-1, 1]."""
-        return self.decoder(latents.to(self.dtype)) * 2 - 1
+        latents = latents.to(self.dtype)
+        if self.config.whitened:
+            latents = torch.einsum("ij,bjhw->bihw", self.unwhiten, latents) + self.mean
+        return self.decoder(latents) * 2 - 1
 
 
 class Block(nn.Module):
@@ -112,9 +145,12 @@ class SoftClamp(nn.Module):
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Hash of a module's weights, to name what latents were made with."""
+    """Hash of a module's weights, to name what latents were made with.
+
+    Buffers do not count: what they hold is fitted to the images, whose last bits depend on the number of threads.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
+    for name, value in sorted(module.named_parameters()):
         digest.update(name.encode())
         digest.update(value.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

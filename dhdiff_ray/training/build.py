@@ -17,7 +17,8 @@ from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.prompts import prompt, vocabulary
 from dhdiff_ray.model.backbone import load_backbone
-from dhdiff_ray.model.latents import HaarTransform, latent_shape, to_tensor
+from dhdiff_ray.model.domains import zero_init
+from dhdiff_ray.model.latents import HaarTransform, encode, latent_shape, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
@@ -30,6 +31,8 @@ from dhdiff_ray.training.cache import can_cache, latent_cache
 from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
+FITTED = 64
+"""Images, evenly spaced, that latents are whitened by and that filters start from; they are encoded at each start."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,9 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
     names = sorted({(s.category, s.defect) for s in samples})
     longest = max(len(prompt(category, defect).split()) for c, d in names for category, defect in ((c, d), (c, GOOD)))
     m = config.model
+    some = to_tensor(images[:: -(-len(images) // FITTED)])
     if m.autoencoder == "taef2":
-        vae: Any = TinyAutoencoder.from_files(m.autoencoder_weights)
+        vae: Any = TinyAutoencoder.from_files(m.autoencoder_weights).fit(some)
     else:
         anomalies = [i for i, s in enumerate(samples) if not s.is_good]
         vae = HaarTransform.fitted(to_tensor(images[anomalies]), m.haar_levels)
@@ -156,6 +160,13 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
         beta_schedule="squaredcos_cap_v2" if t.noise_schedule == "cosine" else "scaled_linear",
         prediction_type="v_prediction" if t.prediction == "v" else "epsilon",
     )
+    if unet.skip_filters is not None:
+        with torch.no_grad():
+            latents = torch.cat([encode(vae, image) for image in some.split(1)])
+        if t.prior_mean_radius:  # what is noised is relative to a mean of its own
+            latents = latents - latents.mean((2, 3), keepdim=True)
+        unet.skip_filters.fit(latents, scheduler.alphas_cumprod, t.prediction)
+        zero_init(unet.backbone.conv_out)  # a random start would blur what the filters know
     objective = Objective(unet, text_encoder, vae, scheduler, config)
     return Parts(objective, vae, text_encoder, tokenizer, sampling_defaults(config, samples))
 
@@ -186,6 +197,7 @@ def switches(config: Config) -> dict[str, Any]:
         "reference_encoder": m.reference_encoder,
         "zero_conv_gain": m.zero_conv_gain,
         "dda_start": m.dda_start,
+        "filter_skip": m.filter_skip,
     }
 
 

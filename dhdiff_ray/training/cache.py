@@ -132,5 +132,8 @@ def _key(source: BatchSource, config: Config, vae: Any, text_encoder: Any | None
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(source.tokens.numpy().tobytes())
     text = "" if text_encoder is None else weights_digest(text_encoder)
-    digest.update(json.dumps([config.train.reference, config.train.flips, weights_digest(vae), text]).encode())
+    whitened = getattr(vae, "whiten", None) is not None
+    digest.update(
+        json.dumps([config.train.reference, config.train.flips, weights_digest(vae), whitened, text]).encode()
+    )
     return digest.hexdigest()[:16]

@@ -100,8 +100,27 @@ def test_taef2_names_the_file_it_misses_and_refuses_another_network(tmp_path):
         TinyAutoencoder.from_files(tmp_path)
 
 
+def test_taef2_latents_are_whitened_by_the_images_it_was_fitted_to_and_decode_as_before():
+    torch.manual_seed(0)
+    plain = TinyAutoencoder()
+    fitted = TinyAutoencoder(whitened=True)
+    fitted.load_state_dict(plain.state_dict(), strict=False)
+    x = torch.rand(6, 3, 64, 64) * 2 - 1
+    with torch.no_grad():
+        assert torch.equal(fitted.encode(x), plain.encode(x)), "before it is fitted nothing changes"
+        fitted.fit(x)
+        z = fitted.encode(x)
+        within = (z - z.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(32), atol=1e-3, rtol=0)
+        variances = torch.linalg.eigvalsh(torch.cov(within))
+        assert variances.max() < 1.01, "and less than 1 only where the images hardly differ"
+        assert variances.median() > 0.99
+        torch.testing.assert_close(fitted.decode(z), plain.decode(plain.encode(x)), atol=1e-3, rtol=1e-3)
+
+
 def test_taef2_has_the_published_structure_and_survives_saving(tmp_path):
-    vae = TinyAutoencoder().eval()
+    torch.manual_seed(0)
+    vae = TinyAutoencoder(whitened=True).eval().fit(torch.rand(3, 3, 64, 64) * 2 - 1)
     assert sum(p.numel() for p in vae.encoder.parameters()) * 2 == pytest.approx(2_704_692, rel=0.02)  # fp16 bytes
     vae.save_pretrained(tmp_path)
     x = torch.rand(1, 3, 64, 64) * 2 - 1
