@@ -57,8 +57,12 @@ def train_worker(settings: dict[str, Any]) -> None:
         start = restore(engine, average, stored)
     if config.train.is_elastic:
         tell(event="workers", workers=world_size, done=start)
-    where = {"folder": folder if rank == 0 else None, "category": category, "device": engine.device}
+    where = {"folder": folder, "category": category, "device": engine.device}
+    if rank > 0:
+        torch.distributed.barrier()  # what is cached in the run is computed by one and read by all
     source = build_source(parts, config, samples, images, masks, **where)
+    if rank == 0 and world_size > 1:
+        torch.distributed.barrier()
     if average is not None:
         average.to(engine.device)
     trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
