@@ -11,6 +11,7 @@ import torch
 
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.on_ray import train
 from dhdiff_ray.on_ray.events import read_events
 from dhdiff_ray.on_ray.run import run_folder, stored_split
@@ -53,6 +54,31 @@ def mortal_category(values, category, hub):
     from dhdiff_ray.on_ray import train
 
     train.work = mortal_work
+    train.train_category(values, category, hub)
+
+
+def counted_work(settings):
+    """The real work; each worker that computes latents says so."""
+    from dhdiff_ray.config import Config
+    from dhdiff_ray.on_ray import train_worker
+    from dhdiff_ray.training import cache
+
+    folder = Path(run_folder(Config.model_validate(settings["config"])).path())
+    computed = cache._computed
+
+    def told(*arguments):
+        with (folder / "computed").open("a") as computing:
+            computing.write("once ")
+        return computed(*arguments)
+
+    cache._computed = told
+    train_worker.train_worker(settings)
+
+
+def counted_category(values, category, hub):
+    from dhdiff_ray.on_ray import train
+
+    train.work = counted_work
     train.train_category(values, category, hub)
 
 
@@ -100,12 +126,20 @@ def test_a_category_trains_through_a_killed_worker_to_the_weights_of_an_undistur
 
 
 @pytest.mark.ray
-def test_two_workers_with_a_sharded_optimiser_publish_one_model(two_cores, configure):
-    sets = ("train.workers=2", "train.zero_stage=2", "train.steps=2", "data.categories=['mesh']")
+def test_two_workers_with_a_sharded_optimiser_publish_one_model_and_compute_its_latents_once(
+    two_cores, configure, monkeypatch, pickled_by_value, tmp_path
+):
+    vae = TinyAutoencoder()
+    torch.save(vae.encoder.state_dict(), tmp_path / "taef2_encoder.pth")
+    torch.save(vae.decoder.state_dict(), tmp_path / "taef2_decoder.pth")
+    sets = ("train.workers=2", "train.zero_stage=2", "train.steps=2", "data.categories=['mesh']", "train.window=0",
+            "model.autoencoder=taef2", f"model.autoencoder_weights={tmp_path}")  # fmt: skip
     config = configure("zero", *sets)
+    monkeypatch.setattr(train, "train_category", counted_category)
     folder = run_folder(config)
     assert train.main(config) == 0
     pipeline = DHDiffPipeline.from_pretrained(folder.path("models/mesh"))
     assert all(torch.isfinite(p).all() for p in pipeline.unet.parameters())
     saved = [file.rpartition("/")[2] for file in folder.files("checkpoints/mesh/step_0000002/engine")]
     assert sum("optim_states" in name for name in saved) == 2, "each worker keeps its part of the moments"
+    assert Path(folder.path("computed")).read_text().split() == ["once"]
