@@ -15,7 +15,7 @@ from torch.nn import functional
 from dhdiff_ray.model.domains import join, split, zero_init
 
 ANCHORS = 8
-"""Timesteps, evenly spaced, that have filters of their own; between them the answers are mixed."""
+"""Timesteps, evenly spaced, that have filters of their own; between them filters are mixed."""
 
 
 class FilterSkip(nn.Module):
@@ -31,16 +31,10 @@ class FilterSkip(nn.Module):
 
     def forward(self, latents: Tensor, timestep: Tensor) -> Tensor:
         """Noised latents (2b, c, h, w), joined, and their timesteps (b,) -> (2b, c, h, w)."""
-        place = timestep.to(latents)[:, None] / self.spacing - torch.arange(ANCHORS).to(latents)  # (b, ANCHORS)
-        weights = (1 - place.abs()).clamp(min=0)
-        parts = [
-            torch.einsum("ba,bachw->bchw", weights.to(answers), answers)
-            for answers in (
-                filters(domain).unflatten(1, (ANCHORS, -1))
-                for filters, domain in zip((self.image, self.annotation), split(latents), strict=True)
-            )
-        ]
-        return join(*parts)
+        place = timestep.to(self.image.weight)[:, None] / self.spacing
+        near = (1 - (place - torch.arange(ANCHORS).to(place)).abs()).clamp(min=0)  # (b, ANCHORS), adds up to 1
+        image, annotation = split(latents)
+        return join(_filtered(image, self.image.weight, near), _filtered(annotation, self.annotation.weight, near))
 
     @torch.no_grad()
     def fit(self, latents: Tensor, alphas_cumprod: Tensor, prediction: str) -> None:
@@ -68,3 +62,13 @@ class FilterSkip(nn.Module):
             rows = s * one[centre] if prediction == "epsilon" else a * s * (one[centre] - moments[centre])
             found.append(rows @ inverse)
         self.image.weight.copy_(torch.cat(found).view_as(self.image.weight))
+
+
+def _filtered(latents: Tensor, kernels: Tensor, near: Tensor) -> Tensor:
+    """Each row of (b, c, h, w) under its own mixture of the anchors' kernels (ANCHORS c, c, k, k)."""
+    b, c, h, w = latents.shape
+    mixed = torch.einsum("ba,aoikl->boikl", near, kernels.unflatten(0, (ANCHORS, c))).expand(b, -1, -1, -1, -1)
+    answer = functional.conv2d(
+        latents.reshape(1, b * c, h, w), mixed.flatten(0, 1).to(latents), padding="same", groups=b
+    )
+    return answer.view(b, c, h, w)

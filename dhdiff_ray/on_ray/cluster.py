@@ -176,7 +176,7 @@ def _free_agent_port() -> Iterator[None]:
 
 
 def _shut_down(folder: Path) -> None:
-    """Shut Ray down, then make sure: whatever of ours is still there after 3 s is killed."""
+    """Shut Ray down, with all of it killed where that takes too long; what of ours is there 3 s later is killed."""
     started = processes_of(folder.name)
     impatient = threading.Timer(SHUT_DOWN_SECONDS, lambda: _kill(processes_of(folder.name)))
     impatient.daemon = True

@@ -107,6 +107,24 @@ def test_how_eq4_starts_is_as_configured_in_every_layer(capsules):
         assert torch.equal(layer.project.to_q.weight, layer.project.to_k.weight)
 
 
+@pytest.mark.parametrize("radius", [0, 3])
+def test_from_scratch_a_network_with_filters_starts_as_filters_that_denoise_its_images(capsules, radius):
+    _, parts, source = _parts(capsules, "model.filter_skip=3", f"train.prior_mean_radius={radius}")
+    unet, batch = parts.objective.unet, source.draw(0, 4)
+    z = encode(parts.vae, batch.image)
+    z = z - z.mean((2, 3), keepdim=True) if radius else z
+    t, noise = torch.full((4,), 300), torch.randn(z.shape)
+    noised = parts.objective.scheduler.add_noise(z, noise, t)
+    target = parts.objective.scheduler.get_velocity(z, noise, t)
+    text = parts.text_encoder(batch.tokens).last_hidden_state
+    with torch.no_grad():
+        predicted = unet(torch.cat([noised, noised]), t, text)
+        assert torch.equal(predicted, unet.skip_filters(torch.cat([noised, noised]), t))
+    image, annotation = split(predicted)
+    assert (image - target).square().mean() < 0.8 * target.square().mean()
+    assert not annotation.any(), "masks are learned from nothing"
+
+
 def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
     _, _, source = _parts(capsules, "train.normal_fraction=1.0", "train.control_dropout=0.0")
     batch = source.draw(0, 8)
