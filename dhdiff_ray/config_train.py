@@ -45,6 +45,9 @@ class TrainConfig(Frozen):
     """What the network predicts; Eq. 8 has epsilon."""
     noise_schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
     """Noise schedule; scaled_linear is Stable Diffusion's."""
+    noise: Literal["white", "texture"] = "white"
+    """Noise on image latents: white, as in the paper, or with the texture of good products, given what is around a raw
+    mask; from scratch only."""
     multiscale_loss: float = Field(default=0, ge=0)
     """Weight of the image's error at coarser scales, for large regions; 0 is Eq. 8 alone, as in the paper."""
     reference: Literal["defect", "background", "full", "none"] = "defect"

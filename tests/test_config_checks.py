@@ -26,6 +26,8 @@ def told(*sets):
         (("model.backbone=some/folder", "model.dda_start=own"), "trained from scratch"),
         (("synthesize.background=keep", "train.prior_mean_radius=4"), "use synthesize.background = clean"),
         (("train.clean_background=0", "train.prior_mean_radius=4"), "train.clean_background above 0"),
+        (("train.noise=texture", "train.prior_mean_radius=4"), "train.noise = white"),
+        (("model.backbone=some/folder", "train.noise=texture"), "white noise alone"),
     ],
 )
 def test_a_switch_that_cannot_take_effect_is_told_with_what_it_needs(sets, needs):

@@ -24,6 +24,7 @@ from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
 from dhdiff_ray.model.prior import surroundings_mean
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
+from dhdiff_ray.model.texture import blended
 from dhdiff_ray.model.unet import DHDiffUNet
 
 COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
@@ -97,8 +98,8 @@ class DHDiffPipeline(DiffusionPipeline):
             start: pure noise, or the noised base image and raw mask.
             strength: share of the noise schedule that ``start="base"`` runs through.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
-                itself, for models trained with ``clean_background`` (those with ``prior_mean_radius`` know only
-                this); both give the base's own pixels there.
+                itself, for models trained with ``clean_background`` (those with ``prior_mean_radius`` or textured
+                noise know only this); both give the base's own pixels there.
             reference_noise: as in training.
             output_type: pictures, arrays or tensors.
             callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;
@@ -109,7 +110,7 @@ class DHDiffPipeline(DiffusionPipeline):
             ValueError: inputs that do not fit together.
         """
         # 1. Check and prepare inputs.
-        known = self.config["defaults"] or {}
+        known, texture = self.config["defaults"] or {}, self.unet.texture
         prompts, defects = self.check_prompts(prompt, defect, num_pairs)
         count = len(prompts)
         generators = self.check_generators(seed, generator, count)
@@ -136,15 +137,19 @@ class DHDiffPipeline(DiffusionPipeline):
         base_images, reference_images, raw, control, present = (
             None if x is None else x.to(self.device) for x in (base_images, reference_images, raw, control, present)
         )
-        noise = self.prepare_noise((height, width), generators)  # (2b, c, h', w')
-        z_known = keep = outside = None
+        z_known = keep = outside = region = None
         mean: Tensor | float = 0.0  # what the latents in the loop are relative to
         if base_images is not None and raw is not None:
             z_known, keep, outside = self.prepare_background(base_images, raw)
-            if background == "clean" and known.get("prior_mean_radius"):
-                mean = surroundings_mean(outside, 1 - keep, known["prior_mean_radius"])  # (2b, c, h', w')
+            if background == "clean":
+                region, radius = 1 - keep, known.get("prior_mean_radius")  # (2b, 1, h', w')
+                if texture is not None:
+                    mean = texture.mean(outside, region)
+                elif radius:
+                    mean = surroundings_mean(outside, region, radius)
                 z_known, outside = z_known - mean, outside - mean
             keep = None if background == "free" else keep
+        noise = self.prepare_noise((height, width), generators, region)  # (2b, c, h', w')
 
         # 2. Encode the prompts, with the empty prompt beside them for guidance.
         guided = guidance > 1
@@ -171,6 +176,7 @@ class DHDiffPipeline(DiffusionPipeline):
 
         # 5. Denoise.
         repeats = 2 if guided else 1
+        seen = 0.0 if texture is None else mean  # such a network sees latents as they are
         maps: list[list[dict[str, Any]]] = []
         looked = range(len(timesteps)) if return_score_maps is True else return_score_maps or ()
         for number, t in enumerate(timesteps):
@@ -183,8 +189,9 @@ class DHDiffPipeline(DiffusionPipeline):
                 noised = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
                 references = self._references(noised, t[None], text, count)
             watched: list[dict[str, Any]] | None = [] if number in looked else None
+            shown = self.scheduler.scale_model_input(latents, t) + seen
             predicted = self.unet(
-                self._doubled(self.scheduler.scale_model_input(latents, t), guided),
+                join(*(torch.cat([domain] * repeats) for domain in split(shown))),
                 t.expand(count * repeats),
                 text,
                 references=references,
@@ -199,7 +206,7 @@ class DHDiffPipeline(DiffusionPipeline):
                 free_i, with_i, free_a, with_a = predicted.chunk(4)
                 free, with_text = join(free_i, free_a), join(with_i, with_a)
                 predicted = free + guidance * (with_text - free)
-            latents = self._step(predicted, t, latents, generators)
+            latents = self._step(predicted, t, latents, generators, region)
             if callback_on_step_end is not None:
                 answer = callback_on_step_end(self, number, int(t), {"latents": latents + mean}) or {}
                 latents = answer["latents"] - mean if "latents" in answer else latents
@@ -210,8 +217,9 @@ class DHDiffPipeline(DiffusionPipeline):
         images, float_masks = self.decode_latents(latents + mean)  # (b, 3, h, w), (b, 1, h, w)
         if keep is not None and base_images is not None and raw is not None:
             inside = (raw > 0).to(images)  # (b, 1, h, w); a latent position may reach beyond the raw mask's edge
-            images = inside * images + (1 - inside) * (base_images / 2 + 0.5)
             float_masks = inside * float_masks
+            inside = inside if texture is None else blended(inside, latent_shape(self.vae)[1])
+            images = inside * images + (1 - inside) * (base_images / 2 + 0.5)
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def check_prompts(
@@ -278,12 +286,19 @@ class DHDiffPipeline(DiffusionPipeline):
         if not 0 < strength <= 1:
             raise ValueError(f"strength = {strength} must lie in (0, 1]")
 
-    def prepare_noise(self, size: tuple[int, int], generators: Sequence[torch.Generator]) -> Tensor:
-        """One noise per pair, both domains: (2b, c, h', w')."""
+    def prepare_noise(
+        self, size: tuple[int, int], generators: Sequence[torch.Generator], region: Tensor | None = None
+    ) -> Tensor:
+        """One noise per pair, both domains: (2b, c, h', w'); the image's with its texture inside a region."""
         channels, factor = latent_shape(self.vae)
         shape = (2, channels, size[0] // factor, size[1] // factor)
         each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators])  # (b, 2, ...)
-        return join(each[:, 0], each[:, 1]).to(self.device)
+        noise = join(each[:, 0], each[:, 1]).to(self.device)
+        texture = self.unet.texture
+        if texture is None:
+            return noise
+        white = torch.stack([randn_tensor(texture.white_shape(shape[-2:]), g) for g in generators]).to(self.device)
+        return texture.draw(noise, white, torch.ones_like(noise[:, :1]) if region is None else region)
 
     def prepare_background(self, base: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Base and raw mask as latents, where they are kept (2b, 1, h', w'), and base with an empty mask as latents."""
@@ -310,13 +325,9 @@ class DHDiffPipeline(DiffusionPipeline):
         images = (decode(self.vae, image).float() / 2 + 0.5).clamp(0, 1)
         return images, image_to_mask(decode(self.vae, annotation).float())
 
-    def _doubled(self, latents: Tensor, guided: bool) -> Tensor:
-        if not guided:
-            return latents
-        image, annotation = split(latents)
-        return join(torch.cat([image, image]), torch.cat([annotation, annotation]))
-
-    def _step(self, predicted: Tensor, t: Tensor, latents: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
+    def _step(
+        self, predicted: Tensor, t: Tensor, latents: Tensor, generators: Sequence[torch.Generator], region: Any
+    ) -> Tensor:
         """One step of the scheduler; what noise it wants comes from the pairs' own generators."""
         extra: dict[str, Any] = {}
         wanted = inspect.signature(self.scheduler.step).parameters
@@ -324,7 +335,12 @@ class DHDiffPipeline(DiffusionPipeline):
         if "variance_noise" in wanted and "algorithm_type" in self.scheduler.config and stochastic:
             factor = latent_shape(self.vae)[1]
             size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
-            extra["variance_noise"] = self.prepare_noise(size, generators)
+            extra["variance_noise"] = self.prepare_noise(size, generators, region)
+        elif "generator" in wanted and "variance_noise" not in wanted and self.unet.texture is not None:
+            raise ValueError(
+                f"{type(self.scheduler).__name__} adds white noise of its own, and this model's noise has a texture; "
+                "use DPMSolverMultistepScheduler or DDIMScheduler"
+            )
         elif "generator" in wanted:
             extra["generator"] = [*generators, *generators]
         return self.scheduler.step(predicted, t, latents, return_dict=False, **extra)[0]

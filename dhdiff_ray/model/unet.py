@@ -23,6 +23,7 @@ from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAt
 from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
 from dhdiff_ray.model.skip import FilterSkip
 from dhdiff_ray.model.ssm import EtaStart, SemanticScoreMap
+from dhdiff_ray.model.texture import GaussianTexture
 
 
 class DHDiffUNet(ModelMixin, ConfigMixin):
@@ -46,6 +47,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         zero_conv_gain: float = 1.0,
         dda_start: DDAStart = "random",
         filter_skip: int = 0,
+        texture_side: int = 0,
     ) -> None:
         super().__init__()
         self.backbone: Any = UNet2DConditionModel.from_config(backbone_config)
@@ -83,6 +85,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         self.encoder_merges = nn.ModuleList(DomainMerge(c) for c in encoder_widths if crossed)
         self.decoder_merges = nn.ModuleList(DomainMerge(c) for c in decoder_widths if crossed)
         self.skip_filters = FilterSkip(config.in_channels, filter_skip) if filter_skip else None
+        self.texture = GaussianTexture(config.in_channels, texture_side) if texture_side else None
 
     @classmethod
     def from_backbone(cls, backbone: UNet2DConditionModel, **switches: Any) -> DHDiffUNet:

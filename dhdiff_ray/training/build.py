@@ -151,6 +151,7 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
             "norm_num_groups": 8,
         },
         **switches(config),
+        texture_side=3 * (config.data.resolution // factor) // 2 if config.train.noise == "texture" else 0,
     )
     t = config.train
     scheduler = DDPMScheduler(
@@ -167,6 +168,12 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
             latents = latents - latents.mean((2, 3), keepdim=True)
         unet.skip_filters.fit(latents, scheduler.alphas_cumprod, t.prediction)
         zero_init(unet.backbone.conv_out)  # a random start would blur what the filters know
+    if unet.texture is not None:
+        good = images[[s.is_good for s in samples]] if any(s.is_good for s in samples) else images
+        with torch.no_grad():
+            some = to_tensor(good[:: -(-len(good) // FITTED)])
+            unet.texture.fit(torch.cat([encode(vae, image) for image in some.split(1)]))
+        zero_init(unet.backbone.conv_out)  # the surface without a defect
     objective = Objective(unet, text_encoder, vae, scheduler, config)
     return Parts(objective, vae, text_encoder, tokenizer, sampling_defaults(config, samples))
 

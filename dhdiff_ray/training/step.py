@@ -66,7 +66,14 @@ class Objective(nn.Module):
             t = torch.randint(steps, (total,), generator=generator)[batch.rows].to(device)  # (b,)
             regions = functional.max_pool2d(batch.regions, factor)  # (n, 1, h, w)
             region = join(regions[batch.rows], regions[batch.rows])  # (2b, 1, h, w)
-            if c.prior_mean_radius:
+            seen: Tensor | float = 0.0  # what the network sees its input on
+            texture = self.unet.texture
+            if texture is not None:
+                shape = (total, *texture.white_shape((z.shape[-2], z.shape[-1])))
+                white = torch.randn(shape, generator=generator)[batch.rows].to(z)  # (b, c, p, p)
+                noise, seen = texture.draw(noise, white, region), texture.mean(z, region)
+                z = z - seen
+            elif c.prior_mean_radius:
                 z = z - surroundings_mean(z, region, c.prior_mean_radius)
             share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker
             noised = region * self.scheduler.add_noise(z, noise, join(t, t)) + (1 - region) * z  # (2b, c, h, w)
@@ -80,7 +87,7 @@ class Objective(nn.Module):
                 z_reference, t_reference = self._noised_reference(z_reference, noise[:count], t, batch, generator)
                 references = self.unet.encode_reference(z_reference, t_reference, text)
             predicted = self.unet(
-                noised,
+                noised + seen,
                 t,
                 text,
                 references=references,

@@ -1,0 +1,145 @@
+"""A Gaussian model of a product's surface, and noise with its texture (ours, not in the paper).
+
+PriorGrad (Lee et al. 2022, arXiv:2106.06406) diffuses towards N(mu, Sigma), which follows from the condition, instead
+of towards N(0, 1). Here the condition is the product around a raw mask, and N(mu, Sigma) what a stationary Gaussian
+texture with the second moments of good products' latents would be inside it: inpainting as of Galerne and Leclaire
+2017, "Texture Inpainting Using Efficient Gaussian Conditional Simulation". Of a good surface noised with such noise the
+best linear prediction of the velocity is 0: to begin with, a network that answers 0 draws a surface without seams, and
+what it has to learn is the defect.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dhdiff_ray.model.domains import join, split
+
+NUGGET = 0.05
+"""Variance that is added where latents are known, as a share of theirs, so that the system can be solved."""
+FLOOR = 1e-3
+"""Least power at any frequency."""
+TAPER = 4
+"""Side of the torus over the standard deviation of the Gaussian that moments of distant positions are faded by."""
+SOLVED = 1e-6
+"""Share of the squared error at the start that counts as none."""
+ITERATIONS = 100
+"""Of conjugate gradients at most."""
+
+
+class GaussianTexture(nn.Module):
+    """Stationary on a torus half as large again as the latents; without texture (white) until :meth:`fit`."""
+
+    root: Tensor
+
+    def __init__(self, channels: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        one = torch.eye(channels, dtype=torch.complex64).expand(side, side // 2 + 1, -1, -1)
+        self.register_buffer("root", torch.view_as_real(one).clone())  # of the spectrum: (p, p / 2 + 1, c, c, 2)
+
+    def white_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        """(c, p, p): the white noise that :meth:`draw` wants for each latent.
+
+        Raises:
+            ValueError: latents of this size do not fit on the torus.
+        """
+        if max(size) > self.side * 2 // 3:
+            raise ValueError(
+                f"latents of {size[0]} x {size[1]} positions are larger than the {self.side * 2 // 3} whose texture "
+                "this model knows; draw pairs of the size it was trained on"
+            )
+        return (self.root.shape[2], self.side, self.side)
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor) -> None:
+        """Take the second moments of good products' latents (n, c, h, w), clean, about each one's own mean."""
+        latents = latents - latents.mean((2, 3), keepdim=True)
+        wide = 2 * max(latents.shape[-2:])  # large enough that opposite edges are not neighbours
+        spectrum = torch.fft.rfft2(latents.double(), s=(wide, wide))
+        power = torch.einsum("nihw,njhw->ijhw", spectrum, spectrum.conj()) / len(latents)
+        whole = torch.fft.rfft2(torch.ones(latents.shape[-2:]).to(latents).double(), s=(wide, wide))
+        pairs = torch.fft.irfft2(whole.abs() ** 2, s=(wide, wide)).round().clamp(min=1)  # so many were summed
+        moments = torch.fft.irfft2(power, s=(wide, wide)) / pairs  # (c, c, 2 h, 2 h), by offset
+        offset = torch.cat([torch.arange(self.side - self.side // 2), torch.arange(-(self.side // 2), 0)])
+        fade = torch.exp(-((offset / (self.side / TAPER)) ** 2) / 2).to(moments)
+        moments = moments[..., offset % wide, :][..., offset % wide] * fade[:, None] * fade
+        power = torch.fft.rfft2(moments).permute(2, 3, 0, 1)  # (p, p / 2 + 1, c, c)
+        values, vectors = torch.linalg.eigh((power + power.mH) / 2)
+        root = vectors * values.clamp(min=FLOOR).sqrt()[..., None, :] @ vectors.mH
+        self.root.copy_(torch.view_as_real(root))
+
+    @torch.no_grad()
+    def mean(self, latents: Tensor, region: Tensor) -> Tensor:
+        """mu: the expected surface, given what is around the region; zero for annotations.
+
+        Args:
+            latents: (2b, c, h, w), joined, clean outside the region.
+            region: (2b, 1, h, w), 1 where nothing is known.
+
+        Returns:
+            (2b, c, h, w); outside the region about the latents themselves.
+        """
+        image, known = split(latents)[0], 1 - split(region)[0]
+        centre = (image * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+        mean = self._expected(image - centre, known) + centre
+        return join(mean, torch.zeros_like(mean))
+
+    @torch.no_grad()
+    def draw(self, noise: Tensor, white: Tensor, region: Tensor) -> Tensor:
+        """N(0, Sigma) for images, and annotations' noise as it is.
+
+        Args:
+            noise: white noise (2b, c, h, w), joined.
+            white: white noise on the torus (b, c, p, p), see :meth:`white_shape`.
+            region: (2b, 1, h, w), 1 where nothing is known; there noise is textured, outside nearly zero.
+        """
+        free = _through(torch.view_as_complex(self.root.float()), white)[..., : region.shape[-2], : region.shape[-1]]
+        textured = free - self._expected(free, 1 - split(region)[0])
+        return join(textured.to(noise), split(noise)[1])
+
+    def _expected(self, latents: Tensor, known: Tensor) -> Tensor:
+        """E(z | z where known), zero-mean z: preconditioned conjugate gradients in the known positions."""
+        root = torch.view_as_complex(self.root.float())
+        spectrum = root @ root
+        nugget = NUGGET * spectrum.diagonal(dim1=-2, dim2=-1).real.mean()
+        rough = torch.linalg.inv(spectrum + nugget * torch.eye(root.shape[-1]).to(root))
+        size = (self.side, self.side)
+        wide = lambda x: functional.pad(x, (0, size[1] - x.shape[-1], 0, size[0] - x.shape[-2]))  # noqa: E731
+        known = wide(known.float())
+        solved = torch.zeros_like(left := known * wide(latents.float()))
+        near = known * _through(rough, left)
+        towards, fit = near, _dot(left, near)
+        enough = SOLVED * fit
+        for _ in range(ITERATIONS):
+            if not bool((fit > enough).any()):
+                break
+            change = known * _through(spectrum, towards) + nugget * towards
+            step = torch.where(fit > enough, fit / _dot(towards, change), 0)
+            solved, left = solved + step * towards, left - step * change
+            near = known * _through(rough, left)
+            before, fit = fit, _dot(left, near)
+            towards = near + torch.where(before > enough, fit / before, 0) * towards
+        answer = _through(spectrum, solved)[..., : latents.shape[-2], : latents.shape[-1]]
+        return answer.to(latents)
+
+
+def blended(inside: Tensor, reach: int) -> Tensor:
+    """How much of a drawn image is shown inside a raw mask (b, 1, h, w): 0 at its edge, 1 ``reach`` pixels further in.
+
+    What is drawn follows its surroundings to within a latent position; this takes it to the pixel.
+    """
+    near = functional.avg_pool2d(inside, 2 * reach + 1, 1, reach, count_include_pad=False)
+    return inside * (2 * near - 1).clamp(min=0)
+
+
+def _through(filters: Tensor, x: Tensor) -> Tensor:
+    """Each frequency of (b, c, p, p) times its own matrix (p, p / 2 + 1, c, c)."""
+    spectrum = torch.fft.rfft2(x.float())  # (b, c, p, p / 2 + 1)
+    mixed = filters.flatten(0, 1) @ spectrum.flatten(2).permute(2, 1, 0)  # (frequencies, c, b)
+    return torch.fft.irfft2(mixed.permute(2, 1, 0).reshape(spectrum.shape), s=x.shape[-2:])
+
+
+def _dot(one: Tensor, other: Tensor) -> Tensor:
+    return (one * other).sum((1, 2, 3), keepdim=True)
