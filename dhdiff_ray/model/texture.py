@@ -22,8 +22,8 @@ FLOOR = 1e-3
 """Least power at any frequency."""
 TAPER = 4
 """Side of the torus over the standard deviation of the Gaussian that moments of distant positions are faded by."""
-SOLVED = 1e-6
-"""Share of the squared error at the start that counts as none."""
+SOLVED = 1e-4
+"""Share of the squared error at the start that counts as none: 0.006 of the texture's deviation inside a region."""
 ITERATIONS = 100
 """Of conjugate gradients at most."""
 
@@ -137,8 +137,9 @@ def blended(inside: Tensor, reach: int) -> Tensor:
 def _through(filters: Tensor, x: Tensor) -> Tensor:
     """Each frequency of (b, c, p, p) times its own matrix (p, p / 2 + 1, c, c)."""
     spectrum = torch.fft.rfft2(x.float())  # (b, c, p, p / 2 + 1)
-    mixed = filters.flatten(0, 1) @ spectrum.flatten(2).permute(2, 1, 0)  # (frequencies, c, b)
-    return torch.fft.irfft2(mixed.permute(2, 1, 0).reshape(spectrum.shape), s=x.shape[-2:])
+    rows = spectrum.flatten(2).permute(2, 0, 1).contiguous()  # (frequencies, b, c): as columns it takes twice as long
+    mixed = rows @ filters.flatten(0, 1).mT
+    return torch.fft.irfft2(mixed.permute(1, 2, 0).reshape(spectrum.shape), s=x.shape[-2:])
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

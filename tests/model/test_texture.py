@@ -58,7 +58,8 @@ def test_surfaces_have_the_second_moments_of_the_latents_they_were_fitted_to(cov
     assert moments[0, 3, 3, 0, 5, 3] > 2 * moments[0, 3, 3, 0, 3, 5].abs(), "stripes go down"
 
 
-def test_the_mean_and_the_noise_are_those_of_the_conditional_gaussian_in_float64(texture, covariance):
+def test_the_mean_and_the_noise_are_those_of_the_conditional_gaussian_in_float64(texture, covariance, monkeypatch):
+    monkeypatch.setattr("dhdiff_ray.model.texture.SOLVED", 1e-8)
     region = region_of()
     unknown = region[0].expand(2, -1, -1).flatten().bool()
     known = ~unknown
@@ -76,6 +77,14 @@ def test_the_mean_and_the_noise_are_those_of_the_conditional_gaussian_in_float64
     left = covariance[unknown][:, unknown] - gain @ covariance[known][:, unknown]
     torch.testing.assert_close((reach.T @ reach)[unknown][:, unknown], left, atol=2 * nugget, rtol=0)
     assert reach[:, known].square().sum(0).max() < nugget < left.diagonal().min(), "nothing is left where it is known"
+
+
+def test_stopping_early_costs_less_than_a_fiftieth_of_the_deviation(texture, monkeypatch):
+    z, region = striped(1), region_of()
+    early = texture.mean(join(z, z), region)
+    monkeypatch.setattr("dhdiff_ray.model.texture.SOLVED", 1e-10)
+    change = (texture.mean(join(z, z), region) - early) * region
+    assert 0 < change.abs().max() < z.std() / 50
 
 
 def test_what_is_to_be_drawn_and_what_annotations_hold_does_not_reach_the_mean(texture):

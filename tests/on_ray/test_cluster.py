@@ -45,13 +45,23 @@ def test_auth_env_leaves_a_decision_alone(monkeypatch):
 
 @pytest.mark.ray
 def test_two_clusters_at_once_both_take_jobs_and_every_end_is_clean(tmp_path):
+    def as_in_a_terminal():  # with a process group of its own; what runs with & is started deaf to Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     environment = os.environ | {"HOME": str(tmp_path)}
     words = [sys.executable, "-c", COMMAND]
     commands, folders, started = [], [], []
     try:
-        for _ in range(2):  # each in a process group of its own, as a terminal would have it
+        for _ in range(2):
             commands.append(
-                subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+                subprocess.Popen(
+                    words,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    env=environment,
+                    start_new_session=True,
+                    preexec_fn=as_in_a_terminal,
+                )
             )
             folder, *pids = commands[-1].stdout.readline().split()
             folders.append(Path(folder))
