@@ -108,8 +108,6 @@ class ModelConfig(Frozen):
     dda_start: Literal["random", "own"] = "random"
     """Where Eq. 4's image attention starts: as drawn, or each position looking at itself, so that the reference is
     followed."""
-    filter_skip: Literal[0, 3, 5, 7] = 0
-    """Side, in latent positions, of filters from the noised latents straight to the prediction; paper: none."""
 
 
 class SynthesizeConfig(Frozen):

@@ -41,8 +41,6 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "train.reference_dropout": (follows, "domain-decoupled attention and train.reference other than none"),
         "model.zero_conv_gain": (follows, "domain-decoupled attention and train.reference other than none"),
         "model.dda_start": (dda and scratch, "domain-decoupled attention, trained from scratch"),
-        "train.prior_mean_radius": (t.clean_background > 0 and t.noise == "white",
-                                    "train.clean_background above 0 and train.noise = white"),
         "train.noise": (scratch or t.noise == "white", "training from scratch: a backbone knows white noise alone"),
         "train.control_dropout": (ssm, "semantic score maps (model.ssm)"),
         "train.noise_schedule": (scratch, "training from scratch: the backbone brings its schedule"),
@@ -54,11 +52,10 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}
     told = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
-    mismatched = t.prior_mean_radius > 0 and s.background != "clean"
-    if mismatched and {"train.prior_mean_radius", "synthesize.background"} & set(given):
+    if t.clean_background == 1 and s.background != "clean" and "synthesize.background" in given:
         told.append(
-            f"synthesize.background = {s.background} draws images as they are, which train.prior_mean_radius does not "
-            "teach; use synthesize.background = clean, or train.prior_mean_radius = 0"
+            f"synthesize.background = {s.background} draws on noise all around, which train.clean_background = 1 does "
+            "not teach; use synthesize.background = clean, or less train.clean_background"
         )
     if "train.adapt" in given and t.adapt == "lora" and scratch:
         told.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")

@@ -47,18 +47,15 @@ class TrainConfig(Frozen):
     """Noise schedule; scaled_linear is Stable Diffusion's."""
     noise: Literal["white", "texture"] = "white"
     """Noise on image latents: white, as in the paper, or with the texture of good products, given what is around a raw
-    mask; from scratch only."""
-    multiscale_loss: float = Field(default=0, ge=0)
-    """Weight of the image's error at coarser scales, for large regions; 0 is Eq. 8 alone, as in the paper."""
+    mask, with defects as their masks let expect them; from scratch only."""
+    defect_weight: float = Field(default=0, ge=0)
+    """Weight of the image's error on defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
     reference: Literal["defect", "background", "full", "none"] = "defect"
     """Reference image: the raw-mask cells kept, removed, the whole image, or nothing (Fig. 4: kept)."""
     reference_noise: Literal["same", "independent", "clean"] = "independent"
     """Noise on the reference latent; the paper's ``same`` gives the target away, see the README."""
     clean_background: float = Field(default=0.0, ge=0, le=1)
     """Share of training pairs noised and judged inside a raw mask only, as ``background = clean`` samples."""
-    prior_mean_radius: float = Field(default=0, ge=0)
-    """With a clean background, images are drawn relative to the Gaussian mean of the surroundings of a raw mask: its
-    standard deviation in latent positions; 0 draws them as they are, as in the paper."""
     window: int = Field(default=0, ge=0)
     """Side in pixels of the window around the raw mask that is trained and sampled on; 0 is the whole image."""
     normal_fraction: float = Field(default=0.25, ge=0, le=1)
@@ -98,6 +95,18 @@ class TrainConfig(Frozen):
     def is_elastic(self) -> bool:
         """Whether the number of workers may change while a category trains."""
         return not isinstance(self.workers, int)
+
+    @field_validator("noise")
+    @classmethod
+    def _check_noise(cls, value: str, info: ValidationInfo) -> str:
+        """Only a velocity of 0 is a surface without a defect.
+
+        Raises:
+            ValueError: textured noise for a network that predicts the noise.
+        """
+        if value == "texture" and info.data.get("prediction") != "v":
+            raise ValueError("textured noise is for networks that predict the velocity; set train.prediction = v too")
+        return value
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -24,9 +24,7 @@ def told(*sets):
         (("train.resize_seconds=5",), "train.workers = [least, most]"),
         (("train.reference=none", "model.zero_conv_gain=10"), "train.reference other than none"),
         (("model.backbone=some/folder", "model.dda_start=own"), "trained from scratch"),
-        (("synthesize.background=keep", "train.prior_mean_radius=4"), "use synthesize.background = clean"),
-        (("train.clean_background=0", "train.prior_mean_radius=4"), "train.clean_background above 0"),
-        (("train.noise=texture", "train.prior_mean_radius=4"), "train.noise = white"),
+        (("train.clean_background=1", "synthesize.background=keep"), "use synthesize.background = clean"),
         (("model.backbone=some/folder", "train.noise=texture"), "white noise alone"),
     ],
 )
@@ -63,6 +61,11 @@ def test_what_is_no_number_of_workers_is_refused_in_one_line(workers):
 def test_more_workers_than_a_batch_has_rows_are_refused_with_what_to_change(workers):
     with pytest.raises(ConfigError, match=r"train\.global_batch_size = 4 rows.*at most 4 workers"):
         load_config(preset="tiny", sets=("train.global_batch_size=4", f"train.workers={workers}"))
+
+
+def test_textured_noise_is_refused_where_the_noise_is_predicted():
+    with pytest.raises(ConfigError, match=r"set train\.prediction = v too"):
+        load_config(preset="tiny", sets=("train.prediction=epsilon", "train.noise=texture"))
 
 
 def test_neither_trackers_nor_how_often_a_run_looks_for_room_change_what_it_is():

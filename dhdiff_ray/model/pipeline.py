@@ -21,7 +21,6 @@ from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
-from dhdiff_ray.model.prior import surroundings_mean
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.texture import blended
@@ -98,8 +97,7 @@ class DHDiffPipeline(DiffusionPipeline):
             start: pure noise, or the noised base image and raw mask.
             strength: share of the noise schedule that ``start="base"`` runs through.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
-                itself, for models trained with ``clean_background`` (those with ``prior_mean_radius`` or textured
-                noise know only this); both give the base's own pixels there.
+                itself, for models trained with ``clean_background``; both give the base's own pixels there.
             reference_noise: as in training.
             output_type: pictures, arrays or tensors.
             callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;
@@ -142,12 +140,10 @@ class DHDiffPipeline(DiffusionPipeline):
         if base_images is not None and raw is not None:
             z_known, keep, outside = self.prepare_background(base_images, raw)
             if background == "clean":
-                region, radius = 1 - keep, known.get("prior_mean_radius")  # (2b, 1, h', w')
+                region = 1 - keep  # (2b, 1, h', w')
                 if texture is not None:
                     mean = texture.mean(outside, region)
-                elif radius:
-                    mean = surroundings_mean(outside, region, radius)
-                z_known, outside = z_known - mean, outside - mean
+                    z_known, outside = z_known - mean, outside - mean
             keep = None if background == "free" else keep
         noise = self.prepare_noise((height, width), generators, region)  # (2b, c, h', w')
 
@@ -186,10 +182,11 @@ class DHDiffPipeline(DiffusionPipeline):
                 )
                 latents = keep * around + (1 - keep) * latents
             if z_reference is not None and reference_noise != "clean":
-                noised = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
-                references = self._references(noised, t[None], text, count)
+                noised_reference = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
+                references = self._references(noised_reference, t[None], text, count)
             watched: list[dict[str, Any]] | None = [] if number in looked else None
-            shown = self.scheduler.scale_model_input(latents, t) + seen
+            noised = self.scheduler.scale_model_input(latents, t)
+            shown = noised + seen
             predicted = self.unet(
                 join(*(torch.cat([domain] * repeats) for domain in split(shown))),
                 t.expand(count * repeats),
@@ -206,6 +203,10 @@ class DHDiffPipeline(DiffusionPipeline):
                 free_i, with_i, free_a, with_a = predicted.chunk(4)
                 free, with_text = join(free_i, free_a), join(with_i, with_a)
                 predicted = free + guidance * (with_text - free)
+            if self.unet.look is not None:
+                everywhere = torch.ones_like(noised[:, :1])
+                alpha = self.scheduler.alphas_cumprod[t.long().cpu()].to(noised)
+                predicted = self.unet.look(predicted, noised, everywhere if region is None else region, alpha)
             latents = self._step(predicted, t, latents, generators, region)
             if callback_on_step_end is not None:
                 answer = callback_on_step_end(self, number, int(t), {"latents": latents + mean}) or {}

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from dhdiff_ray.model.dda import DDAStart, DomainDecoupledAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join
 from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAttention
+from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
-from dhdiff_ray.model.skip import FilterSkip
 from dhdiff_ray.model.ssm import EtaStart, SemanticScoreMap
 from dhdiff_ray.model.texture import GaussianTexture
 
@@ -46,7 +46,6 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         reference_encoder: Literal["shared", "copy"] = "shared",
         zero_conv_gain: float = 1.0,
         dda_start: DDAStart = "random",
-        filter_skip: int = 0,
         texture_side: int = 0,
     ) -> None:
         super().__init__()
@@ -84,8 +83,8 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         crossed = merge == "cross"
         self.encoder_merges = nn.ModuleList(DomainMerge(c) for c in encoder_widths if crossed)
         self.decoder_merges = nn.ModuleList(DomainMerge(c) for c in decoder_widths if crossed)
-        self.skip_filters = FilterSkip(config.in_channels, filter_skip) if filter_skip else None
         self.texture = GaussianTexture(config.in_channels, texture_side) if texture_side else None
+        self.look = DefectLook(config.in_channels, config.sample_size) if texture_side else None
 
     @classmethod
     def from_backbone(cls, backbone: UNet2DConditionModel, **switches: Any) -> DHDiffUNet:
@@ -106,8 +105,8 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
 
     @property
     def new_parameters(self) -> list[str]:
-        """Names of the parameters that the backbone does not have: zeta, eta, merge, domain embedding, filters."""
-        marks = ("zero_conv.", "fusion.", "_merges.", "domain_embedding", "skip_filters.")
+        """Names of the parameters that the backbone does not have: zeta, eta, merge and domain embedding."""
+        marks = ("zero_conv.", "fusion.", "_merges.", "domain_embedding")
         return [name for name, _ in self.named_parameters() if any(mark in name for mark in marks)]
 
     @property
@@ -171,8 +170,7 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
             hidden = block(hidden, used, embedding, upsample_size=size, **extra)
             if self.decoder_merges:
                 hidden = self.decoder_merges[index](hidden)
-        predicted = backbone.conv_out(backbone.conv_act(backbone.conv_norm_out(hidden)))  # (2b, c, h, w)
-        return predicted if self.skip_filters is None else predicted + self.skip_filters(latents, timestep)
+        return backbone.conv_out(backbone.conv_act(backbone.conv_norm_out(hidden)))  # (2b, c, h, w)
 
     def _time_embedding(self, timestep: Tensor, like: Tensor) -> Tensor:
         projected = self.backbone.time_proj(timestep).to(like.dtype)

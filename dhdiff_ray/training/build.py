@@ -13,15 +13,18 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
+from torch.nn import functional
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.prompts import prompt, vocabulary
 from dhdiff_ray.model.backbone import load_backbone
-from dhdiff_ray.model.domains import zero_init
-from dhdiff_ray.model.latents import HaarTransform, encode, latent_shape, to_tensor
+from dhdiff_ray.model.domains import join, split, zero_init
+from dhdiff_ray.model.latents import HaarTransform, encode, latent_shape, mask_to_image, to_mask, to_tensor
+from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
+from dhdiff_ray.model.texture import GaussianTexture
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.storage import RunFolder
@@ -32,7 +35,7 @@ from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
 FITTED = 64
-"""Images, evenly spaced, that latents are whitened by and that filters start from; they are encoded at each start."""
+"""Images, evenly spaced, that latents are whitened by and the texture is fitted to; they are encoded at each start."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,30 @@ def build_source(
         source.align = latent_shape(parts.vae)[1]
         text_encoder = parts.text_encoder if parts.text_is_frozen else None
         source.cache = latent_cache(source, config, parts.vae, text_encoder, folder, category, device)
+    unet = parts.objective.unet
+    if unet.texture is not None and unet.look is not None:
+        _fit_look(unet.look, unet.texture, parts.vae, source)
     return source
+
+
+@torch.no_grad()
+def _fit_look(look: DefectLook, texture: GaussianTexture, vae: Any, source: BatchSource) -> None:
+    """To all real defects."""
+    factor, device = latent_shape(vae)[1], look.weight.device
+    change, annotations = [], []
+    defects = functional.max_pool2d(to_mask(source.masks[source.anomalies]), factor)
+    regions = functional.max_pool2d(to_mask(source.raw_masks[source.anomalies]), factor)
+    for i, region in zip(source.anomalies, regions.split(1), strict=True):
+        if source.cache is None:
+            image = encode(vae, to_tensor(source.images[i : i + 1]).to(device))
+            mask = encode(vae, mask_to_image(to_mask(source.masks[i : i + 1])).to(device))
+        else:
+            image, mask = (source.cache.tables[name][0, i][None].to(device) for name in ("image", "mask"))
+        expected = texture.mean(join(image, image), join(region, region).to(device))
+        change.append((image - split(expected)[0]).float().cpu())
+        annotations.append(mask.float().cpu())
+    empty = encode(vae, mask_to_image(torch.zeros_like(to_mask(source.masks[:1]))).to(device))
+    look.fit(torch.cat(change), torch.cat(annotations), defects * regions, empty[0].float().cpu())
 
 
 def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Parts:
@@ -161,13 +187,6 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
         beta_schedule="squaredcos_cap_v2" if t.noise_schedule == "cosine" else "scaled_linear",
         prediction_type="v_prediction" if t.prediction == "v" else "epsilon",
     )
-    if unet.skip_filters is not None:
-        with torch.no_grad():
-            latents = torch.cat([encode(vae, image) for image in some.split(1)])
-        if t.prior_mean_radius:  # what is noised is relative to a mean of its own
-            latents = latents - latents.mean((2, 3), keepdim=True)
-        unet.skip_filters.fit(latents, scheduler.alphas_cumprod, t.prediction)
-        zero_init(unet.backbone.conv_out)  # a random start would blur what the filters know
     if unet.texture is not None:
         good = images[[s.is_good for s in samples]] if any(s.is_good for s in samples) else images
         with torch.no_grad():
@@ -204,7 +223,6 @@ def switches(config: Config) -> dict[str, Any]:
         "reference_encoder": m.reference_encoder,
         "zero_conv_gain": m.zero_conv_gain,
         "dda_start": m.dda_start,
-        "filter_skip": m.filter_skip,
     }
 
 
@@ -220,7 +238,6 @@ def sampling_defaults(config: Config, samples: Sequence[Sample]) -> dict[str, An
         "guidance_scale": s.guidance,
         "background": s.background,
         "reference_noise": t.reference_noise,
-        "prior_mean_radius": t.prior_mean_radius,
     }
 
 

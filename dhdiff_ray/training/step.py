@@ -15,8 +15,7 @@ from torch.nn import functional
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, latent_shape, mask_to_image
-from dhdiff_ray.model.loss import dh_loss, multiscale_loss
-from dhdiff_ray.model.prior import surroundings_mean
+from dhdiff_ray.model.loss import defect_loss, dh_loss
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.training.batches import Batch
 
@@ -73,8 +72,6 @@ class Objective(nn.Module):
                 white = torch.randn(shape, generator=generator)[batch.rows].to(z)  # (b, c, p, p)
                 noise, seen = texture.draw(noise, white, region), texture.mean(z, region)
                 z = z - seen
-            elif c.prior_mean_radius:
-                z = z - surroundings_mean(z, region, c.prior_mean_radius)
             share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker
             noised = region * self.scheduler.add_noise(z, noise, join(t, t)) + (1 - region) * z  # (2b, c, h, w)
             target = noise if c.prediction == "epsilon" else self.scheduler.get_velocity(z, noise, join(t, t))
@@ -95,9 +92,13 @@ class Objective(nn.Module):
                 control_present=batch.control_present,
                 defect_tokens=batch.defect_tokens,
             )
+        if self.unet.look is not None:
+            alpha = self.scheduler.alphas_cumprod.to(device)[join(t, t)]  # (2b,)
+            predicted = self.unet.look(predicted.float(), noised, region, alpha)
         loss, image, annotation = dh_loss(predicted, target, region, share)
-        if c.multiscale_loss:
-            loss = loss + c.multiscale_loss * multiscale_loss(predicted, target, region, share)
+        if c.defect_weight:
+            defect = functional.max_pool2d(batch.mask, factor) * split(region)[0]  # (b, 1, h, w)
+            loss = loss + c.defect_weight * defect_loss(predicted, target, defect, total / batch.ranks)
         return loss, {"loss": loss.detach(), "loss_image": image, "loss_annotation": annotation}
 
     def _latents(self, batch: Batch) -> tuple[Tensor, Tensor]:

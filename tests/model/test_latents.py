@@ -1,7 +1,7 @@
 import torch
 
 from dhdiff_ray.model.latents import HaarTransform, image_to_mask, mask_to_image
-from dhdiff_ray.model.loss import SCALES, dh_loss, multiscale_loss
+from dhdiff_ray.model.loss import defect_loss, dh_loss
 
 
 def test_haar_transform_loses_nothing_at_any_level():
@@ -43,29 +43,10 @@ def test_eq8_loss_is_the_mean_squared_error_over_both_domains():
     torch.testing.assert_close((image + annotation) / 2, loss)
 
 
-def test_the_loss_at_coarser_scales_is_that_of_a_loop_over_squares_and_sees_the_region_alone():
-    generator = torch.Generator().manual_seed(0)
-    predicted, target = torch.randn((2, 4, 3, 20, 18), generator=generator)  # two images, then their annotations
-    region = (torch.rand((4, 1, 20, 18), generator=generator) > 0.4).float()
-    region[2:] = region[:2]
-    wanted = 0.0
-    for side in SCALES:
-        for image in range(2):
-            for top in range(0, 20, side):
-                for left in range(0, 18, side):
-                    square = (slice(top, top + side), slice(left, left + side))
-                    inside = region[image, 0][square] > 0
-                    for channel in range(3):
-                        error = (predicted - target)[image, channel][square][inside]
-                        wanted += side * float(error.mean() ** 2) * len(error) if len(error) else 0.0
-    wanted /= float(region[:2].sum()) * 3
-    torch.testing.assert_close(multiscale_loss(predicted, target, region), torch.tensor(wanted / 2))
-    elsewhere = predicted + (1 - region)
-    torch.testing.assert_close(multiscale_loss(elsewhere, target, region), torch.tensor(wanted / 2))
-
-
-def test_the_loss_at_coarser_scales_sees_brightness_and_no_fine_detail():
-    target = torch.zeros(2, 1, 32, 32)
-    checks = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(16, 16).expand(2, 1, 32, 32)
-    assert multiscale_loss(checks, target) == 0
-    assert multiscale_loss(target + 1, target) == sum(SCALES) / 2
+def test_the_loss_on_defects_is_that_of_a_loop_over_pairs_and_a_small_defect_counts_as_a_large_one():
+    predicted, target = torch.randn((2, 6, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    defect = torch.zeros(3, 1, 8, 8)
+    defect[0, 0, 2, 3] = 1
+    defect[1, 0, 1:7] = 1
+    wanted = sum(float((predicted - target)[i][:, defect[i, 0] > 0].square().mean()) for i in (0, 1)) / 3 / 2
+    torch.testing.assert_close(defect_loss(predicted, target, defect, 3), torch.tensor(wanted))

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split, zero_init
 from dhdiff_ray.model.latents import decode
+from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.texture import NUGGET, GaussianTexture, blended
 
 SIDE = 8
@@ -163,6 +164,34 @@ def test_a_network_that_answers_nothing_draws_a_surface_as_bright_as_the_product
         return decode(textured.vae, split(seen[-1])[0])[..., 4:12, 4:12]
 
     torch.testing.assert_close(inside(0.3) - inside(-0.3), torch.full((1, 3, 8, 8), 0.6), atol=1e-3, rtol=0)
+
+
+def test_the_callback_sees_latents_that_can_be_decoded_and_may_give_them_back(textured):
+    seen = []
+
+    def look(pipe, step, timestep, tensors):
+        seen.append(pipe.decode_latents(tensors["latents"])[0])
+        return tensors
+
+    made, *_ = pair_on(textured, 0.0, callback_on_step_end=look)
+    inside = made.images[..., 7:9, 7:9]  # where nothing is blended
+    assert ((inside > 0) & (inside < 1)).float().mean() > 0.5, "pixels that are cut off would tell nothing"
+    torch.testing.assert_close(seen[-1][..., 7:9, 7:9], inside, atol=1e-4, rtol=0)
+    torch.testing.assert_close(made.images, pair_on(textured, 0.0)[0].images, atol=1e-3, rtol=0)
+
+
+def test_how_a_defect_is_expected_to_look_changes_the_image_inside_the_raw_mask_and_no_mask(textured):
+    without, raw, base = pair_on(textured, 0.0)
+    textured.unet.look = DefectLook(12, 8)
+    same, *_ = pair_on(textured, 0.0)
+    assert torch.equal(same.images, without.images), "not fitted yet"
+    torch.nn.init.normal_(textured.unet.look.weight, std=0.2)
+    made, *_ = pair_on(textured, 0.0, num_inference_steps=1)
+    torch.nn.init.zeros_(textured.unet.look.weight)
+    plain, *_ = pair_on(textured, 0.0, num_inference_steps=1)
+    assert torch.equal(made.images * (1 - raw), base * (1 - raw))
+    assert (made.images - plain.images).abs().max() > 0.01
+    torch.testing.assert_close(made.masks, plain.masks)  # in one step nothing of it comes back
 
 
 def test_a_pair_is_the_same_alone_and_in_company(textured):

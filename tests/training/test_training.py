@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,12 +8,11 @@ from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.model.dda import ImageCrossAttention
-from dhdiff_ray.model.domains import split
-from dhdiff_ray.model.latents import encode
+from dhdiff_ray.model.domains import join, split
+from dhdiff_ray.model.latents import encode, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.storage import RunFolder
-from dhdiff_ray.training.batches import BatchSource
-from dhdiff_ray.training.build import build
+from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average
 
@@ -47,7 +44,7 @@ def _parts(capsules, *sets):
     config = load_config(preset="tiny", sets=(*SMALL, *sets)).config
     samples, images, masks = capsules
     parts = build(config, samples, images)
-    return config, parts, BatchSource(config, samples, images, masks, parts.tokenizer)
+    return config, parts, build_source(parts, config, samples, images, masks)
 
 
 def test_a_batch_depends_on_seed_and_step_alone(capsules):
@@ -62,7 +59,7 @@ def test_a_batch_depends_on_seed_and_step_alone(capsules):
 @pytest.mark.parametrize("noise", ["same", "independent", "clean"])
 def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_of_one(capsules, noise, kind, workers):
     sets = ("train.clean_background=0.5", "train.window=16", f"train.reference_noise={noise}", f"train.noise={kind}")
-    _, parts, source = _parts(capsules, *sets, "train.multiscale_loss=0.5", "train.prior_mean_radius=2")
+    _, parts, source = _parts(capsules, *sets, "train.defect_weight=0.5")
     objective = parts.objective
     seen = []
     add_noise = objective.scheduler.add_noise
@@ -93,15 +90,6 @@ def test_what_workers_see_together_and_their_mean_loss_and_gradients_are_those_o
         torch.testing.assert_close(mean, whole[number], rtol=1e-5, atol=1e-6 if kind == "white" else 1e-3)
 
 
-@pytest.mark.parametrize("radius", [0, 3])
-def test_with_a_prior_mean_a_brighter_product_is_the_same_task_and_without_it_another(capsules, radius):
-    _, parts, source = _parts(capsules, f"train.prior_mean_radius={radius}", "train.reference=none")
-    batch = source.draw(0, 4)
-    dark, bright = (parts.objective(replace(batch, image=batch.image + by))[0] for by in (0.0, 0.5))
-    assert torch.isclose(dark, bright, rtol=1e-4) == (radius > 0)
-    assert parts.defaults["prior_mean_radius"] == radius
-
-
 def test_how_eq4_starts_is_as_configured_in_every_layer(capsules):
     _, parts, _ = _parts(capsules, "model.dda_start=own", "model.zero_conv_gain=3")
     layers = [m for m in parts.objective.unet.modules() if isinstance(m, ImageCrossAttention)]
@@ -109,24 +97,6 @@ def test_how_eq4_starts_is_as_configured_in_every_layer(capsules):
     for layer in layers:
         assert layer.zero_conv.gain == 3
         assert torch.equal(layer.project.to_q.weight, layer.project.to_k.weight)
-
-
-@pytest.mark.parametrize("radius", [0, 3])
-def test_from_scratch_a_network_with_filters_starts_as_filters_that_denoise_its_images(capsules, radius):
-    _, parts, source = _parts(capsules, "model.filter_skip=3", f"train.prior_mean_radius={radius}")
-    unet, batch = parts.objective.unet, source.draw(0, 4)
-    z = encode(parts.vae, batch.image)
-    z = z - z.mean((2, 3), keepdim=True) if radius else z
-    t, noise = torch.full((4,), 300), torch.randn(z.shape)
-    noised = parts.objective.scheduler.add_noise(z, noise, t)
-    target = parts.objective.scheduler.get_velocity(z, noise, t)
-    text = parts.text_encoder(batch.tokens).last_hidden_state
-    with torch.no_grad():
-        predicted = unet(torch.cat([noised, noised]), t, text)
-        assert torch.equal(predicted, unet.skip_filters(torch.cat([noised, noised]), t))
-    image, annotation = split(predicted)
-    assert (image - target).square().mean() < 0.8 * target.square().mean()
-    assert not annotation.any(), "masks are learned from nothing"
 
 
 def test_with_textured_noise_a_good_surface_is_noised_to_one_like_it_and_a_new_network_answers_nothing(capsules):
@@ -143,6 +113,21 @@ def test_with_textured_noise_a_good_surface_is_noised_to_one_like_it_and_a_new_n
     within = [(x * region).sum((2, 3)).var(0).mean() for x in (image, known)]
     assert (image - known).mul(region).any()
     assert within[0] < 4 * within[1], "white noise of these latents' power would be far off"
+
+
+def test_with_textured_noise_how_real_defects_look_is_known_from_their_masks_before_training(capsules):
+    _, parts, source = _parts(capsules, "train.noise=texture")
+    unet, rows = parts.objective.unet, source.anomalies
+    z = encode(parts.vae, to_tensor(source.images[rows]))
+    annotation = encode(parts.vae, mask_to_image(to_mask(source.masks[rows])))
+    region = functional.max_pool2d(to_mask(source.raw_masks[rows]), 2)
+    change = z - split(unet.texture.mean(join(z, z), join(region, region)))[0]
+    nothing = torch.zeros_like(z)
+    velocity, noised = join(nothing, -annotation), join(nothing, nothing)
+    answer = unet.look(velocity, noised, join(region, region), torch.tensor(0.0))
+    near = functional.max_pool2d(functional.max_pool2d(to_mask(source.masks[rows]), 2), 3, 1, 1) * region
+    left, before = ((c.square() * near).sum() for c in (change + split(answer)[0], change))
+    assert left < 0.7 * before
 
 
 def test_normal_images_have_no_defect_words_and_an_empty_mask(capsules):
