@@ -8,49 +8,40 @@ Pairs are drawn as the run would draw them. Told are, per defect and over all, i
   outside, away from the made mask, and ``step_bases``, the same on the products it was drawn on;
 - ``contrast``: mean absolute difference of mean brightness between a mask and the 6 pixels around it, and
   ``contrast_real``, the same on the real training anomalies;
-- ``empty``: masks with nothing in them; ``share`` and ``share_real``: part of the image that a mask covers.
+- ``empty``: masks with nothing in them;
+- ``share`` and ``share_references``: part of the image that a mask covers, and that of the pair's reference does.
 
 The picture has two rows per defect, images and masks.
 """
 
-import argparse
 import json
 from itertools import groupby
 
 import numpy as np
-import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
 
-from benchmarks.trained_run import opened
+from benchmarks.trained_run import arguments, one_category
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask
-from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.synthesis import make, plan
 
 REACH = 6
 """Width of the strips that are compared, in pixels."""
+MEASURES = ("step", "step_bases", "contrast", "contrast_real", "empty", "share", "share_references")
 FEWEST = 50
 """Pixels a strip must have to be counted."""
 
 
 def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("storage")
-    arguments.add_argument("run")
-    arguments.add_argument("category", nargs="?")
-    arguments.add_argument("--model", help="a model folder other than the run's")
-    arguments.add_argument("--pairs", type=int, default=4, help="per defect")
-    arguments.add_argument("--picture", help="where to keep the pairs as one picture")
-    asked = arguments.parse_args()
-    torch.set_num_threads(1)
-    config, folder, held = opened(asked.storage, asked.run)
+    parser = arguments()
+    parser.add_argument("--pairs", type=int, default=4, help="per defect")
+    parser.add_argument("--picture", help="where to keep the pairs as one picture")
+    asked = parser.parse_args()
+    config, held, category, pipeline = one_category(asked)
     wanted = config.synthesize.model_copy(update={"pairs_per_defect": asked.pairs})
     config = config.model_copy(update={"synthesize": wanted})
-    category = asked.category or held.categories[0]
     samples = held.category(category).train
-    pipeline = DHDiffPipeline.from_pretrained(asked.model or folder.local(f"models/{category}"))
-    pipeline.set_progress_bar_config(disable=True)
     found, rows = {}, []
     for defect, requests in groupby(plan(config, held, category), key=lambda request: request.defect):
         pairs = make(list(requests), pipeline, config, samples)
@@ -65,10 +56,13 @@ def main():
 def figures(pairs, samples, defect, data):
     """Lists of each measure, one value per pair or real anomaly that has it."""
     by_key, side = {s.key: s for s in samples}, data.resolution
-    found = {name: [] for name in ("step", "step_bases", "contrast", "contrast_real", "empty", "share", "share_real")}
+    found = {
+        name: [] for name in ("step", "step_bases", "contrast", "contrast_real", "empty", "share", "share_references")
+    }
     for pair in pairs:
         base, mask = read_image(by_key[pair.request.base], side), pair.mask > 0
-        cells = raw_mask(read_mask(by_key[pair.request.reference], side), data.grid) > 0
+        followed = read_mask(by_key[pair.request.reference], side)
+        cells = raw_mask(followed, data.grid) > 0
         away = ~binary_dilation(mask, iterations=REACH)
         inner = cells & ~binary_erosion(cells, iterations=REACH, border_value=1) & away
         outer = binary_dilation(cells, iterations=REACH) & ~cells & away
@@ -77,10 +71,9 @@ def figures(pairs, samples, defect, data):
         found["contrast"] += contrast(pair.image, mask)
         found["empty"].append(float(not mask.any()))
         found["share"].append(float(mask.mean()))
+        found["share_references"].append(float((followed > 0).mean()))
     for sample in (s for s in samples if s.defect == defect):
-        mask = read_mask(sample, side) > 0
-        found["contrast_real"] += contrast(read_image(sample, side), mask)
-        found["share_real"].append(float(mask.mean()))
+        found["contrast_real"] += contrast(read_image(sample, side), read_mask(sample, side) > 0)
     return found
 
 

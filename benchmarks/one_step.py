@@ -8,7 +8,6 @@ between the real mask and the 6 pixels around it, in grey values of 255 (``contr
 it), and the predicted mask's IoU with the real one. Where masks are known long before the look, defects are timid.
 """
 
-import argparse
 import json
 
 import numpy as np
@@ -16,11 +15,10 @@ import torch
 from torch.nn import functional
 
 from benchmarks.edges import contrast
-from benchmarks.trained_run import opened
+from benchmarks.trained_run import arguments, one_category
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import decode, encode, image_to_mask, latent_shape, mask_to_image
-from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.training.batches import BatchSource
 
 LEVELS = (999, 900, 800, 700, 600, 400, 200)
@@ -28,18 +26,10 @@ BATCHES, ROWS = 6, 4
 
 
 def main():
-    arguments = argparse.ArgumentParser()
-    arguments.add_argument("storage")
-    arguments.add_argument("run")
-    arguments.add_argument("category", nargs="?")
-    arguments.add_argument("--model", help="a model folder other than the run's")
-    asked = arguments.parse_args()
-    torch.set_num_threads(1)
-    config, folder, held = opened(asked.storage, asked.run)
+    asked = arguments().parse_args()
+    config, held, category, pipeline = one_category(asked)
     plain = {"normal_fraction": 0.0, "clean_background": 1.0, "text_dropout": 0.0, "control_dropout": 0.0, "window": 0}
     config = config.model_copy(update={"train": config.train.model_copy(update=plain)})
-    category = asked.category or held.categories[0]
-    pipeline = DHDiffPipeline.from_pretrained(asked.model or folder.local(f"models/{category}"))
     samples = [s for s in held.category(category).train if not s.is_good]
     samples, images, masks = read_many(samples, config.data.resolution, False, print)
     told = looked_at(pipeline, BatchSource(config, samples, images, masks, pipeline.tokenizer))

@@ -1,9 +1,13 @@
 """Opens a trained run for a benchmark that looks at its models, wherever its folder lies now."""
 
+import argparse
 from pathlib import Path
+
+import torch
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
+from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.on_ray.run import run_folder
 
 
@@ -13,3 +17,23 @@ def opened(storage, run):
     config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage})})
     folder = run_folder(config)
     return config, folder, Split.from_json(folder.read_json("split.json"))
+
+
+def arguments():
+    """STORAGE RUN [CATEGORY] [--model FOLDER]."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("storage")
+    parser.add_argument("run")
+    parser.add_argument("category", nargs="?")
+    parser.add_argument("--model", help="a model folder other than the run's")
+    return parser
+
+
+def one_category(asked):
+    """What the arguments name: configuration, split, category (the first, if none) and sampler, on one thread."""
+    torch.set_num_threads(1)
+    config, folder, split = opened(asked.storage, asked.run)
+    category = asked.category or split.categories[0]
+    pipeline = DHDiffPipeline.from_pretrained(asked.model or folder.local(f"models/{category}"))
+    pipeline.set_progress_bar_config(disable=True)
+    return config, split, category, pipeline

@@ -134,3 +134,18 @@ def _one_per_pair(name: str, value: Tensor, count: int) -> Tensor:
     if value.ndim != 4 or value.shape[0] != count:
         raise ValueError(f"{name} has the shape {tuple(value.shape)} for {count} prompts; give one per prompt")
     return value
+
+
+def as_generators(seed: int | None, generator: Sequence[torch.Generator] | None, count: int) -> list[torch.Generator]:
+    """One CPU generator per pair: those given, or new ones with the next seeds.
+
+    Raises:
+        ValueError: too few or too many, or one that is not on the CPU.
+    """
+    if generator is None:
+        first = int(torch.seed() % 2**31) if seed is None else seed
+        return [torch.Generator().manual_seed(first + i) for i in range(count)]
+    generators = list(generator)
+    if len(generators) != count or any(g.device.type != "cpu" for g in generators):
+        raise ValueError(f"{len(generators)} generators for {count} prompts; give one CPU generator per prompt")
+    return generators

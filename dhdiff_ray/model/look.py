@@ -44,15 +44,15 @@ class DefectLook(nn.Module):
         self.empty.copy_(empty)
         near = functional.max_pool2d(defects, 3, 1, 1)[:, 0].bool()  # (n, h, w)
         seen = functional.unfold((annotations - empty).double(), SIDE, padding=SIDE // 2)  # (n, 9 c, h w)
-        power, shared = 0.0, 0.0
+        side, channels = seen.shape[1], change.shape[1]
+        power, shared = seen.new_zeros((side, side)), seen.new_zeros((side, channels))
         for one, is_near, answer in zip(seen, near.flatten(1), change.double().flatten(2), strict=True):
             if is_near.any():
                 given = one[:, is_near] / is_near.sum().sqrt()  # (9 c, positions)
-                power = power + given @ given.T
-                shared = shared + given @ (answer[:, is_near] / is_near.sum().sqrt()).T  # (9 c, c)
-        if torch.is_tensor(power):
-            ridge = RIDGE * power.diagonal().mean().clamp(min=1e-8) * torch.eye(len(power)).to(power)
-            self.weight.copy_(torch.linalg.solve(power + ridge, shared).T.reshape(self.weight.shape))
+                power += given @ given.T
+                shared += given @ (answer[:, is_near] / is_near.sum().sqrt()).T  # (9 c, c)
+        ridge = RIDGE * power.diagonal().mean().clamp(min=1e-8) * torch.eye(side).to(power)
+        self.weight.copy_(torch.linalg.solve(power + ridge, shared).T.reshape(self.weight.shape))
 
     def forward(self, velocity: Tensor, noised: Tensor, region: Tensor, alpha: Tensor) -> Tensor:
         """The predicted velocity, of images with the expected look of the defect whose mask is predicted.

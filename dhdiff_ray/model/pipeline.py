@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split
-from dhdiff_ray.model.inputs import Boxes, Points, as_images, as_masks, cells_of, drawn_control
+from dhdiff_ray.model.inputs import Boxes, Points, as_generators, as_images, as_masks, cells_of, drawn_control
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
 from dhdiff_ray.model.taef2 import TinyAutoencoder
@@ -111,7 +111,7 @@ class DHDiffPipeline(DiffusionPipeline):
         known, texture = self.config["defaults"] or {}, self.unet.texture
         prompts, defects = self.check_prompts(prompt, defect, num_pairs)
         count = len(prompts)
-        generators = self.check_generators(seed, generator, count)
+        generators = as_generators(seed, generator, count)
         steps = num_inference_steps or known.get("num_inference_steps", 20)
         guidance = known.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale
         reference_noise = reference_noise or known.get("reference_noise", "clean")
@@ -246,22 +246,6 @@ class DHDiffPipeline(DiffusionPipeline):
         if len(prompts) == 1:
             prompts, defects = prompts * num_pairs, defects * num_pairs
         return prompts, [d.replace("_", " ").lower() for d in defects]
-
-    def check_generators(
-        self, seed: int | None, generator: Sequence[torch.Generator] | None, count: int
-    ) -> list[torch.Generator]:
-        """One CPU generator per pair.
-
-        Raises:
-            ValueError: too few or too many, or one that is not on the CPU.
-        """
-        if generator is None:
-            first = int(torch.seed() % 2**31) if seed is None else seed
-            return [torch.Generator().manual_seed(first + i) for i in range(count)]
-        generators = list(generator)
-        if len(generators) != count or any(g.device.type != "cpu" for g in generators):
-            raise ValueError(f"{len(generators)} generators for {count} prompts; give one CPU generator per prompt")
-        return generators
 
     def check_inputs(
         self, size: tuple[int, int], start: str, background: str, strength: float, *tensors: Tensor | None
