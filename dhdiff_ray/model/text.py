@@ -1,7 +1,8 @@
 """The text condition T: words to tokens to embeddings, and which tokens name the defect (section III-D).
 
-Decided: at tiny size one token is one word of the dataset's own prompts, and the encoder is trained with the network;
-on a Stable-Diffusion backbone tokenizer and encoder are the pretrained ones.
+Decided: from scratch one token is one word of the dataset's own prompts, and the encoder keeps its random weights: a
+network can read any words that differ, and an encoder that is trained along forgets them. On a Stable-Diffusion
+backbone tokenizer and encoder are the pretrained ones.
 """
 
 from __future__ import annotations
@@ -36,8 +37,12 @@ def word_tokenizer(words: Iterable[str], length: int) -> PreTrainedTokenizerFast
 
 
 def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> CLIPTextModel:
-    """A CLIP text model of the given size, with random weights."""
-    return CLIPTextModel(
+    """A CLIP text model of the given size, with random weights that stay as they are.
+
+    CLIP's own start gives words a standard deviation of 0.02, as much as places in the sentence: states of the defect's
+    token then differ between prompts by a tenth of their variance. With 1 it is seven tenths.
+    """
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             hidden_size=width,
@@ -51,6 +56,10 @@ def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: i
             eos_token_id=3,
         )
     )
+    with torch.no_grad():
+        words: Any = encoder.get_input_embeddings().weight
+        words.div_(words.std())
+    return encoder.eval().requires_grad_(False)
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:

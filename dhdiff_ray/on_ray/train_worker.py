@@ -47,6 +47,13 @@ def train_worker(settings: dict[str, Any]) -> None:
         if rank == 0:
             hub.emit.remote({"verb": "train", "category": category, "time": round(time.time(), 3), **event})
 
+    if config.train.precision == "bf16" and not knows_bf16():
+        tell(
+            event="warning",
+            message="this processor has no bf16 instructions: a step may take many times as long as with "
+            "train.precision=fp32",
+        )
+
     samples, images, masks = read_many(
         split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
     )
@@ -58,27 +65,37 @@ def train_worker(settings: dict[str, Any]) -> None:
     if config.train.is_elastic:
         tell(event="workers", workers=world_size, done=start)
     where = {"folder": folder, "category": category, "device": engine.device}
+    last = [time.monotonic()]
+
+    def is_time(done: int, total: int) -> bool:
+        now = time.monotonic()
+        if now - last[0] < EVENT_SECONDS and done < total:
+            return False
+        last[0] = now
+        return True
+
+    def on_encoded(done: int, total: int) -> None:
+        if is_time(done, total):
+            tell(event="progress", category=f"{category}, latents", done=done, total=total)
+
     if rank > 0:
         torch.distributed.barrier()  # what is cached in the run is computed by one and read by all
-    source = build_source(parts, config, samples, images, masks, **where)
+    source = build_source(parts, config, samples, images, masks, **where, on_progress=on_encoded)
     if rank == 0 and world_size > 1:
         torch.distributed.barrier()
     if average is not None:
         average.to(engine.device)
     trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
     recent: list[float] = []
-    last = [time.monotonic()]
 
     def on_step(done: int, log: dict[str, float]) -> None:
         recent.append(log["loss"])
         if trackers is not None:
             trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, config.train), "workers": world_size})
-        now = time.monotonic()
-        if now - last[0] >= EVENT_SECONDS or done == config.train.steps:
+        if is_time(done, config.train.steps):
             loss = round(sum(recent) / len(recent), 5)
             tell(event="progress", done=done, total=config.train.steps, loss=loss)
             recent.clear()
-            last[0] = now
 
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
         if trackers is not None:
@@ -102,6 +119,14 @@ def train_worker(settings: dict[str, Any]) -> None:
         if rank == 0:
             publish(parts, average, folder, category, config, published_facts(split, len(samples)))
             meters.memory(category)
+
+
+def knows_bf16() -> bool:
+    """Whether bf16 is quick here: on a GPU, or on a processor with instructions for it (x86 or ARM)."""
+    import torch
+
+    able = torch.cpu.get_capabilities()
+    return torch.cuda.is_available() or any(on and "bf16" in name for name, on in able.items())
 
 
 def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:

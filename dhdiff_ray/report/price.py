@@ -104,7 +104,7 @@ def _pace(events: list[dict[str, Any]]) -> dict[str, float]:
     for event in events:
         if event.get("event") != "progress":
             continue
-        if event.get("verb") == "train":
+        if event.get("verb") == "train" and ", " not in event["category"]:  # a step, not a latent
             before = last.get(event["category"])
             if before and event["done"] > before[0]:
                 steps.append((event["time"] - before[1]) / (event["done"] - before[0]))

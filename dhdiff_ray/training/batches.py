@@ -57,7 +57,7 @@ class Batch:
     latents: Tensor | None = None
     """(3, b, c, h', w'): image, mask and reference, where they were computed once and cached."""
     text: Tensor | None = None
-    """(b, t, k), the text embedding, where the text encoder is frozen."""
+    """(b, t, k), the text embedding, where it was computed once and cached."""
 
     @property
     def region(self) -> Tensor:

@@ -1,12 +1,12 @@
 """From a configuration to the parts of a model: network, autoencoder, text encoder, scheduler (section IV-B).
 
-From scratch, with a vocabulary of the dataset's own words; or on a Stable Diffusion 1.x, whose autoencoder and text
-encoder stay frozen.
+From scratch, with a vocabulary of the dataset's own words; or on a Stable Diffusion 1.x. Autoencoder and text encoder
+stay frozen either way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +48,6 @@ class Parts:
     tokenizer: Any
     defaults: dict[str, Any]
     """How the pipeline is called where a caller does not say otherwise."""
-    text_is_frozen: bool = False
 
     def pipeline(self) -> DHDiffPipeline:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
@@ -104,6 +103,7 @@ def build_source(
     folder: RunFolder | None = None,
     category: str = "",
     device: torch.device | str = "cpu",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> BatchSource:
     """Where the batches of this model come from, with its latents cached in the run where that pays.
 
@@ -116,13 +116,14 @@ def build_source(
         folder: the run; None keeps the cache in memory alone.
         category: names the cache's file.
         device: where the engine trains.
+        on_progress: called with the pictures encoded for the cache and their number.
     """
     parts.objective.frozen_to(device)
     source = BatchSource(config, samples, images, masks, parts.tokenizer)
     if can_cache(parts.vae):
         source.align = latent_shape(parts.vae)[1]
-        text_encoder = parts.text_encoder if parts.text_is_frozen else None
-        source.cache = latent_cache(source, config, parts.vae, text_encoder, folder, category, device)
+        models = (parts.vae, parts.text_encoder)
+        source.cache = latent_cache(source, config, *models, folder, category, device, on_progress)
     unet = parts.objective.unet
     if unet.texture is not None and unet.look is not None:
         _fit_look(unet.look, unet.texture, parts.vae, source)
@@ -204,9 +205,9 @@ def _pretrained(config: Config, samples: Sequence[Sample]) -> Parts:
     unet = DHDiffUNet.from_backbone(loaded.unet, **switches(config))
     kind = "v_prediction" if config.train.prediction == "v" else "epsilon"
     scheduler = DDPMScheduler.from_config(loaded.scheduler.config, prediction_type=kind)
-    objective = Objective(unet, loaded.text_encoder, loaded.vae, scheduler, config, train_text=False)
+    objective = Objective(unet, loaded.text_encoder, loaded.vae, scheduler, config)
     defaults = sampling_defaults(config, samples)
-    return Parts(objective, loaded.vae, loaded.text_encoder, loaded.tokenizer, defaults, text_is_frozen=True)
+    return Parts(objective, loaded.vae, loaded.text_encoder, loaded.tokenizer, defaults)
 
 
 def switches(config: Config) -> dict[str, Any]:

@@ -30,13 +30,9 @@ class Objective(nn.Module):
         vae: Any,
         scheduler: Any,
         config: Config,
-        *,
-        train_text: bool = True,
     ) -> None:
         super().__init__()
         self.unet = unet
-        if train_text:
-            self.text_encoder = text_encoder
         # In a tuple, so that what is frozen is no parameter of the engine.
         self.frozen = (vae, text_encoder)
         self.scheduler = scheduler  # DDPM: adds noise, names the target

@@ -105,6 +105,15 @@ def test_the_cache_is_computed_once_per_run_and_anew_when_what_it_depends_on_cha
     assert len(list(folder.files("cache"))) == 2
 
 
+def test_what_is_encoded_for_the_cache_is_told_until_all_is(capsules, stable_diffusion):
+    told = []
+    config, parts = parts_of(capsules, stable_diffusion)
+    build_source(parts, config, *capsules, on_progress=lambda *progress: told.append(progress))
+    total = 3 * len(capsules[0])
+    assert told == sorted(told)
+    assert told[-1] == (total, total) and {of for _, of in told} == {total}
+
+
 def test_bf16_keeps_the_weights_in_fp32_and_the_loss_close(capsules, stable_diffusion):
     _, plain = parts_of(capsules, stable_diffusion)
     config, half = parts_of(capsules, stable_diffusion, "train.precision=bf16")

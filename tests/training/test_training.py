@@ -188,6 +188,17 @@ def test_the_reference_gets_the_noise_and_step_of_the_image_or_noise_of_its_own_
         assert abs(torch.corrcoef(torch.stack([of_image.flatten(), of_reference.flatten()]))[0, 1]) < 0.1
 
 
+def test_words_differ_and_stay_what_they_are_while_the_network_learns_to_read_them(capsules):
+    config, parts, source = _parts(capsules)
+    defects = torch.cat([source.tokens[same[:1]] for same in source.by_defect])
+    before = parts.text_encoder(defects).last_hidden_state
+    fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
+    assert torch.equal(parts.text_encoder(defects).last_hidden_state, before)
+    words = before[source.defect_tokens[[same[0] for same in source.by_defect]].bool()]
+    spread = (words - words.mean(0)).square().sum(1).mean() / words.square().sum(1).mean()
+    assert spread > 0.5
+
+
 def test_training_lowers_the_loss_on_a_fixed_batch(capsules):
     config, parts, source = _parts(capsules, "train.steps=40", "train.learning_rate=3e-3")
     batch = source.draw(0, 4)
