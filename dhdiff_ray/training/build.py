@@ -122,8 +122,9 @@ def build_source(
     source = BatchSource(config, samples, images, masks, parts.tokenizer)
     if can_cache(parts.vae):
         source.align = latent_shape(parts.vae)[1]
-        models = (parts.vae, parts.text_encoder)
-        source.cache = latent_cache(source, config, *models, folder, category, device, on_progress)
+        source.cache = latent_cache(
+            source, config, parts.vae, parts.text_encoder, folder, category, device, on_progress
+        )
     unet = parts.objective.unet
     if unet.texture is not None and unet.look is not None:
         _fit_look(unet.look, unet.texture, parts.vae, source)

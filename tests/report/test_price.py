@@ -48,6 +48,12 @@ def test_hours_come_from_a_run_of_the_same_network_and_size(tmp_path, configure)
     assert "run old" in told(cost)[-1]
 
 
+def test_latents_that_are_encoded_before_training_are_no_steps(tmp_path, configure):
+    latents = [step(done, float(done)) | {"category": "mesh, latents"} for done in range(1, 9)]
+    lay_down(tmp_path, configure("old"), [*latents, step(1, 10.0), step(11, 12.0)])
+    assert measured(configure("new"))["seconds_per_step"] == 0.2
+
+
 def test_a_run_of_another_size_tells_nothing(tmp_path, configure):
     lay_down(tmp_path, configure("old", "data.resolution=32"), [step(1, 10.0), step(11, 12.0)])
     assert measured(configure("new")) == {}
