@@ -43,6 +43,7 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "model.dda_start": (dda and scratch, "domain-decoupled attention, trained from scratch"),
         "train.noise": (scratch or t.noise == "white", "training from scratch: a backbone knows white noise alone"),
         "train.control_dropout": (ssm, "semantic score maps (model.ssm)"),
+        "train.fine_control": (ssm, "semantic score maps (model.ssm)"),
         "train.noise_schedule": (scratch, "training from scratch: the backbone brings its schedule"),
         "train.trackers": (not config.ablation.rows, "a recipe without rows: a table's cells are not tracked"),
         "train.resize_seconds": (t.is_elastic, "train.workers = [least, most]"),

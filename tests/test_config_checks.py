@@ -14,6 +14,7 @@ def told(*sets):
     ("sets", "needs"),
     [
         (("model.ssm=false", "train.control_dropout=0.2"), "semantic score maps"),
+        (("model.ssm=false", "train.fine_control=0.5"), "semantic score maps"),
         (("model.dda=false", "train.reference_noise=same"), "domain-decoupled attention"),
         (("train.reference=none", "model.reference_encoder=copy"), "train.reference other than none"),
         (("synthesize.strength=0.5",), "synthesize.start = base"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -81,7 +81,8 @@ class Drawn:
     reference: str
     """What the reference shows; ``none`` where it was dropped."""
     text_dropped: bool
-    control_present: float
+    control: Literal["none", "raw", "fine"]
+    """What the control mask shows: nothing (dropped), the defect's cells, or its outline."""
     region: np.ndarray
     """uint8 (h, w), where the pair is to be drawn, before flips."""
     window: tuple[slice, slice]
@@ -128,15 +129,15 @@ class BatchSource:
         own = slice(rank * total // world_size, (rank + 1) * total // world_size)
         rows = every[own]
         arrays = [self._arrays(row) for row in rows]
-        image, mask, raw, reference = (np.stack(column) for column in zip(*arrays, strict=True))
+        image, mask, raw, control, reference = (np.stack(column) for column in zip(*arrays, strict=True))
         blank = torch.zeros_like(self.defect_tokens[0])
         return Batch(
             image=to_tensor(image),
             mask=to_mask(mask),
             raw_mask=to_mask(raw),
             reference=to_tensor(reference),
-            control_mask=to_mask(raw),
-            control_present=torch.tensor([row.control_present for row in rows]),
+            control_mask=to_mask(control),
+            control_present=torch.tensor([float(row.control != "none") for row in rows]),
             regions=to_mask(np.stack([mirrored(row.region[row.window], row.flips) for row in every])),
             tokens=torch.stack([self.empty_tokens if r.text_dropped else self.tokens[r.index] for r in rows]),
             defect_tokens=torch.stack([blank if r.text_dropped else self.defect_tokens[r.index] for r in rows]),
@@ -162,22 +163,24 @@ class BatchSource:
             region = self.raw_masks[self.anomalies[int(draws[9] * len(self.anomalies))]]
         else:
             region = raw
+        fine = 1 - c.fine_control * (1 - c.control_dropout)
         return Drawn(
             index=i,
             flips=(c.flips and draws[3] < 0.5, c.flips and draws[4] < 0.5),
             reference="none" if draws[5] < c.reference_dropout else c.reference,
             text_dropped=draws[6] < c.text_dropout,
-            control_present=float(draws[7] >= c.control_dropout),
+            control="none" if draws[7] < c.control_dropout else "fine" if draws[7] >= fine else "raw",
             region=region,
             window=window_around(region, self.window, (draws[10], draws[11]), self.align),
         )
 
     def _arrays(self, row: Drawn) -> tuple[np.ndarray, ...]:
-        """Image, mask, raw mask and reference of one row, cut and mirrored."""
+        """Image, mask, raw mask, control mask and reference of one row, cut and mirrored."""
         i, w = row.index, row.window
         cut = (self.images[i][w], self.masks[i][w], self.raw_masks[i][w])
         image, mask, raw = (mirrored(array, row.flips) for array in cut)
-        return image, mask, raw, reference_image(image, raw, row.reference)  # pyright: ignore[reportArgumentType]
+        control = mask if row.control == "fine" else raw
+        return image, mask, raw, control, reference_image(image, raw, row.reference)  # pyright: ignore[reportArgumentType]
 
 
 def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:

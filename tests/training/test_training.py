@@ -146,6 +146,18 @@ def test_conditions_are_dropped_as_often_as_asked(capsules):
     assert batch.reference.std() == 0
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_a_control_mask_shows_the_defects_cells_or_its_outline_as_often_as_asked(capsules, share):
+    _, _, source = _parts(
+        capsules, f"train.fine_control={share}", "train.normal_fraction=0", "train.control_dropout=0.2"
+    )
+    batch = source.draw(0, 200)
+    shown = batch.control_present > 0
+    fine, raw = ((batch.control_mask == kind).flatten(1).all(1) for kind in (batch.mask, batch.raw_mask))
+    assert (fine ^ raw)[shown].all()
+    assert abs(fine[shown].float().mean() - share) < 0.15
+
+
 @pytest.mark.parametrize("noise", ["same", "independent", "clean"])
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_every_way_to_noise_and_to_predict_gives_a_finite_loss(capsules, noise, prediction):
