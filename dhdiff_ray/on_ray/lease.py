@@ -4,8 +4,11 @@ Not in the paper. Decided: a file, because two submissions may go to two cluster
 tells who holds it and is renewed every few seconds; one whose holder is seen to be dead, or that has not been renewed
 for half a minute, is taken over, so that the rerun after a crash needs no hand. A holder that was only frozen, or cut
 off, finds another's name in the file when it comes back, and its process ends there and then: whatever unwinds on the
-way out may write, and Ray ends the workers of a driver that is gone. A file that cannot be read, or a whole folder that
-is away, says nothing; a file that is gone is written again while nobody can have held the run in between.
+way out may write, and Ray ends the workers of a driver that is gone. One that was frozen, starved or kept waiting by a
+disk between looking and writing writes over whatever is there: whoever has taken over knows its token and writes its
+own again, so that the one that woke sees it at its next look, and goes on if nobody has. A file that cannot be read, or
+a whole folder that is away, says nothing; a file that is gone is written again while nobody can have held the run in
+between.
 """
 
 from __future__ import annotations
@@ -52,8 +55,7 @@ def lease(
     Raises:
         ValueError: another job works on the run; it says which and how to follow it.
     """
-    mine = _me()
-    _take(folder, mine, stale)
+    mine = _take(folder, _me(), stale)
     stop = threading.Event()
     arguments = (folder, mine, stop, renew, stale, lost or _end)
     keeper = threading.Thread(target=_keep, args=arguments, name="lease", daemon=True)
@@ -72,14 +74,15 @@ def holder(folder: RunFolder) -> Holder | None:
     return _read(folder)
 
 
-def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
+def _take(folder: RunFolder, mine: Holder, stale: float) -> Holder:
+    """Wait for the run or raise; returns what was written, with the tokens of those it was taken from."""
     seen: tuple[Any, float] = (None, 0.0)
     while True:
         if folder.create(FILE, _bytes(mine)):
             if not folder.is_local:
                 time.sleep(SETTLE_SECONDS)
             if (_read(folder) or {}).get("token") == mine["token"]:
-                return
+                return mine
             continue
         other = _read(folder)
         if other is None:
@@ -96,6 +99,7 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         if _dead(other) or elapsed >= stale:
             if _read(folder) == other:
                 folder.delete(FILE)
+                mine = mine | {"after": [*other.get("after", []), other["token"]]}
             continue
         time.sleep(min(1.0, stale / 10))
 
@@ -116,8 +120,6 @@ def _keep(
             kept = _renew(folder, mine | {"beat": now}, now - beat < stale)
         except (OSError, ValueError):  # ValueError: not all of it could be read
             continue
-        if kept and time.time() - now >= stale:
-            kept = False  # frozen between looking and writing: the name it wrote over may have been another's
         if kept:
             beat = now
         elif kept is False and not stop.is_set():
@@ -134,7 +136,7 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         fresh: whether the last sign is so young that nobody can have taken the run over since.
     """
     found = _read(folder)
-    if found is not None and found["token"] == mine["token"]:
+    if found is not None and found["token"] in (mine["token"], *mine["after"]):  # one of before woke while writing
         folder.write_bytes(FILE, _bytes(mine))
         return True
     if found is None and fresh:
@@ -169,6 +171,7 @@ def _me() -> Holder:
     process = psutil.Process()
     return {
         "token": secrets.token_hex(8),
+        "after": [],
         "job": _job_id(),
         "host": socket.gethostname(),
         "boot": psutil.boot_time(),

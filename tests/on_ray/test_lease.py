@@ -192,6 +192,36 @@ def test_what_may_pass_is_no_loss(folder, monkeypatch, between):
     assert holder(folder) is None
 
 
+def test_a_job_kept_waiting_by_its_disk_goes_on_if_nobody_took_the_run_over(folder, monkeypatch, between):
+    write, told = RunFolder.write_bytes, []
+
+    def slowly(*arguments):
+        time.sleep(0.5)
+        write(*arguments)
+
+    with lease(folder, stale=0.3, renew=0.05, lost=told.append):
+        with between:
+            monkeypatch.setattr(RunFolder, "write_bytes", slowly)
+        beat = holder(folder)["beat"]
+        wait_for(lambda: holder(folder)["beat"] > beat)
+        monkeypatch.setattr(RunFolder, "write_bytes", write)
+        time.sleep(0.3)
+    assert not told
+
+
+def test_a_job_that_took_a_run_over_keeps_it_when_the_one_before_wakes_while_writing(folder, monkeypatch, between):
+    monkeypatch.setattr(module, "SETTLE_SECONDS", 0.05)
+    told = []
+    elsewhere(folder)
+    with lease(folder, stale=0.2, renew=0.1, lost=told.append):
+        mine = holder(folder)["token"]
+        with between:
+            elsewhere(folder)  # it had looked before it was frozen
+        wait_for(lambda: holder(folder)["token"] == mine)
+    assert not told
+    assert holder(folder) is None
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_run_that_another_holds_or_held_meanwhile_is_lost_and_told_once(folder, monkeypatch, between, gone):
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.05)
