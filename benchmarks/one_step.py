@@ -28,7 +28,8 @@ BATCHES, ROWS = 6, 4
 def main():
     asked = arguments().parse_args()
     config, held, category, pipeline = one_category(asked)
-    plain = {"normal_fraction": 0.0, "clean_background": 1.0, "text_dropout": 0.0, "control_dropout": 0.0, "window": 0}
+    plain = {"normal_fraction": 0.0, "clean_background": 1.0, "window": 0}
+    plain |= {"text_dropout": 0.0, "control_dropout": 0.0, "fine_control": 0.0}
     config = config.model_copy(update={"train": config.train.model_copy(update=plain)})
     samples = [s for s in held.category(category).train if not s.is_good]
     samples, images, masks = read_many(samples, config.data.resolution, False, print)

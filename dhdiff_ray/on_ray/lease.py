@@ -4,11 +4,11 @@ Not in the paper. Decided: a file, because two submissions may go to two cluster
 tells who holds it and is renewed every few seconds; one whose holder is seen to be dead, or that has not been renewed
 for half a minute, is taken over, so that the rerun after a crash needs no hand. A holder that was only frozen, or cut
 off, finds another's name in the file when it comes back, and its process ends there and then: whatever unwinds on the
-way out may write, and Ray ends the workers of a driver that is gone. One that was frozen, starved or kept waiting by a
-disk between looking and writing writes over whatever is there: whoever has taken over knows its token and writes its
-own again, so that the one that woke sees it at its next look, and goes on if nobody has. A file that cannot be read, or
-a whole folder that is away, says nothing; a file that is gone is written again while nobody can have held the run in
-between.
+way out may write, and Ray ends the workers of a driver that is gone. Whoever takes a run over from one that is only
+silent first leaves a mark with its token: one that was frozen, starved or kept waiting by a disk between looking and
+writing, and wrote over whatever was there, knows at once whether it had lost the run; if so, the one that took over
+writes its own name again. A file that cannot be read, or a whole folder that is away, says nothing; a file that is gone
+is written again while nobody can have held the run in between.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def lease(
     Raises:
         ValueError: another job works on the run; it says which and how to follow it.
     """
-    mine = _take(folder, _me(), stale)
+    mine = _me()
+    _take(folder, mine, stale)
     stop = threading.Event()
     arguments = (folder, mine, stop, renew, stale, lost or _end)
     keeper = threading.Thread(target=_keep, args=arguments, name="lease", daemon=True)
@@ -74,15 +75,16 @@ def holder(folder: RunFolder) -> Holder | None:
     return _read(folder)
 
 
-def _take(folder: RunFolder, mine: Holder, stale: float) -> Holder:
-    """Wait for the run or raise; returns what was written, with the tokens of those it was taken from."""
+def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
+    """Wait for the run, or raise; ``mine`` gets another token where somebody else was faster."""
     seen: tuple[Any, float] = (None, 0.0)
     while True:
         if folder.create(FILE, _bytes(mine)):
             if not folder.is_local:
                 time.sleep(SETTLE_SECONDS)
             if (_read(folder) or {}).get("token") == mine["token"]:
-                return mine
+                return
+            mine["token"] = secrets.token_hex(8)  # whoever was faster may have marked this one
             continue
         other = _read(folder)
         if other is None:
@@ -98,8 +100,9 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> Holder:
         elapsed = now - seen[1]
         if _dead(other) or elapsed >= stale:
             if _read(folder) == other:
+                if not _dead(other):
+                    folder.write_bytes(_mark(other), _bytes(mine))
                 folder.delete(FILE)
-                mine = mine | {"after": [*other.get("after", []), other["token"]]}
             continue
         time.sleep(min(1.0, stale / 10))
 
@@ -123,7 +126,7 @@ def _keep(
         if kept:
             beat = now
         elif kept is False and not stop.is_set():
-            lost(_lost(folder))
+            lost(_lost(folder, mine))
             return
 
 
@@ -136,9 +139,9 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         fresh: whether the last sign is so young that nobody can have taken the run over since.
     """
     found = _read(folder)
-    if found is not None and found["token"] in (mine["token"], *mine["after"]):  # one of before woke while writing
+    if found is not None and (found["token"] == mine["token"] or folder.exists(_mark(found))):
         folder.write_bytes(FILE, _bytes(mine))
-        return True
+        return not folder.exists(_mark(mine))  # it may have been taken over since we looked
     if found is None and fresh:
         away = folder.is_local and not folder.exists()  # else its place would be made anew on whatever lies below
         return None if away or not folder.create(FILE, _bytes(mine)) else True
@@ -155,10 +158,12 @@ def _end(message: str) -> None:
     end_at_once(message)
 
 
-def _lost(folder: RunFolder) -> str:
+def _lost(folder: RunFolder, mine: Holder) -> str:
     who, follow = "another job", ""
     with contextlib.suppress(OSError, ValueError):
         other = _read(folder)
+        if other is None or other["token"] == mine["token"]:
+            other = _read(folder, _mark(mine))
         who, follow = _who(other) if other else (who, follow)
     return (
         f"{who} took over the run {folder.uri} while this job gave no sign of life (frozen, or cut off from its "
@@ -171,7 +176,6 @@ def _me() -> Holder:
     process = psutil.Process()
     return {
         "token": secrets.token_hex(8),
-        "after": [],
         "job": _job_id(),
         "host": socket.gethostname(),
         "boot": psutil.boot_time(),
@@ -223,9 +227,14 @@ def _who(other: Holder) -> tuple[str, str]:
     return f"{who} on {other['host']}", follow
 
 
-def _read(folder: RunFolder) -> Holder | None:
+def _mark(other: Holder) -> str:
+    """Where whoever took a run over from this silent holder says so."""
+    return f"lease-lost/{other['token']}.json"
+
+
+def _read(folder: RunFolder, file: str = FILE) -> Holder | None:
     try:
-        return json.loads(folder.read_bytes(FILE))
+        return json.loads(folder.read_bytes(file))
     except FileNotFoundError:
         return None
 

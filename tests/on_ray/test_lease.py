@@ -222,6 +222,34 @@ def test_a_job_that_took_a_run_over_keeps_it_when_the_one_before_wakes_while_wri
     assert holder(folder) is None
 
 
+@pytest.mark.parametrize("given_back", [False, True])
+def test_a_job_that_was_taken_over_while_it_wrote_its_sign_of_life_sees_it_at_once(folder, monkeypatch, given_back):
+    monkeypatch.setattr(module, "_here", lambda other: False)
+    write, writing, go_on, told = RunFolder.write_bytes, threading.Event(), threading.Event(), []
+
+    def frozen(folder, name, data):
+        if name == FILE and not go_on.is_set():
+            writing.set()
+            go_on.wait(60)
+        write(folder, name, data)
+
+    with lease(folder, stale=0.3, renew=0.1, lost=told.append):
+        first = holder(folder)["token"]
+        monkeypatch.setattr(RunFolder, "write_bytes", frozen)
+        assert writing.wait(60)
+        with lease(folder, stale=0.3, renew=60.0 if given_back else 0.1):
+            second = holder(folder)["token"]
+            assert first != second
+            if not given_back:
+                go_on.set()
+                wait_for(lambda: told)
+                wait_for(lambda: holder(folder)["token"] == second)
+        go_on.set()
+        wait_for(lambda: told)
+    assert len(told) == 1
+    assert f"process {os.getpid()} on" in told[0]
+
+
 @pytest.mark.parametrize("gone", [False, True])
 def test_a_run_that_another_holds_or_held_meanwhile_is_lost_and_told_once(folder, monkeypatch, between, gone):
     monkeypatch.setattr(module, "SETTLE_SECONDS", 0.05)
