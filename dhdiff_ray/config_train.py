@@ -65,7 +65,7 @@ class TrainConfig(Frozen):
     control_dropout: float = Field(default=0.5, ge=0, le=1)
     """Chance that the control mask is dropped, so that it stays optional."""
     fine_control: float = Field(default=0.25, ge=0, le=1)
-    """Share of the control masks that outline the defect, not its cells, so that a detailed mask is followed too."""
+    """Share of the control masks that outline the defect, as a detailed mask does, instead of showing its cells."""
     reference_dropout: float = Field(default=0.1, ge=0, le=1)
     """Chance that the reference is dropped, so that it stays optional."""
     flips: bool = False
