@@ -76,7 +76,7 @@ class ModulePerceiver(Perceiver):
         side: int,
         suffix: str = "_module",
     ) -> None:
-        self._layers, self.perceiver, self.digest = layers, name, digest
+        self.layers, self.perceiver, self.digest = layers, name, digest
         self.side, self.suffix = side, suffix
 
     @torch.inference_mode()
@@ -84,7 +84,7 @@ class ModulePerceiver(Perceiver):
         how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
         pixels = _tensor(image, self.side, how)
         parts = []
-        for layer in self._layers(pixels * 255 if raw else pixels):
+        for layer in self.layers(pixels * 255 if raw else pixels):
             area = layer.shape[2] * layer.shape[3]
             parts.append((functional.normalize(layer, dim=1) / area**0.5).flatten())
         return torch.cat(parts).numpy()

@@ -166,7 +166,8 @@ def test_stable_diffusion_at_its_real_size_starts_as_the_backbone_and_takes_a_st
     sizes = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
     plain = UNet2DConditionModel(**sizes)
     unet = DHDiffUNet.from_backbone(plain, eta_start="identity")
-    assert 8.8e8 < sum(p.numel() for p in unet.parameters()) < 9.3e8
+    alone, size = (sum(p.numel() for p in network.parameters()) for network in (plain, unet))
+    assert alone < size < 1.1 * alone  # two strands and their merging: 74 million on 860
     image, annotation = torch.randn(2, 1, 4, 32, 32)
     text, t = torch.randn(1, 77, 768), torch.tensor([500])
     with torch.no_grad():
