@@ -129,8 +129,8 @@ class SynthesizeConfig(Frozen):
     """Give the raw mask to the network as the control map S^O (Eq. 7)."""
     min_iou: float = Field(default=0.0, ge=0, lt=1)
     """Draw a pair again whose mask agrees less than this with what a localiser trained on real pairs sees; 0: never."""
-    redraws: int = Field(default=3, ge=1)
-    """Most further tries of one pair."""
+    redraws: int = Field(default=3, ge=0)
+    """Most further tries of a pair whose mask is empty, or agrees less than ``min_iou``; 0 keeps what comes first."""
     shard_size: int = Field(default=8, ge=1)
     """Pairs made together in one batch; fixed, so that the number of workers cannot change a pixel."""
     workers: int = Field(default=0, ge=0)

@@ -17,6 +17,7 @@ def told(*sets):
         (("model.ssm=false", "train.fine_control=0.5"), "semantic score maps"),
         (("model.dda=false", "train.reference_noise=same"), "domain-decoupled attention"),
         (("train.reference=none", "model.reference_encoder=copy"), "train.reference other than none"),
+        (("synthesize.min_iou=0.5", "synthesize.redraws=0"), "synthesize.redraws above 0"),
         (("synthesize.strength=0.5",), "synthesize.start = base"),
         (("train.lora_rank=4",), "train.adapt = lora"),
         (("train.adapt=lora",), "freezes random weights"),

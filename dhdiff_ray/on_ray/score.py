@@ -241,7 +241,8 @@ def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
     rows = [row for row in read_pair_rows(folder, category) if row["index"] < ALIGNED]
     found = {**alignment(model, *stack_pairs(folder, rows)), "reference": real, "oracle": oracle}
     chosen = {"pairs_chosen_by_the_oracle_above": config.synthesize.min_iou} if config.synthesize.min_iou else {}
-    return {**found, **chosen}
+    again = sum(row["attempt"] > 0 for row in rows) / len(rows)
+    return {**found, "drawn_again": again, **chosen}
 
 
 def _scores(config: Config, events: Events, rows: dict[str, list[Row]], split_hash: str) -> tuple[list[Row], set[str]]:

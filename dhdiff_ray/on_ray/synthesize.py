@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import PAIRS, PairWriter, pair_bytes
+from dhdiff_ray.data.writer import PAIRS, PairWriter, pair_bytes, read_pair_rows
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
@@ -29,6 +29,9 @@ from dhdiff_ray.records import GOOD, Pair, Request
 from dhdiff_ray.storage import RunFolder
 from dhdiff_ray.synthesis import plan, shards
 from dhdiff_ray.training.checkpoint import model_facts
+
+if TYPE_CHECKING:
+    from dhdiff_ray.redraw import Judged
 
 SETTINGS = "synthesis"
 """Folder with what each category's pairs were made with."""
@@ -85,6 +88,10 @@ def run(config: Config, events: Events, category: str = "") -> int:
     for name, requests in wanted.items():
         if name not in failed:
             finish(config, folder, split, requests, facts[name])
+            if left := empty_ones(read_pair_rows(folder, name)):
+                tries = config.synthesize.redraws + 1
+                message = f"{name}: masks stayed empty after {tries} tries ({left}); their rows say so; train longer"
+                events.emit("warning", category=name, message=message)
             events.emit("done", category=name, done=len(requests), total=len(requests))
     return 1 if failed else 0
 
@@ -187,17 +194,16 @@ class Maker:
         return time.monotonic() - start
 
     def _made(self, unit: Unit) -> list[Pair]:
-        pipeline = self._pipeline(unit.category)
-        if not self.config.synthesize.min_iou:
-            from dhdiff_ray.synthesis import make
+        from dhdiff_ray.redraw import make_usable
+        from dhdiff_ray.synthesis import make
 
+        pipeline, category = self._pipeline(unit.category), unit.category
+        if not self.config.synthesize.redraws:
             return make(unit.requests, pipeline, self.config, self.split.train)
-        from dhdiff_ray.redraw import make_agreeing
-
-        judged = make_agreeing(unit.requests, pipeline, self.config, self.split.train, self._judge(unit.category))
-        told = [{"index": j.pair.request.index, **tried(j.pair.request), "agreement": round(j.iou, 4)} for j in judged]
-        self.folder.write_json(_tries(unit.category, unit.requests[0]), told)  # before the pairs it tells of
-        return [one.pair for one in judged]
+        judge = self._judge(category) if self.config.synthesize.min_iou else None
+        found = make_usable(unit.requests, pipeline, self.config, self.split.train, judge)
+        self.folder.write_json(_tries(category, unit.requests[0]), [tried(one) for one in found])  # before its pairs
+        return [one.pair for one in found]
 
     def _judge(self, category: str) -> Any:
         if self._judging[0] != category:
@@ -259,17 +265,34 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
         "config_digest": config.digest(),
         "split_digest": own.digest,
     }
-    own = {}
-    if config.synthesize.min_iou:
-        for shard in shards(requests, config.synthesize.shard_size):
-            told = folder.read_json(_tries(category, shard[0]))
-            own |= {(shard[0].defect, one.pop("index")): one for one in told}
-    writer.finish(category, requests, made_with, own)
+    writer.finish(category, requests, made_with, told_of_tries(config, folder, requests))
 
 
-def tried(request: Request) -> dict[str, int]:
-    """What a row tells of the try that was kept."""
-    return {"seed": request.seed, "attempt": request.attempt}
+def told_of_tries(
+    config: Config, folder: RunFolder, requests: Sequence[Request]
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """What rows tell of the tries that were kept, by defect and index; pairs made before tries were told have none."""
+    there = set(folder.files(f"{SETTINGS}/{requests[0].category}")) if config.synthesize.redraws else set()
+    told: dict[tuple[str, int], dict[str, Any]] = {}
+    for shard in shards(requests, config.synthesize.shard_size):
+        if (name := _tries(shard[0].category, shard[0])) in there:
+            told |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
+    return told
+
+
+def tried(kept: Judged) -> dict[str, Any]:
+    """What a row tells of the try that was kept, and the index of its row."""
+    told: dict[str, Any] = {"index": kept.pair.request.index, "seed": kept.pair.request.seed}
+    told["attempt"] = kept.pair.request.attempt
+    if kept.iou is not None:
+        told["agreement"] = round(kept.iou, 4)
+    return {**told, "empty": True} if kept.empty else told
+
+
+def empty_ones(rows: Iterable[dict[str, Any]]) -> str:
+    """Says of which defects masks stayed empty after all tries; empty if there are none."""
+    counts = Counter(row["defect"] for row in rows if row.get("empty"))
+    return ", ".join(f"{number} of {defect}" for defect, number in sorted(counts.items()))
 
 
 def _tries(category: str, first: Request) -> str:

@@ -87,6 +87,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
     if not alignment:
         return None
     scaled = any(row.get("reference") for row in alignment.values())
+    again = any(row.get("drawn_again") for row in alignment.values())
     oracle_keys = list(dict.fromkeys(key for row in alignment.values() for key in (row.get("oracle") or {})))
     heads = [
         "Category",
@@ -95,6 +96,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "Pixel AP",
         *(["Real AP"] if scaled else []),
         "Masks not empty",
+        *(["Drawn again"] if again else []),
         "Pairs",
         *(f"Oracle: {_words(k)}" for k in oracle_keys),
     ]
@@ -105,11 +107,13 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
         "and AP are the same agreement with held-out real masks, the scale of what stands before each."
     )
+    if again:
+        table.note += " Drawn again were pairs whose first mask was empty, or agreed less than was asked for."
     for category, row in sorted(alignment.items()):
         oracle = row.get("oracle") or {}
         real = row.get("reference") or {}
         cells = [text(side.get(key)) for key in ("iou", "ap") for side in ((row, real) if scaled else (row,))]
-        cells += [share(row.get("nonempty")), text(row.get("n"))]
+        cells += [share(row.get("nonempty")), *([share(row.get("drawn_again"))] if again else []), text(row.get("n"))]
         table.rows.append([category, *cells, *(text(oracle.get(key)) for key in oracle_keys)])
         table.kinds.append("")
     return table

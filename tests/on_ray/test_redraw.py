@@ -9,9 +9,9 @@ from dhdiff_ray.data.writer import read_pair_rows
 from dhdiff_ray.detector.unet import to_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.on_ray.run import run_folder, stored_split
-from dhdiff_ray.on_ray.synthesize import Maker, finish, units_of
+from dhdiff_ray.on_ray.synthesize import Maker, empty_ones, finish, units_of
 from dhdiff_ray.records import pair_seed
-from dhdiff_ray.redraw import drawn_again, make_agreeing
+from dhdiff_ray.redraw import drawn_again, make_usable
 from dhdiff_ray.synthesis import make
 from dhdiff_ray.training.checkpoint import model_facts
 
@@ -45,7 +45,8 @@ def test_the_first_try_that_agrees_is_kept_else_the_best_of_all(ready):
     light = np.array([brightness([p.image for p in pairs], None) for pairs in all_tries])
     for threshold in (0.0, float(np.median(light)), 0.99):
         own = config.model_copy(update={"synthesize": config.synthesize.model_copy(update={"min_iou": threshold})})
-        kept = make_agreeing(requests, pipeline, own, split.train, brightness)
+        kept = make_usable(requests, pipeline, own, split.train, brightness)
+        assert len(kept) == len(requests)
         for at, judged in enumerate(kept):
             good = np.flatnonzero(light[:, at] >= threshold)
             wanted = good[0] if len(good) else light[:, at].argmax()
@@ -79,3 +80,66 @@ def test_a_row_tells_the_try_its_seed_and_its_agreement(ready):
         assert row["seed"] == pair_seed(0, "mesh", row["defect"], row["index"], row["attempt"])
         assert 0 <= row["agreement"] <= 1
     assert any(row["attempt"] for row in rows), "an untrained judge agrees with nothing"
+
+
+class Emptying:
+    """A sampler that draws as it does, but loses the masks of some seeds."""
+
+    def __init__(self, pipeline, lost):
+        self.pipeline, self.lost, self.batches = pipeline, lost, []
+
+    def __call__(self, **call):
+        made = self.pipeline(**call)
+        seeds = [generator.initial_seed() for generator in call["generator"]]
+        self.batches.append(len(seeds))
+        made.masks[:] = 1
+        made.masks[[seed in self.lost for seed in seeds]] = 0
+        return made
+
+
+def seeds_of(request, attempts):
+    return {drawn_again(request, 0, attempt).seed for attempt in attempts}
+
+
+def test_pairs_with_an_empty_mask_are_drawn_again_and_no_others(trained):
+    config = trained("synthesize.redraws=2", "synthesize.shard_size=4")
+    split = stored_split(run_folder(config), config.data.root)
+    requests = units_of(config, split, "mesh", {})[1][0].requests
+    pipeline = DHDiffPipeline.from_pretrained(run_folder(config).path("models/mesh"))
+    lost = seeds_of(requests[0], [0]) | seeds_of(requests[1], [0, 1]) | seeds_of(requests[2], range(9))
+    sampler = Emptying(pipeline, lost)
+    kept = make_usable(requests, sampler, config, split.train)
+    assert [one.pair.request.attempt for one in kept][:4] == [1, 2, 0, 0]
+    assert [one.empty for one in kept] == [False, False, True, *[False] * (len(requests) - 3)]
+    assert set(sampler.batches) == {len(requests)}, "a batch is always as large as the unit"
+    first = make(requests, Emptying(pipeline, lost), config, split.train)
+    assert all(np.array_equal(a.pair.image, b.image) for a, b in zip(kept[2:], first[2:], strict=True))
+
+
+def test_without_redraws_the_first_try_is_kept_empty_or_not(trained):
+    config = trained("synthesize.redraws=0")
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root)
+    requests, units = units_of(config, split, "mesh", {})
+    maker = Maker(config.model_dump(mode="json"))
+    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), {request.seed for request in requests}))
+    for unit in units:
+        maker(unit)
+    finish(config, folder, split, requests, model_facts(folder, "mesh"))
+    assert {row["attempt"] for row in read_pair_rows(folder, "mesh")} == {0}
+
+
+def test_a_mask_that_stays_empty_is_named_in_its_row_and_to_the_user(trained):
+    config = trained("synthesize.redraws=1")
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root)
+    requests, units = units_of(config, split, "mesh", {})
+    maker = Maker(config.model_dump(mode="json"))
+    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), seeds_of(requests[0], [0, 1])))
+    for unit in units:
+        maker(unit)
+    finish(config, folder, split, requests, model_facts(folder, "mesh"))
+    rows = read_pair_rows(folder, "mesh")
+    assert [row.get("empty", False) for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert empty_ones(rows) == f"1 of {rows[0]['defect']}"
+    assert empty_ones(rows[1:]) == ""

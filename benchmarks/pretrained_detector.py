@@ -1,0 +1,206 @@
+"""Do made photographs help a detector that has seen photographs before? A small head on frozen features.
+
+    python -m benchmarks.pretrained_detector STORAGE RUN CATEGORY --weights WEIGHTS_DIR [--seeds 3] [--kind real ...]
+
+``detect`` trains the paper's U-Net from scratch, which on real photographs wants more steps than a CPU has. Here
+SqueezeNet 1.0 (WEIGHTS_DIR as for ``score.features=small``) stays as it is, and what is trained is a head of three
+convolutions on four of its layers. Kinds of training images, beside the same normal ones, equal steps for all:
+
+    real         the real training half
+    made         pairs of the run, as many of each defect
+    real+made    both
+    pasted       the real defects, cut out by their masks, at their places on normal images: no generator
+    real+pasted  both
+    cutpaste     rectangles of normal images
+    few1, few4   1 or 4 real images of each defect
+
+All are tested on the same held-out half. The run is only read; ``pretrained_detector.json`` keeps one entry per run,
+kinds that were measured under the same conditions beside each other.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from benchmarks.trained_run import opened
+from dhdiff_ray.detector.baselines import cut_paste
+from dhdiff_ray.detector.evaluate import figures
+from dhdiff_ray.detector.loss import localisation_loss
+from dhdiff_ray.metrics.small import small_perceiver
+from dhdiff_ray.on_ray import detect
+
+RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"
+KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few1", "few4")
+FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
+LAYERS = (0, 1, 2, 6)
+"""Of SqueezeNet's taps: at a half, a quarter, an eighth and a sixteenth of the image's side."""
+TOOK = "processor_seconds"
+WIDTH, BATCH, RATE, GRID = 16, 12, 2e-3, 64
+
+
+class Head(nn.Module):
+    """Feature maps of several sizes to one logit a pixel (n, 1, side, side)."""
+
+    def __init__(self, channels, side):
+        super().__init__()
+        self.side = side
+        self.near = nn.ModuleList(nn.Sequential(nn.Conv2d(c, WIDTH, 1), nn.GroupNorm(4, WIDTH)) for c in channels)
+        wide = WIDTH * len(channels)
+        block = lambda: [nn.Conv2d(wide, wide, 3, padding=1), nn.GroupNorm(8, wide), nn.SiLU()]  # noqa: E731
+        self.seen = nn.Sequential(*block(), *block(), nn.Conv2d(wide, 1, 1))
+
+    def forward(self, layers):
+        alike = [
+            functional.interpolate(near(layer), (GRID, GRID), mode="bilinear")
+            for near, layer in zip(self.near, layers, strict=True)
+        ]
+        return functional.interpolate(self.seen(torch.cat(alike, 1)), (self.side, self.side), mode="bilinear")
+
+
+class Quiet:
+    def __call__(self, done, loss=None):
+        pass
+
+    def warn(self, message):
+        print(f"warning: {message}")
+
+
+def main():
+    asked = arguments()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    config, folder, split = opened(asked.storage, asked.run)
+    own, start = split.category(asked.category), time.process_time()
+    look = small_perceiver(asked.weights).layers
+    features = lambda images: looked_at(look, images)  # noqa: E731
+    real, masks = detect.real_pairs(config, own, Quiet())
+    names = [s.defect for s in own.train if not s.is_good]
+    _, normal, _ = detect.read_real(config, [s for s in own.train if s.is_good], Quiet())
+    _, test, truth = detect.read_test(config, own, Quiet())
+    normals, tested = features(normal), features(test)
+    parts = {"real": lambda: (real, masks), "made": lambda: detect.made_pairs(folder, own)}
+    parts["pasted"] = lambda: pasted(real, masks, normal)
+    parts["cutpaste"] = lambda: cut_paste(normal, len(real), 0)
+    ready, rows = {}, []
+    for kind in asked.kind or KINDS:
+        for part in kind.split("+"):
+            if part not in ready and not part.startswith("few"):
+                images, of_part = parts[part]()
+                ready[part] = features(images), of_part
+        found = []
+        for seed in range(asked.seeds):
+            if kind.startswith("few"):
+                kept = few(names, int(kind[3:]), seed)
+                layers, targets = features(real[kept]), masks[kept]
+            else:
+                several = [ready[part] for part in kind.split("+")]
+                layers = [torch.cat(same) for same in zip(*(one for one, _ in several), strict=True)]
+                targets = np.concatenate([one for _, one in several])
+            head = trained(layers, targets, normals, seed, asked.steps)
+            found.append(figures(predicted(head, tested), truth))
+            print(kind, seed, {name: round(found[-1][name], 4) for name in FIGURES}, flush=True)
+        row = {"trained_on": kind, "images": len(targets)}
+        for name in FIGURES:
+            row[name] = [round(one[name], 4) for one in found]
+        rows.append(row)
+    keep(asked, config, own, rows, round(time.process_time() - start))
+
+
+def few(names, count, seed):
+    """Positions of so many images of each defect, drawn from the seed."""
+    draw, names = np.random.default_rng([seed, 7]), np.array(names)
+    return np.sort(np.concatenate([draw.permutation(np.flatnonzero(names == n))[:count] for n in sorted(set(names))]))
+
+
+def pasted(images, masks, normal):
+    """Each image's defect, cut out by its mask, at its place on a normal image."""
+    bases = normal[np.random.default_rng(3).integers(len(normal), size=len(images))]
+    return np.where(masks[..., None] > 0, images, bases), masks
+
+
+@torch.inference_mode()
+def looked_at(look, images):
+    """Feature maps, half precision, of uint8 images (n, h, w, 3)."""
+    found = []
+    for image in images:
+        every = look(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+        layers = [every[at] for at in LAYERS]
+        found.append([functional.avg_pool2d(layers[0], 2), *layers[1:]])
+    return [torch.cat([one[at].half() for one in found]) for at in range(len(LAYERS))]
+
+
+def trained(layers, masks, normals, seed, steps):
+    """The head after so many steps; half of each batch are normal images."""
+    torch.manual_seed(seed)
+    head = Head([layer.shape[1] for layer in layers], masks.shape[1])
+    optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    targets = torch.from_numpy(masks > 0).float()[:, None]
+    for _ in range(steps):
+        bad, good = torch.randint(len(targets), (BATCH // 2,)), torch.randint(len(normals[0]), (BATCH // 2,))
+        batch = [torch.cat([a[bad], b[good]]).float() for a, b in zip(layers, normals, strict=True)]
+        wanted = torch.cat([targets[bad], torch.zeros_like(targets[bad])])
+        loss = localisation_loss(head(batch), wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return head.eval()
+
+
+@torch.inference_mode()
+def predicted(head, layers):
+    """Probability maps (n, h, w)."""
+    rows = range(0, len(layers[0]), 16)
+    maps = [torch.sigmoid(head([layer[at : at + 16].float() for layer in layers]))[:, 0] for at in rows]
+    return torch.cat(maps).numpy()
+
+
+def keep(asked, config, split, rows, seconds):
+    conditions = {
+        "category": asked.category,
+        "dataset": config.data.dataset,
+        "resolution": config.data.resolution,
+        "generator_steps": config.train.steps,
+        "head_steps": asked.steps,
+        "batch": BATCH,
+        "seeds": asked.seeds,
+        "seeds_vary": "the head's weights and batches, and which few images; pairs, pasted images and split stay",
+        "tested_on": f"{sum(s.is_good for s in split.test)} normal, {sum(not s.is_good for s in split.test)} defective",
+        "split_digest": split.digest,
+        TOOK: seconds,
+    }
+    known = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    before = known.get(asked.run, {"rows": [], "conditions": conditions})
+    same = all(before["conditions"][name] == value for name, value in conditions.items() if name != TOOK)
+    kept = [row for row in before["rows"] if same and row["trained_on"] not in {one["trained_on"] for one in rows}]
+    conditions[TOOK] += before["conditions"][TOOK] if kept else 0
+    rows = sorted(kept + rows, key=lambda row: KINDS.index(row["trained_on"]))
+    known[asked.run] = {"rows": rows, "conditions": conditions}
+    RESULT.write_text(json.dumps(known, indent=2) + "\n")
+    for row in rows:
+        shown = "  ".join(f"{n} {100 * np.mean(row[n]):.1f} ± {100 * np.std(row[n], ddof=1):.1f}" for n in FIGURES)
+        print(f"{row['trained_on']:12} {row['images']:4}  {shown}")
+    print(f"written: {RESULT}")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("storage")
+    parser.add_argument("run")
+    parser.add_argument("category")
+    parser.add_argument("--weights", required=True, help="folder of SqueezeNet 1.0's file")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
