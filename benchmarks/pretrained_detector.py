@@ -1,9 +1,9 @@
 """Do made photographs help a detector that has seen photographs before? A small head on frozen features.
 
-    python -m benchmarks.pretrained_detector STORAGE RUN CATEGORY --weights WEIGHTS_DIR [--seeds 3] [--kind real ...]
+    python -m benchmarks.pretrained_detector STORAGE RUN CATEGORY --weights FOLDER [--seeds 3] [--kind real ...]
 
 ``detect`` trains the paper's U-Net from scratch, which on real photographs wants more steps than a CPU has. Here
-SqueezeNet 1.0 (WEIGHTS_DIR as for ``score.features=small``) stays as it is, and what is trained is a head of three
+SqueezeNet 1.0 (FOLDER as for ``score.features=small``) stays as it is, and what is trained is a head of three
 convolutions on four of its layers. Kinds of training images, beside the same normal ones, equal steps for all:
 
     real         the real training half
@@ -12,7 +12,7 @@ convolutions on four of its layers. Kinds of training images, beside the same no
     pasted       the real defects, cut out by their masks, at their places on normal images: no generator
     real+pasted  both
     cutpaste     rectangles of normal images
-    few1, few4   1 or 4 real images of each defect
+    few4         4 real images of each defect; any number will do
 
 All are tested on the same held-out half. The run is only read; ``pretrained_detector.json`` keeps one entry per run,
 kinds that were measured under the same conditions beside each other.
@@ -36,7 +36,7 @@ from dhdiff_ray.metrics.small import small_perceiver
 from dhdiff_ray.on_ray import detect
 
 RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"
-KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few1", "few4")
+KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few4")
 FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
 LAYERS = (0, 1, 2, 6)
 """Of SqueezeNet's taps: at a half, a quarter, an eighth and a sixteenth of the image's side."""
@@ -164,6 +164,7 @@ def predicted(head, layers):
 
 def keep(asked, config, split, rows, seconds):
     conditions = {
+        "about": asked.about,
         "category": asked.category,
         "dataset": config.data.dataset,
         "resolution": config.data.resolution,
@@ -181,7 +182,7 @@ def keep(asked, config, split, rows, seconds):
     same = all(before["conditions"][name] == value for name, value in conditions.items() if name != TOOK)
     kept = [row for row in before["rows"] if same and row["trained_on"] not in {one["trained_on"] for one in rows}]
     conditions[TOOK] += before["conditions"][TOOK] if kept else 0
-    rows = sorted(kept + rows, key=lambda row: KINDS.index(row["trained_on"]))
+    rows = sorted(kept + rows, key=lambda row: [*KINDS, row["trained_on"]].index(row["trained_on"]))
     known[asked.run] = {"rows": rows, "conditions": conditions}
     RESULT.write_text(json.dumps(known, indent=2) + "\n")
     for row in rows:
@@ -198,6 +199,7 @@ def arguments():
     parser.add_argument("--weights", required=True, help="folder of SqueezeNet 1.0's file")
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--about", default="", help="a sentence on the run, kept with its figures")
     parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
     return parser.parse_args()
 

@@ -49,7 +49,7 @@ class TrainConfig(Frozen):
     """Noise on image latents: white, as in the paper, or with the texture of good products, given what is around a raw
     mask, with defects as their masks let expect them; from scratch only."""
     defect_weight: float = Field(default=0, ge=0)
-    """Weight of the image's error on defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
+    """Weight of the error on defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
     reference: Literal["defect", "background", "full", "none"] = "defect"
     """Reference image: the raw-mask cells kept, removed, the whole image, or nothing (Fig. 4: kept)."""
     reference_noise: Literal["same", "independent", "clean"] = "independent"

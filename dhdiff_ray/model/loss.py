@@ -1,4 +1,4 @@
-"""The objective: Eq. 8, section III-E; beside it, where asked for, the image's error on the defect itself (ours)."""
+"""The objective: Eq. 8, section III-E; beside it, where asked for, the error on the defect itself (ours)."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def dh_loss(
 
 
 def defect_loss(predicted: Tensor, target: Tensor, defect: Tensor, count: float) -> Tensor:
-    """Mean squared error of images on their own defects, averaged over pairs, halved as in the loss beside it.
+    """Mean squared error of both domains on a pair's own defect, averaged over pairs, halved as in the loss beside it.
 
-    Not in the paper. In Eq. 8 a defect counts by its area, a few hundredths of the region that is noised; how it looks
-    is then learned so slowly that masks are long in place when images still show good product under them.
+    Not in the paper. In Eq. 8 a defect counts by its area, a few hundredths of the region that is noised. How it looks
+    is then learned so slowly that masks are long in place when images still show good product under them; and where a
+    small one lies is not known under noise, so that an empty mask is the answer that costs least.
 
     Args:
         predicted: (2b, c, h, w), joined.
@@ -46,6 +47,7 @@ def defect_loss(predicted: Tensor, target: Tensor, defect: Tensor, count: float)
         defect: (b, 1, h, w) of 0 and 1; pairs without one count as no error.
         count: pairs that the sum is divided by; on several workers those of the whole batch per worker.
     """
-    error = split((predicted.float() - target.float()).square())[0].mean(1, keepdim=True)  # (b, 1, h, w)
+    image, annotation = split((predicted.float() - target.float()).square())
+    error = (image + annotation).mean(1, keepdim=True)  # (b, 1, h, w)
     each = (error * defect).sum((1, 2, 3)) / defect.sum((1, 2, 3)).clamp(min=1)  # (b,)
     return each.sum() / count / 2
