@@ -34,6 +34,7 @@ from dhdiff_ray.detector.evaluate import figures
 from dhdiff_ray.detector.loss import localisation_loss
 from dhdiff_ray.metrics.small import small_perceiver
 from dhdiff_ray.on_ray import detect
+from dhdiff_ray.records import GOOD
 
 RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"
 KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few4")
@@ -82,7 +83,8 @@ def main():
     real, masks = detect.real_pairs(config, own, Quiet())
     names = [s.defect for s in own.train if not s.is_good]
     _, normal, _ = detect.read_real(config, [s for s in own.train if s.is_good], Quiet())
-    _, test, truth = detect.read_test(config, own, Quiet())
+    held, test, truth = detect.read_test(config, own, Quiet())
+    shown = np.array([sample.defect for sample in held])
     normals, tested = features(normal), features(test)
     parts = {"real": lambda: (real, masks), "made": lambda: detect.made_pairs(folder, own)}
     parts["pasted"] = lambda: pasted(real, masks, normal)
@@ -103,13 +105,21 @@ def main():
                 layers = [torch.cat(same) for same in zip(*(one for one, _ in several), strict=True)]
                 targets = np.concatenate([one for _, one in several])
             head = trained(layers, targets, normals, seed, asked.steps)
-            found.append(figures(predicted(head, tested), truth))
-            print(kind, seed, {name: round(found[-1][name], 4) for name in FIGURES}, flush=True)
+            maps = predicted(head, tested)
+            found.append(figures(maps, truth) | {"by_defect": by_defect(maps, truth, shown)})
+            print(kind, seed, {n: round(found[-1][n], 4) for n in FIGURES}, found[-1]["by_defect"], flush=True)
         row = {"trained_on": kind, "images": len(targets)}
         for name in FIGURES:
             row[name] = [round(one[name], 4) for one in found]
+        row["pixel_ap_by_defect"] = {name: [one["by_defect"][name] for one in found] for name in found[0]["by_defect"]}
         rows.append(row)
     keep(asked, config, own, rows, round(time.process_time() - start))
+
+
+def by_defect(maps, masks, names):
+    """Pixel AP on the images of each defect and all normal ones; of them all together large defects decide."""
+    kept = {name: (names == name) | (names == GOOD) for name in sorted({*names} - {GOOD})}
+    return {str(name): round(figures(maps[which], masks[which])["pixel_ap"], 4) for name, which in kept.items()}
 
 
 def few(names, count, seed):

@@ -80,7 +80,8 @@ def test_a_run_is_scored_then_checked_with_the_same_localiser(two_cores, paired)
     assert {"config_digest", "split_digest", "weights", "splits", "profile"} <= whole["conditions"].keys()
     for category in ("capsule", "mesh"):
         aligned = found["pair_alignment"][category]
-        assert {"iou", "ap", "nonempty", "n", "oracle", "reference"} == aligned.keys()
+        assert {"iou", "ap", "nonempty", "n", "oracle", "reference", "drawn_again"} == aligned.keys()
+        assert 0 <= aligned["drawn_again"] <= 1
         assert aligned["reference"]["n"] == 6, "the oracle is asked the same of the held-out real defects"
         assert aligned["n"] == 9
         assert 0 <= aligned["oracle"]["pixel_ap"] <= 1

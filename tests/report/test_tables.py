@@ -102,3 +102,12 @@ def test_time_comes_from_the_measurement_or_else_from_the_events():
 def test_nothing_gives_no_table():
     assert score_tables([]) == []
     assert alignment_table({}) is detection_table({}) is timing_table(None, []) is None
+
+
+def test_how_many_pairs_were_drawn_again_is_shown_where_some_were():
+    row = {"iou": 0.5, "ap": 0.6, "nonempty": 1.0, "n": 8, "oracle": {}}
+    table = alignment_table({"mesh": row | {"drawn_again": 0.25}, "capsule": row | {"drawn_again": 0.0}})
+    at = table.heads.index("Drawn again")
+    assert [cells[at] for cells in table.rows] == ["0%", "25%"]
+    assert "Drawn again" in table.note
+    assert "Drawn again" not in alignment_table({"mesh": row}).heads
