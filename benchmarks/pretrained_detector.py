@@ -28,6 +28,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from benchmarks.detection import Quiet
 from benchmarks.trained_run import opened
 from dhdiff_ray.detector.baselines import cut_paste
 from dhdiff_ray.detector.evaluate import figures
@@ -62,14 +63,6 @@ class Head(nn.Module):
             for near, layer in zip(self.near, layers, strict=True)
         ]
         return functional.interpolate(self.seen(torch.cat(alike, 1)), (self.side, self.side), mode="bilinear")
-
-
-class Quiet:
-    def __call__(self, done, loss=None):
-        pass
-
-    def warn(self, message):
-        print(f"warning: {message}")
 
 
 def main():
@@ -196,7 +189,8 @@ def keep(asked, config, split, rows, seconds):
     known[asked.run] = {"rows": rows, "conditions": conditions}
     RESULT.write_text(json.dumps(known, indent=2) + "\n")
     for row in rows:
-        shown = "  ".join(f"{n} {100 * np.mean(row[n]):.1f} ± {100 * np.std(row[n], ddof=1):.1f}" for n in FIGURES)
+        spread = {n: f" ± {100 * np.std(row[n], ddof=1):.1f}" if asked.seeds > 1 else "" for n in FIGURES}
+        shown = "  ".join(f"{n} {100 * np.mean(row[n]):.1f}{spread[n]}" for n in FIGURES)
         print(f"{row['trained_on']:12} {row['images']:4}  {shown}")
     print(f"written: {RESULT}")
 

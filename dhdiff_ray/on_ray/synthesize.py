@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 SETTINGS = "synthesis"
 """Folder with what each category's pairs were made with."""
+KEPT = "the first try that is good enough"
+"""Which try of a pair is written; pairs made before there were further tries lack this among their settings."""
 EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker"}
 """What of the settings changes no pair."""
 
@@ -89,8 +91,7 @@ def run(config: Config, events: Events, category: str = "") -> int:
         if name not in failed:
             finish(config, folder, split, requests, facts[name])
             if left := empty_ones(read_pair_rows(folder, name)):
-                tries = config.synthesize.redraws + 1
-                message = f"{name}: masks stayed empty after {tries} tries ({left}); their rows say so; train longer"
+                message = f"{name}: no try gave a mask for {left}, as their rows say; train longer, or more redraws"
                 events.emit("warning", category=name, message=message)
             events.emit("done", category=name, done=len(requests), total=len(requests))
     return 1 if failed else 0
@@ -150,7 +151,7 @@ def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any
     """
     category = facts["category"]
     sampling = config.synthesize.model_dump(mode="json", exclude=EXECUTION)
-    now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, **sampling}
+    now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, "kept": KEPT, **sampling}
     name = f"{SETTINGS}/{category}.json"
     before = folder.read_json(name) if folder.exists(name) else None
     if any_there and before is not None and before != now:
@@ -195,11 +196,8 @@ class Maker:
 
     def _made(self, unit: Unit) -> list[Pair]:
         from dhdiff_ray.redraw import make_usable
-        from dhdiff_ray.synthesis import make
 
         pipeline, category = self._pipeline(unit.category), unit.category
-        if not self.config.synthesize.redraws:
-            return make(unit.requests, pipeline, self.config, self.split.train)
         judge = self._judge(category) if self.config.synthesize.min_iou else None
         found = make_usable(unit.requests, pipeline, self.config, self.split.train, judge)
         self.folder.write_json(_tries(category, unit.requests[0]), [tried(one) for one in found])  # before its pairs
@@ -265,18 +263,15 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
         "config_digest": config.digest(),
         "split_digest": own.digest,
     }
-    writer.finish(category, requests, made_with, told_of_tries(config, folder, requests))
+    writer.finish(category, requests, made_with, told_of_tries(folder, requests, config.synthesize.shard_size))
 
 
-def told_of_tries(
-    config: Config, folder: RunFolder, requests: Sequence[Request]
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """What rows tell of the tries that were kept, by defect and index; pairs made before tries were told have none."""
-    there = set(folder.files(f"{SETTINGS}/{requests[0].category}")) if config.synthesize.redraws else set()
+def told_of_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dict[tuple[str, int], dict[str, Any]]:
+    """What rows tell of the tries that were kept, by defect and index."""
     told: dict[tuple[str, int], dict[str, Any]] = {}
-    for shard in shards(requests, config.synthesize.shard_size):
-        if (name := _tries(shard[0].category, shard[0])) in there:
-            told |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
+    for shard in shards(requests, size):
+        rows = folder.read_json(_tries(shard[0].category, shard[0]))
+        told |= {(shard[0].defect, one.pop("index")): one for one in rows}
     return told
 
 

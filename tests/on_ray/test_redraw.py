@@ -9,7 +9,7 @@ from dhdiff_ray.data.writer import read_pair_rows
 from dhdiff_ray.detector.unet import to_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.on_ray.run import run_folder, stored_split
-from dhdiff_ray.on_ray.synthesize import Maker, empty_ones, finish, units_of
+from dhdiff_ray.on_ray.synthesize import Maker, empty_ones, finish, refuse_mixture, units_of
 from dhdiff_ray.records import pair_seed
 from dhdiff_ray.redraw import drawn_again, make_usable
 from dhdiff_ray.synthesis import make
@@ -116,30 +116,35 @@ def test_pairs_with_an_empty_mask_are_drawn_again_and_no_others(trained):
     assert all(np.array_equal(a.pair.image, b.image) for a, b in zip(kept[2:], first[2:], strict=True))
 
 
+def rows_without(config, lost_of):
+    """The rows of a category whose sampler lost the masks of the seeds that ``lost_of`` names of its requests."""
+    folder = run_folder(config)
+    split = stored_split(folder, config.data.root)
+    requests, units = units_of(config, split, "mesh", {})
+    maker = Maker(config.model_dump(mode="json"))
+    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), lost_of(requests)))
+    for unit in units:
+        maker(unit)
+    finish(config, folder, split, requests, model_facts(folder, "mesh"))
+    return read_pair_rows(folder, "mesh")
+
+
 def test_without_redraws_the_first_try_is_kept_empty_or_not(trained):
-    config = trained("synthesize.redraws=0")
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root)
-    requests, units = units_of(config, split, "mesh", {})
-    maker = Maker(config.model_dump(mode="json"))
-    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), {request.seed for request in requests}))
-    for unit in units:
-        maker(unit)
-    finish(config, folder, split, requests, model_facts(folder, "mesh"))
-    assert {row["attempt"] for row in read_pair_rows(folder, "mesh")} == {0}
+    rows = rows_without(trained("synthesize.redraws=0"), lambda requests: {request.seed for request in requests})
+    assert {(row["attempt"], row["empty"]) for row in rows} == {(0, True)}
 
 
-def test_a_mask_that_stays_empty_is_named_in_its_row_and_to_the_user(trained):
-    config = trained("synthesize.redraws=1")
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root)
-    requests, units = units_of(config, split, "mesh", {})
-    maker = Maker(config.model_dump(mode="json"))
-    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), seeds_of(requests[0], [0, 1])))
-    for unit in units:
-        maker(unit)
-    finish(config, folder, split, requests, model_facts(folder, "mesh"))
-    rows = read_pair_rows(folder, "mesh")
+def test_pairs_from_before_empty_ones_were_drawn_again_are_not_added_to(trained):
+    config = trained()
+    folder, name = run_folder(config), "synthesis/mesh.json"
+    refuse_mixture(config, folder, model_facts(folder, "mesh"), any_there=False)
+    folder.write_json(name, {key: value for key, value in folder.read_json(name).items() if key != "kept"})
+    with pytest.raises(ValueError, match=r"made otherwise .*kept.* remove pairs/mesh first"):
+        refuse_mixture(config, folder, model_facts(folder, "mesh"), any_there=True)
+
+
+def test_a_mask_that_stays_empty_is_named_in_its_row_and_counted_by_defect(trained):
+    rows = rows_without(trained("synthesize.redraws=1"), lambda requests: seeds_of(requests[0], [0, 1]))
     assert [row.get("empty", False) for row in rows] == [True] + [False] * (len(rows) - 1)
     assert empty_ones(rows) == f"1 of {rows[0]['defect']}"
     assert empty_ones(rows[1:]) == ""
