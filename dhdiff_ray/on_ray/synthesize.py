@@ -267,11 +267,12 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
 
 
 def told_of_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dict[tuple[str, int], dict[str, Any]]:
-    """What rows tell of the tries that were kept, by defect and index."""
+    """What rows tell of the tries that were kept, by defect and index; cells of a table keep all first tries, untold."""
+    there = set(folder.files(f"{SETTINGS}/{requests[0].category}"))
     told: dict[tuple[str, int], dict[str, Any]] = {}
     for shard in shards(requests, size):
-        rows = folder.read_json(_tries(shard[0].category, shard[0]))
-        told |= {(shard[0].defect, one.pop("index")): one for one in rows}
+        if (name := _tries(shard[0].category, shard[0])) in there:
+            told |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
     return told
 
 
