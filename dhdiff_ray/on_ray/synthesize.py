@@ -267,7 +267,7 @@ def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[R
 
 
 def told_of_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dict[tuple[str, int], dict[str, Any]]:
-    """What rows tell of the tries that were kept, by defect and index; cells of a table keep all first tries, untold."""
+    """What rows tell of the tries that were kept, by defect and index; cells of a table keep first tries, untold."""
     there = set(folder.files(f"{SETTINGS}/{requests[0].category}"))
     told: dict[tuple[str, int], dict[str, Any]] = {}
     for shard in shards(requests, size):
