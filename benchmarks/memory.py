@@ -1,14 +1,18 @@
 """Peak memory of training at Stable Diffusion 1.5's size: batch 4 per device, gradient checkpointing, random weights.
 
 Measured on the CPU as the process's own peak: weights, then gradients and activations of one forward and backward pass.
-What fits on cards of 16 to 80 GB is derived from it and labelled so. ``python -m benchmarks.memory``; needs 16 GB.
+What fits on cards of 16 to 80 GB is derived from it and labelled so. ``python -m benchmarks.memory``; needs 16 GB. On a
+GPU whole steps are measured instead, optimiser and average included, with and without checkpointing: the allocator's
+peak and the seconds.
 """
 
 import json
 import resource
+import time
 from pathlib import Path
 
 import torch
+from diffusers.training_utils import EMAModel
 
 from dhdiff_ray.model.domains import join
 from dhdiff_ray.model.loss import dh_loss
@@ -27,21 +31,56 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
+def on_gpu():
+    """Whole training steps on one GPU, by batch and with or without gradient checkpointing."""
+    unet = DHDiffUNet(CONFIG, eta_start="identity").cuda()
+    optimiser = torch.optim.AdamW(unet.parameters(), 1e-4, fused=True)
+    average = EMAModel(unet.parameters(), decay=0.999, foreach=True)
+    rows = []
+    for checkpointing, batch in ((True, BATCH), (False, BATCH), (True, 32), (False, 32)):
+        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            loss = forward(unet, batch, "cuda")
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            average.step(unet.parameters())
+            torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        peak_gb = torch.cuda.max_memory_allocated() / 1e9
+        rows.append({"checkpointing": checkpointing, "batch": batch, "peak_gb": round(peak_gb, 2)})
+        rows[-1]["seconds_per_step"] = round(min(seconds[1:]), 3)
+        print(rows[-1], flush=True)
+    figures = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "precision": "bf16 (autocast)"}
+    (RESULT.parent / "memory_sd15_cuda.json").write_text(json.dumps(figures | {"steps": rows}, indent=2) + "\n")
+
+
+def forward(unet, batch, device):
+    """Eq. 8's loss of random latents and text."""
+    image, annotation, reference = torch.randn(3, batch, 4, LATENT, LATENT, device=device)
+    text, t = torch.randn(batch, 77, 768, device=device), torch.tensor([500] * batch, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        references = unet.encode_reference(reference, t, text)
+        predicted = unet(join(image, annotation), t, text, references=references)
+    return dh_loss(predicted, torch.randn(2 * batch, 4, LATENT, LATENT, device=device))[0]
+
+
 def main():
     torch.manual_seed(0)
+    if torch.cuda.is_available():
+        on_gpu()
+        return
     before = peak()
     unet = DHDiffUNet(CONFIG, eta_start="identity")
     unet.enable_gradient_checkpointing()
     parameters = sum(p.numel() for p in unet.parameters())
     weights = 4 * parameters / 1e9
     after_building = peak()
-    image, annotation, reference = torch.randn(3, BATCH, 4, LATENT, LATENT)
-    text, t = torch.randn(BATCH, 77, 768), torch.tensor([500] * BATCH)
-    with torch.autocast("cpu", torch.bfloat16):
-        references = unet.encode_reference(reference, t, text)
-        predicted = unet(join(image, annotation), t, text, references=references)
-    loss, *_ = dh_loss(predicted, torch.randn(2 * BATCH, 4, LATENT, LATENT))
-    loss.backward()
+    forward(unet, BATCH, "cpu").backward()
     activations = max(0.0, peak() - before - 2 * weights)
     figures = {
         "parameters_million": round(parameters / 1e6, 1),

@@ -81,10 +81,8 @@ class GaussianTexture(nn.Module):
         Returns:
             (2b, c, h, w); outside the region about the latents themselves.
         """
-        image, known = split(latents)[0], 1 - split(region)[0]
-        centre = (image * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
-        mean = self._expected(image - centre, known) + centre
-        return join(mean, torch.zeros_like(mean))
+        image, centre, known = _centred(latents, region)
+        return _as_means(self._expected(image, known) + centre)
 
     @torch.no_grad()
     def draw(self, noise: Tensor, white: Tensor, region: Tensor) -> Tensor:
@@ -95,9 +93,21 @@ class GaussianTexture(nn.Module):
             white: white noise on the torus (b, c, p, p), see :meth:`white_shape`.
             region: (2b, 1, h, w), 1 where nothing is known; there noise is textured, outside nearly zero.
         """
-        free = _through(torch.view_as_complex(self.root.float()), white)[..., : region.shape[-2], : region.shape[-1]]
+        free = self._free(white, region)
         textured = free - self._expected(free, 1 - split(region)[0])
         return join(textured.to(noise), split(noise)[1])
+
+    @torch.no_grad()
+    def draw_and_mean(self, noise: Tensor, white: Tensor, latents: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+        """What :meth:`draw` and :meth:`mean` give, from one solution: a GPU waits for kernels, not for their work."""
+        free = self._free(white, region)
+        image, centre, known = _centred(latents, region)
+        of_free, of_image = self._expected(torch.cat([free, image]), torch.cat([known, known])).chunk(2)
+        return join((free - of_free).to(noise), split(noise)[1]), _as_means(of_image + centre)
+
+    def _free(self, white: Tensor, region: Tensor) -> Tensor:
+        """The texture itself, of which nothing is known yet (b, c, h, w)."""
+        return _through(torch.view_as_complex(self.root.float()), white)[..., : region.shape[-2], : region.shape[-1]]
 
     def _expected(self, latents: Tensor, known: Tensor) -> Tensor:
         """E(z | z where known), zero-mean z: preconditioned conjugate gradients in the known positions."""
@@ -140,6 +150,17 @@ def _through(filters: Tensor, x: Tensor) -> Tensor:
     rows = spectrum.flatten(2).permute(2, 0, 1).contiguous()  # (frequencies, b, c): as columns it takes twice as long
     mixed = rows @ filters.flatten(0, 1).mT
     return torch.fft.irfft2(mixed.permute(1, 2, 0).reshape(spectrum.shape), s=x.shape[-2:])
+
+
+def _centred(latents: Tensor, region: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The image's latents about their mean where they are known, that mean, and where that is."""
+    image, known = split(latents)[0], 1 - split(region)[0]
+    centre = (image * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True).clamp(min=1)
+    return image - centre, centre, known
+
+
+def _as_means(image: Tensor) -> Tensor:
+    return join(image, torch.zeros_like(image))
 
 
 def _dot(one: Tensor, other: Tensor) -> Tensor:

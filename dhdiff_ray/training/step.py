@@ -1,7 +1,8 @@
 """One optimisation step as a pure function, batch -> loss (Eq. 8, section IV-B).
 
 Decided: a worker draws the noise and the timesteps of the step's whole batch and keeps its own rows, and its loss is
-its part of the whole batch's: the mean over workers is what one worker alone computes, however many there are.
+its part of the whole batch's: the mean over workers is what one worker alone computes, however many there are. They are
+drawn where the step is computed; a GPU's numbers are not a CPU's.
 """
 
 from __future__ import annotations
@@ -50,23 +51,24 @@ class Objective(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The objective of a batch, and its parts for the log; on several workers the mean over them is meant."""
         c, (vae, text_encoder) = self.config, self.frozen
-        generator = torch.Generator().manual_seed(batch.seed)
         device, count, total = batch.image.device, len(batch.image), len(batch.regions)
+        generator = torch.Generator(device).manual_seed(batch.seed)
+        normal = {"generator": generator, "device": device}
         factor = latent_shape(vae)[1]
         with torch.no_grad():
             z, z_reference = self._latents(batch)  # (2b, c, h, w), (b, c, h, w)
-            whole = torch.randn((2 * total, *z.shape[1:]), generator=generator)  # (2n, c, h, w)
+            whole = torch.randn((2 * total, *z.shape[1:]), **normal)  # (2n, c, h, w)
             noise = join(*(domain[batch.rows] for domain in split(whole))).to(z)  # (2b, c, h, w)
             steps = self.scheduler.config.num_train_timesteps
-            t = torch.randint(steps, (total,), generator=generator)[batch.rows].to(device)  # (b,)
+            t = torch.randint(steps, (total,), **normal)[batch.rows]  # (b,)
             regions = functional.max_pool2d(batch.regions, factor)  # (n, 1, h, w)
             region = join(regions[batch.rows], regions[batch.rows])  # (2b, 1, h, w)
             seen: Tensor | float = 0.0  # what the network sees its input on
             texture = self.unet.texture
             if texture is not None:
                 shape = (total, *texture.white_shape((z.shape[-2], z.shape[-1])))
-                white = torch.randn(shape, generator=generator)[batch.rows].to(z)  # (b, c, p, p)
-                noise, seen = texture.draw(noise, white, region), texture.mean(z, region)
+                white = torch.randn(shape, **normal)[batch.rows].to(z)  # (b, c, p, p)
+                noise, seen = texture.draw_and_mean(noise, white, z, region)
                 z = z - seen
             share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker
             noised = region * self.scheduler.add_noise(z, noise, join(t, t)) + (1 - region) * z  # (2b, c, h, w)
@@ -113,5 +115,6 @@ class Objective(nn.Module):
             return z, torch.zeros_like(t)
         noise = same
         if self.config.reference_noise == "independent":
-            noise = torch.randn((len(batch.regions), *z.shape[1:]), generator=generator)[batch.rows].to(z)
+            shape = (len(batch.regions), *z.shape[1:])
+            noise = torch.randn(shape, generator=generator, device=z.device)[batch.rows].to(z)
         return self.scheduler.add_noise(z, noise, t), t

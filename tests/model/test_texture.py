@@ -214,3 +214,13 @@ def test_a_scheduler_that_would_add_white_noise_is_refused_and_ddim_is_not(textu
         pair_on(textured, 0.0)
     textured.scheduler = DDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing")
     assert pair_on(textured, 0.0)[0].images.isfinite().all()
+
+
+def test_noise_and_mean_from_one_solution_are_those_of_two(texture):
+    generator = torch.Generator().manual_seed(1)
+    white = torch.randn((2, *texture.white_shape((SIDE, SIDE))), generator=generator)
+    noise, latents = torch.randn((2, 4, 2, SIDE, SIDE), generator=generator)
+    region = torch.cat([region_of(), region_of().flip(3)])[[0, 2, 1, 3]]
+    noised, mean = texture.draw_and_mean(noise, white, latents, region)
+    torch.testing.assert_close(noised, texture.draw(noise, white, region))
+    torch.testing.assert_close(mean, texture.mean(latents, region))
