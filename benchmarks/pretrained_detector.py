@@ -1,6 +1,7 @@
 """Do made photographs help a detector that has seen photographs before? A small head on frozen features.
 
     python -m benchmarks.pretrained_detector STORAGE RUN CATEGORY --weights FOLDER [--seeds 3] [--kind real ...]
+                                             [--few-made FOLDER ...]
 
 ``detect`` trains the paper's U-Net from scratch, which on real photographs wants more steps than a CPU has. Here
 SqueezeNet 1.0 (FOLDER as for ``score.features=small``) stays as it is, and what is trained is a head of three
@@ -12,7 +13,10 @@ convolutions on four of its layers. Kinds of training images, beside the same no
     pasted       the real defects, cut out by their masks, at their places on normal images: no generator
     real+pasted  both
     cutpaste     rectangles of normal images
-    few4         4 real images of each defect; any number will do
+    few4         4 real images of each defect, others for each seed; any number will do
+    few4+made    and as many pairs as there are real ones, of a generator that was trained on those few alone: one
+                 folder of pairs (``test``, ``ground_truth``) per seed with ``--few-made``
+    few4+pasted  and as many pasted images, made of those few
 
 All are tested on the same held-out half. The run is only read; ``pretrained_detector.json`` keeps one entry per run,
 kinds that were measured under the same conditions beside each other.
@@ -25,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 
@@ -38,7 +43,7 @@ from dhdiff_ray.on_ray import detect
 from dhdiff_ray.records import GOOD
 
 RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"
-KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few4")
+KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few4", "few4+made", "few4+pasted")
 FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
 LAYERS = (0, 1, 2, 6)
 """Of SqueezeNet's taps: at a half, a quarter, an eighth and a sixteenth of the image's side."""
@@ -83,20 +88,26 @@ def main():
     parts["pasted"] = lambda: pasted(real, masks, normal)
     parts["cutpaste"] = lambda: cut_paste(normal, len(real), 0)
     ready, rows = {}, []
+
+    def part_of(kind, part, seed):
+        if kind.startswith("few"):
+            kept = few(names, int(kind.split("+")[0][3:]), seed)
+            again = np.resize(kept, len(real))  # each of the few in turn
+            made = {"made": lambda: of_folder(asked.few_made[seed], len(real))}
+            made["pasted"] = lambda: pasted(real[again], masks[again], normal)
+            images, targets = made.get(part, lambda: (real[kept], masks[kept]))()
+            return features(images), targets
+        if part not in ready:
+            images, targets = parts[part]()
+            ready[part] = features(images), targets
+        return ready[part]
+
     for kind in asked.kind or KINDS:
-        for part in kind.split("+"):
-            if part not in ready and not part.startswith("few"):
-                images, of_part = parts[part]()
-                ready[part] = features(images), of_part
         found = []
         for seed in range(asked.seeds):
-            if kind.startswith("few"):
-                kept = few(names, int(kind[3:]), seed)
-                layers, targets = features(real[kept]), masks[kept]
-            else:
-                several = [ready[part] for part in kind.split("+")]
-                layers = [torch.cat(same) for same in zip(*(one for one, _ in several), strict=True)]
-                targets = np.concatenate([one for _, one in several])
+            several = [part_of(kind, part, seed) for part in kind.split("+")]
+            layers = [torch.cat(same) for same in zip(*(one for one, _ in several), strict=True)]
+            targets = np.concatenate([one for _, one in several])
             head = trained(layers, targets, normals, seed, asked.steps)
             maps = predicted(head, tested)
             found.append(figures(maps, truth) | {"by_defect": by_defect(maps, truth, shown)})
@@ -119,6 +130,14 @@ def few(names, count, seed):
     """Positions of so many images of each defect, drawn from the seed."""
     draw, names = np.random.default_rng([seed, 7]), np.array(names)
     return np.sort(np.concatenate([draw.permutation(np.flatnonzero(names == n))[:count] for n in sorted(set(names))]))
+
+
+def of_folder(folder, count):
+    """Images and masks of a folder of pairs, the first of each defect, so many in all."""
+    found = sorted(Path(folder).glob("test/*/*.png"), key=lambda path: (path.stem, path.parent.name))[:count]
+    masks = [Path(folder) / "ground_truth" / path.parent.name / f"{path.stem}_mask.png" for path in found]
+    read = lambda paths, mode: np.stack([np.array(Image.open(path).convert(mode)) for path in paths])  # noqa: E731
+    return read(found, "RGB"), read(masks, "L")
 
 
 def pasted(images, masks, normal):
@@ -175,7 +194,7 @@ def keep(asked, config, split, rows, seconds):
         "head_steps": asked.steps,
         "batch": BATCH,
         "seeds": asked.seeds,
-        "seeds_vary": "the head's weights and batches, and which few images; pairs, pasted images and split stay",
+        "seeds_vary": "the head's weights and batches, which few images, and what is made of those; the rest stays",
         "tested_on": f"{sum(s.is_good for s in split.test)} normal, {sum(not s.is_good for s in split.test)} defective",
         "split_digest": split.digest,
         TOOK: seconds,
@@ -204,6 +223,7 @@ def arguments():
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--about", default="", help="a sentence on the run, kept with its figures")
+    parser.add_argument("--few-made", nargs="*", default=[], help="pairs of generators trained on each seed's few")
     parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
     return parser.parse_args()
 

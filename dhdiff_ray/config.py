@@ -137,6 +137,10 @@ class SynthesizeConfig(Frozen):
     """Samplers; 0 means as many as the cluster has room for."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores one sampler may use."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the U-Net while it draws, in serving too; bf16 wants a GPU, or a processor that knows it."""
+    compile: bool = False
+    """Compile the U-Net (``torch.compile``, needs a C++ compiler) in each sampler: a minute, then faster batches."""
     gpus_per_worker: float = Field(default=0, ge=0)
     """GPUs one sampler asks for."""
 

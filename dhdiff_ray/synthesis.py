@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,24 @@ def plan(config: Config, split: Split, category: str) -> list[Request]:
                 )
             )
     return requests
+
+
+def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
+    """A published model as sampling is asked to run it.
+
+    Args:
+        config: ``synthesize.precision`` and ``synthesize.compile``.
+        folder: a model folder on this machine.
+        gpus: share of a GPU that was asked for; 0 stays on the CPU.
+    """
+    import torch
+
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+    pipeline = DHDiffPipeline.from_pretrained(folder)
+    if gpus and torch.cuda.is_available():
+        pipeline.to("cuda")
+    return pipeline.speed_up(config.synthesize.precision, config.synthesize.compile)
 
 
 def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:

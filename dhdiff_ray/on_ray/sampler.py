@@ -31,7 +31,7 @@ from dhdiff_ray.on_ray.model_cache import ModelCache
 from dhdiff_ray.on_ray.run import check_same_split
 from dhdiff_ray.records import GOOD, Request, Sample
 from dhdiff_ray.storage import RunFolder
-from dhdiff_ray.synthesis import Own
+from dhdiff_ray.synthesis import Own, open_pipeline
 
 LOG = logging.getLogger("dhdiff_ray.serve")
 LOOK_SECONDS = 2.0
@@ -166,14 +166,9 @@ class SamplerCore:
 
     def load(self, category: str) -> Any:
         """The category's pipeline."""
-        import torch
-
-        from dhdiff_ray.model.pipeline import DHDiffPipeline
-
-        pipeline = DHDiffPipeline.from_pretrained(self.folder.local(f"models/{category}"))
+        model, gpus = self.folder.local(f"models/{category}"), self.config.serve.gpus_per_replica
+        pipeline = open_pipeline(self.config, model, gpus)
         pipeline.set_progress_bar_config(disable=True)
-        if self.config.serve.gpus_per_replica and torch.cuda.is_available():
-            pipeline.to("cuda")
         return pipeline
 
     def draw(self, orders: Sequence[Order], on_step: OnStep | None = None) -> list[dict[str, Any]]:

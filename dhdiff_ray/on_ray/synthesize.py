@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from dhdiff_ray.config import Config
+from dhdiff_ray.config import Config, SynthesizeConfig
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.data.writer import PAIRS, PairWriter, pair_bytes, read_pair_rows
 from dhdiff_ray.on_ray import meters
@@ -27,7 +27,7 @@ from dhdiff_ray.on_ray.pool import map_units, side_by_side
 from dhdiff_ray.on_ray.run import category_names, check_same_split, run_folder, stored_split
 from dhdiff_ray.records import GOOD, Pair, Request
 from dhdiff_ray.storage import RunFolder
-from dhdiff_ray.synthesis import plan, shards
+from dhdiff_ray.synthesis import open_pipeline, plan, shards
 from dhdiff_ray.training.checkpoint import model_facts
 
 if TYPE_CHECKING:
@@ -154,6 +154,8 @@ def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any
     now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, "kept": KEPT, **sampling}
     name = f"{SETTINGS}/{category}.json"
     before = folder.read_json(name) if folder.exists(name) else None
+    if before is not None:  # settings that are newer than the pairs had been their defaults
+        before = SynthesizeConfig().model_dump(mode="json", exclude=EXECUTION) | before
     if any_there and before is not None and before != now:
         changed = ", ".join(f"{k} = {before.get(k)!r}, now {v!r}" for k, v in now.items() if before.get(k) != v)
         raise ValueError(
@@ -214,15 +216,9 @@ class Maker:
 
     def _pipeline(self, category: str) -> Any:
         if self._held[0] != category:
-            import torch
-
-            from dhdiff_ray.model.pipeline import DHDiffPipeline
-
             self._held = ("", None)  # first let the other one go
-            pipeline = DHDiffPipeline.from_pretrained(self.folder.local(f"models/{category}"))
-            if self.config.synthesize.gpus_per_worker and torch.cuda.is_available():
-                pipeline.to("cuda")
-            self._held = (category, pipeline)
+            model, gpus = self.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
+            self._held = (category, open_pipeline(self.config, model, gpus))
         return self._held[1]
 
 

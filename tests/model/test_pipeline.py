@@ -177,3 +177,19 @@ def test_what_cannot_be_drawn_is_refused_in_words(pipeline, named, message):
 def test_a_saved_pipeline_draws_the_same_pair(pipeline, tmp_path):
     pipeline.save_pretrained(tmp_path)
     assert torch.equal(draw(DHDiffPipeline.from_pretrained(tmp_path)).images, draw(pipeline).images)
+
+
+def test_in_bf16_a_pair_differs_a_little_and_comes_in_fp32(pipeline, tmp_path, base):
+    pipeline.save_pretrained(tmp_path)
+    quick = DHDiffPipeline.from_pretrained(tmp_path).speed_up("bf16")
+    exact, near = (draw(p, reference=base).images for p in (pipeline, quick))
+    assert near.dtype == torch.float32
+    assert 0 < (near - exact).abs().max() < 0.1
+
+
+@pytest.mark.slow
+def test_compiled_a_pair_is_the_same(pipeline, tmp_path, base):
+    pipeline.save_pretrained(tmp_path)
+    compiled = DHDiffPipeline.from_pretrained(tmp_path).speed_up(compiled=True)
+    draws = [draw(p, reference=base, control_mask=base.convert("L")) for p in (pipeline, compiled)]
+    torch.testing.assert_close(draws[1].images, draws[0].images, atol=1e-4, rtol=0)

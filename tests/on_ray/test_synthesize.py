@@ -89,6 +89,17 @@ def test_pairs_of_other_settings_are_never_mixed(ready):
         synthesize.refuse_mixture(other, folder, facts, any_there=True)
 
 
+def test_pairs_that_are_older_than_a_setting_count_as_drawn_with_its_default(ready):
+    config, folder, _ = ready
+    facts = folder.read_json("models/mesh/dhdiff.json")
+    synthesize.refuse_mixture(config, folder, facts, any_there=False)
+    written = folder.read_json("synthesis/mesh.json")
+    folder.write_json("synthesis/mesh.json", {k: v for k, v in written.items() if k not in ("precision", "compile")})
+    synthesize.refuse_mixture(config, folder, facts, any_there=True)
+    with pytest.raises(ValueError, match="precision = 'fp32', now 'bf16'"):
+        synthesize.refuse_mixture(trained_with(config, precision="bf16"), folder, facts, any_there=True)
+
+
 def trained_with(config, **fields):
     return config.model_copy(update={"synthesize": config.synthesize.model_copy(update=fields)})
 
