@@ -134,17 +134,23 @@ def restore(engine: Any, average: Any, stored: Stored | None) -> int:
     """Go on from a checkpoint, if there is one; returns the steps done.
 
     Raises:
-        RuntimeError: DeepSpeed found nothing in it.
+        RuntimeError: DeepSpeed found nothing in it, or it is of another network.
     """
     import torch
 
     if stored is None:
         return 0
+    if average is not None:
+        held = torch.load(stored.folder / AVERAGE, weights_only=True)
+        if [w.shape for w in held["shadow_params"]] != [w.shape for w in engine.module.trained_parameters()]:
+            raise RuntimeError(
+                f"the checkpoint {stored.folder.name} is of another network than this one: it was written under other "
+                "model settings or by an earlier version; remove the run's checkpoints, or train under another --run"
+            )
+        average.load_state_dict(held)
     path, state = engine.load_checkpoint(str(stored.engine), tag=stored.tag)
     if path is None:
         raise RuntimeError(
             f"DeepSpeed found no checkpoint in {stored.folder}; remove the run's checkpoints and train anew"
         )
-    if average is not None:
-        average.load_state_dict(torch.load(stored.folder / AVERAGE, weights_only=True))
     return state["done"]

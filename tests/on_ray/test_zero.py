@@ -5,11 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.data.images import read_many
+from dhdiff_ray.data.registry import open_dataset
+from dhdiff_ray.on_ray.checkpoints import AVERAGE, TAG, Stored, restore
 from dhdiff_ray.on_ray.train_worker import refuse_what_cannot_be_averaged
+from dhdiff_ray.training.build import build
+from dhdiff_ray.training.loop import PlainEngine, new_average
 
 PROGRAM = """
 import json, sys
@@ -54,6 +61,17 @@ def test_every_zero_stage_with_or_without_gradient_checkpointing_gives_the_same_
     assert len(told) == 4
     for stage in "123":
         assert told[stage] == pytest.approx(told["0"], rel=1e-5), f"stage {stage}"
+
+
+def test_a_checkpoint_of_another_network_is_refused_in_words(configure, tmp_path):
+    config = configure("other")
+    data = read_many(open_dataset("procedural").scan(Path(config.data.root), ("mesh",)), 32, False, print)
+    deeper = config.model_copy(update={"model": config.model.model_copy(update={"layers_per_block": 2})})
+    written, now = (build(c, data[0], data[1]).objective for c in (config, deeper))
+    torch.save(new_average(written, config.train).state_dict(), tmp_path / AVERAGE)
+    stored = Stored(tmp_path, tmp_path, TAG)
+    with pytest.raises(RuntimeError, match=r"is of another network .* train under another --run"):
+        restore(PlainEngine(now, config.train), new_average(now, config.train), stored)
 
 
 ELASTIC = """
