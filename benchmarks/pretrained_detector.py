@@ -14,8 +14,8 @@ convolutions on four of its layers. Kinds of training images, beside the same no
     real+pasted  both
     cutpaste     rectangles of normal images
     few4         4 real images of each defect, others for each seed; any number will do
-    few4+made    and as many pairs as there are real ones, of a generator that was trained on those few alone: one
-                 folder of pairs (``test``, ``ground_truth``) per seed with ``--few-made``
+    few4+made    and pairs of a generator that was trained on those few alone, at most as many as there are real ones:
+                 one folder of pairs (``test``, ``ground_truth``) per seed with ``--few-made``; else left out
     few4+pasted  and as many pasted images, made of those few
 
 All are tested on the same held-out half. The run is only read; ``pretrained_detector.json`` keeps one entry per run,
@@ -102,7 +102,7 @@ def main():
             ready[part] = features(images), targets
         return ready[part]
 
-    for kind in asked.kind or KINDS:
+    for kind in asked.kind:
         found = []
         for seed in range(asked.seeds):
             several = [part_of(kind, part, seed) for part in kind.split("+")]
@@ -225,7 +225,13 @@ def arguments():
     parser.add_argument("--about", default="", help="a sentence on the run, kept with its figures")
     parser.add_argument("--few-made", nargs="*", default=[], help="pairs of generators trained on each seed's few")
     parser.add_argument("--kind", action="append", help="only this kind; may be repeated")
-    return parser.parse_args()
+    asked = parser.parse_args()
+    asked.kind = asked.kind or [kind for kind in KINDS if kind != "few4+made" or asked.few_made]
+    if any(kind.startswith("few") and "+made" in kind for kind in asked.kind) and len(asked.few_made) < asked.seeds:
+        parser.error(
+            f"few real images and made ones need --few-made with one folder of pairs for each of {asked.seeds} seeds"
+        )
+    return asked
 
 
 if __name__ == "__main__":

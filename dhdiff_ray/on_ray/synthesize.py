@@ -84,6 +84,8 @@ def run(config: Config, events: Events, category: str = "") -> int:
         units += own
         events.emit("start", category=name, done=done[name], total=len(wanted[name]))
     refuse_full_disk(config, folder, sum(len(unit.missing) for unit in units))
+    if units and (message := slow_precision(config)):
+        events.emit("warning", message=message)
     if config.synthesize.min_iou and units:
         train_judges(config, events, sorted({unit.category for unit in units}))
     failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
@@ -95,6 +97,17 @@ def run(config: Config, events: Events, category: str = "") -> int:
                 events.emit("warning", category=name, message=message)
             events.emit("done", category=name, done=len(requests), total=len(requests))
     return 1 if failed else 0
+
+
+def slow_precision(config: Config) -> str:
+    """What to tell of a precision that this processor, and so likely the samplers', is slow at; empty for nothing."""
+    from dhdiff_ray.model.precision import knows_bf16
+
+    if config.synthesize.precision == "fp32" or config.synthesize.gpus_per_worker or knows_bf16():
+        return ""
+    return (
+        "this processor has no bf16 instructions: a pair may take many times as long as with synthesize.precision=fp32"
+    )
 
 
 def refuse_full_disk(config: Config, folder: RunFolder, pairs: int) -> None:

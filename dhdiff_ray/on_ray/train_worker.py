@@ -28,6 +28,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     # Ray's controller imports this module too, to find the function: what only the worker needs is imported here.
     import torch
 
+    from dhdiff_ray.model.precision import knows_bf16
     from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import fit, learning_rate, new_average
@@ -119,14 +120,6 @@ def train_worker(settings: dict[str, Any]) -> None:
         if rank == 0:
             publish(parts, average, folder, category, config, published_facts(split, len(samples)))
             meters.memory(category)
-
-
-def knows_bf16() -> bool:
-    """Whether bf16 is quick here: on a GPU, or on a processor with instructions for it (x86 or ARM)."""
-    import torch
-
-    able = torch.cpu.get_capabilities()
-    return torch.cuda.is_available() or any(on and "bf16" in name for name, on in able.items())
 
 
 def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:

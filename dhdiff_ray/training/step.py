@@ -53,21 +53,21 @@ class Objective(nn.Module):
         c, (vae, text_encoder) = self.config, self.frozen
         device, count, total = batch.image.device, len(batch.image), len(batch.regions)
         generator = torch.Generator(device).manual_seed(batch.seed)
-        normal = {"generator": generator, "device": device}
+        here = {"generator": generator, "device": device}
         factor = latent_shape(vae)[1]
         with torch.no_grad():
             z, z_reference = self._latents(batch)  # (2b, c, h, w), (b, c, h, w)
-            whole = torch.randn((2 * total, *z.shape[1:]), **normal)  # (2n, c, h, w)
+            whole = torch.randn((2 * total, *z.shape[1:]), **here)  # (2n, c, h, w)
             noise = join(*(domain[batch.rows] for domain in split(whole))).to(z)  # (2b, c, h, w)
             steps = self.scheduler.config.num_train_timesteps
-            t = torch.randint(steps, (total,), **normal)[batch.rows]  # (b,)
+            t = torch.randint(steps, (total,), **here)[batch.rows]  # (b,)
             regions = functional.max_pool2d(batch.regions, factor)  # (n, 1, h, w)
             region = join(regions[batch.rows], regions[batch.rows])  # (2b, 1, h, w)
             seen: Tensor | float = 0.0  # what the network sees its input on
             texture = self.unet.texture
             if texture is not None:
                 shape = (total, *texture.white_shape((z.shape[-2], z.shape[-1])))
-                white = torch.randn(shape, **normal)[batch.rows].to(z)  # (b, c, p, p)
+                white = torch.randn(shape, **here)[batch.rows].to(z)  # (b, c, p, p)
                 noise, seen = texture.draw_and_mean(noise, white, z, region)
                 z = z - seen
             share = regions.sum() * z.shape[1] / batch.ranks  # values of one domain that are judged, per worker

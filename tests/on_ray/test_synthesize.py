@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from dhdiff_ray.data.writer import read_pair_rows
+from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray import synthesize
 from dhdiff_ray.on_ray.events import read_events
 from dhdiff_ray.on_ray.run import run_folder, stored_split
 from dhdiff_ray.on_ray.synthesize import Maker, Unit, existing, main, units_of
+from dhdiff_ray.synthesis import open_pipeline
 
 DEFECTS = 6
 
@@ -98,6 +100,16 @@ def test_pairs_that_are_older_than_a_setting_count_as_drawn_with_its_default(rea
     synthesize.refuse_mixture(config, folder, facts, any_there=True)
     with pytest.raises(ValueError, match="precision = 'fp32', now 'bf16'"):
         synthesize.refuse_mixture(trained_with(config, precision="bf16"), folder, facts, any_there=True)
+
+
+@pytest.mark.parametrize("asked", ["fp32", "bf16"])
+def test_a_sampler_runs_its_model_in_the_precision_that_is_asked_for_and_the_user_hears_where_that_is_slow(
+    ready, asked
+):
+    config, folder, _ = ready
+    config = trained_with(config, precision=asked)
+    assert open_pipeline(config, folder.local("models/mesh"), 0).precision == asked
+    assert bool(synthesize.slow_precision(config)) == (asked == "bf16" and not knows_bf16())
 
 
 def trained_with(config, **fields):
