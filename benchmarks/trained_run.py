@@ -12,9 +12,9 @@ from dhdiff_ray.on_ray.run import run_folder
 
 
 def opened(storage, run):
-    """Its configuration, with the storage it was found in, its folder and its split."""
+    """Its configuration, with the storage and name it was found by, its folder and its split."""
     config = Config.model_validate_json((Path(storage) / run / "config.json").read_text())
-    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage})})
+    config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage, "name": run})})
     folder = run_folder(config)
     return config, folder, Split.from_json(folder.read_json("split.json"))
 

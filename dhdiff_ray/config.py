@@ -125,6 +125,8 @@ class SynthesizeConfig(Frozen):
     """How far ``start = base`` is noised; 1 is pure noise."""
     background: Literal["free", "keep", "clean"] = "free"
     """``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base itself (ours)."""
+    fade: bool = False
+    """Where the base is kept: what is drawn beside a made mask passes into it towards the raw mask's edge (ours)."""
     control: bool = True
     """Give the raw mask to the network as the control map S^O (Eq. 7)."""
     min_iou: float = Field(default=0.0, ge=0, lt=1)

@@ -49,6 +49,7 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "train.resize_seconds": (t.is_elastic, "train.workers = [least, most]"),
         "train.lora_rank": (t.adapt == "lora", "train.adapt = lora"),
         "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
+        "synthesize.fade": (s.background != "free" or not s.fade, "synthesize.background = keep or clean"),
         "synthesize.min_iou": (s.redraws > 0 or not s.min_iou, "synthesize.redraws above 0"),
         "synthesize.strength": (s.start == "base", "synthesize.start = base"),
     }  # fmt: skip

@@ -153,6 +153,7 @@ def prepare(
         "start": s.start,
         "strength": s.strength,
         "background": s.background,
+        "fade": s.fade,
         "reference_noise": config.train.reference_noise,
         "output_type": "pt",
     }

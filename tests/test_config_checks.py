@@ -19,6 +19,7 @@ def told(*sets):
         (("train.reference=none", "model.reference_encoder=copy"), "train.reference other than none"),
         (("synthesize.min_iou=0.5", "synthesize.redraws=0"), "synthesize.redraws above 0"),
         (("synthesize.strength=0.5",), "synthesize.start = base"),
+        (("synthesize.background=free", "train.clean_background=0", "synthesize.fade=true"), "keep or clean"),
         (("train.lora_rank=4",), "train.adapt = lora"),
         (("train.adapt=lora",), "freezes random weights"),
         (("model.backbone=some/folder", "model.heads=4"), "the backbone fixes it"),

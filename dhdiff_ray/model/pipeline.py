@@ -17,13 +17,13 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
+from dhdiff_ray.model.blend import share_of_drawn
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import Boxes, Points, as_generators, as_images, as_masks, cells_of, drawn_control
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
-from dhdiff_ray.model.texture import blended
 from dhdiff_ray.model.unet import DHDiffUNet
 
 COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
@@ -77,6 +77,7 @@ class DHDiffPipeline(DiffusionPipeline):
         start: Literal["noise", "base"] = "noise",
         strength: float = 1.0,
         background: Literal["free", "keep", "clean"] | None = None,
+        fade: bool | None = None,
         reference_noise: Literal["same", "independent", "clean"] | None = None,
         output_type: OutputType = "pil",
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
@@ -106,6 +107,7 @@ class DHDiffPipeline(DiffusionPipeline):
             strength: share of the noise schedule that ``start="base"`` runs through.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
                 itself, for models trained with ``clean_background``; both give the base's own pixels there.
+            fade: with a kept background, let what is drawn beside the made mask pass into the base.
             reference_noise: as in training.
             output_type: pictures, arrays or tensors.
             callback_on_step_end: called with the pipeline, the step, the timestep and ``{"latents": (2b, c, h', w')}``;
@@ -127,16 +129,15 @@ class DHDiffPipeline(DiffusionPipeline):
         raw, _ = as_masks("raw_mask", raw_mask, count)
         control, present = as_masks("control_mask", control_mask, count)
         given = [x for x in (base_images, reference_images, raw, control) if x is not None]
-        side = known.get("size", 64)
-        height, width = size or (tuple(given[0].shape[-2:]) if given else (side, side))
+        height, width = size or (tuple(given[0].shape[-2:]) if given else (known.get("size", 64),) * 2)
         if points or boxes:
             if control is not None:
                 raise ValueError("control_mask and points or boxes say the same thing; give one of them")
             control = drawn_control(points, boxes, (height, width), known.get("grid", 5)).expand(count, -1, -1, -1)
         if raw is None and control is not None:
             raw = cells_of(control, known.get("grid", 5))
-        if background is None:
-            background = known.get("background", "free") if base_images is not None else "free"
+        background = background or (known.get("background", "free") if base_images is not None else "free")
+        fade = known.get("fade", False) if fade is None else fade
         self.check_inputs(
             (height, width), start, str(background), strength, base_images, reference_images, raw, control
         )
@@ -180,7 +181,6 @@ class DHDiffPipeline(DiffusionPipeline):
 
         # 5. Denoise.
         repeats = 2 if guided else 1
-        seen = 0.0 if texture is None else mean  # such a network sees latents as they are
         maps: list[list[dict[str, Any]]] = []
         looked = range(len(timesteps)) if return_score_maps is True else return_score_maps or ()
         for number, t in enumerate(timesteps):
@@ -194,7 +194,7 @@ class DHDiffPipeline(DiffusionPipeline):
                 references = self._references(noised_reference, t[None], text, count)
             watched: list[dict[str, Any]] | None = [] if number in looked else None
             noised = self.scheduler.scale_model_input(latents, t)
-            shown = noised + seen
+            shown = noised if texture is None else noised + mean  # such a network sees latents as they are
             with self._autocast():
                 predicted = self.unet(
                     join(*(torch.cat([domain] * repeats) for domain in split(shown))),
@@ -229,8 +229,8 @@ class DHDiffPipeline(DiffusionPipeline):
         if keep is not None and base_images is not None and raw is not None:
             inside = (raw > 0).to(images)  # (b, 1, h, w); a latent position may reach beyond the raw mask's edge
             float_masks = inside * float_masks
-            inside = inside if texture is None else blended(inside, latent_shape(self.vae)[1])
-            images = inside * images + (1 - inside) * (base_images / 2 + 0.5)
+            share = share_of_drawn(inside, float_masks, latent_shape(self.vae)[1], texture is not None, fade)
+            images = share * images + (1 - share) * (base_images / 2 + 0.5)
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def check_prompts(

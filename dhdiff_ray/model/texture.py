@@ -135,15 +135,6 @@ class GaussianTexture(nn.Module):
         return answer.to(latents)
 
 
-def blended(inside: Tensor, reach: int) -> Tensor:
-    """How much of a drawn image is shown inside a raw mask (b, 1, h, w): 0 at its edge, 1 ``reach`` pixels further in.
-
-    What is drawn follows its surroundings to within a latent position; this takes it to the pixel.
-    """
-    near = functional.avg_pool2d(inside, 2 * reach + 1, 1, reach, count_include_pad=False)
-    return inside * (2 * near - 1).clamp(min=0)
-
-
 def _through(filters: Tensor, x: Tensor) -> Tensor:
     """Each frequency of (b, c, p, p) times its own matrix (p, p / 2 + 1, c, c)."""
     spectrum = torch.fft.rfft2(x.float())  # (b, c, p, p / 2 + 1)

@@ -239,6 +239,7 @@ def sampling_defaults(config: Config, samples: Sequence[Sample]) -> dict[str, An
         "num_inference_steps": s.steps,
         "guidance_scale": s.guidance,
         "background": s.background,
+        "fade": s.fade,
         "reference_noise": t.reference_noise,
     }
 

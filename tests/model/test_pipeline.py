@@ -98,6 +98,23 @@ def test_a_kept_background_has_the_bases_own_pixels_and_an_empty_mask(pipeline, 
     assert not made.masks[0, 0][outside].any()
 
 
+def test_what_is_drawn_beside_the_mask_passes_into_the_base_where_that_is_asked_for(pipeline, base):
+    raw = np.zeros((16, 16), np.uint8)
+    raw[2:14, 2:14] = 255
+    drawn, faded = (draw(pipeline, base=base, raw_mask=raw, background="clean", fade=fade) for fade in (False, True))
+    assert torch.equal(drawn.float_masks, faded.float_masks)
+    mask = drawn.masks[0, 0] > 0
+    beside = torch.from_numpy(raw > 0) & ~mask
+    assert mask.any() and beside.any()
+    assert torch.equal(drawn.images[0][:, mask], faded.images[0][:, mask])
+    pixels = torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255
+    away, left = ((made.images[0] - pixels)[:, beside].abs() for made in (drawn, faded))
+    assert (left <= away + 1e-6).all()
+    assert (left < away - 0.05).any()
+    pipeline.register_to_config(defaults={**pipeline.config["defaults"], "fade": True})
+    assert torch.equal(draw(pipeline, base=base, raw_mask=raw, background="clean").images, faded.images)
+
+
 def test_starting_from_the_base_with_little_strength_stays_near_it(pipeline, base):
     pixels = torch.from_numpy(np.array(base)).permute(2, 0, 1) / 255
 

@@ -6,7 +6,7 @@ from torch.nn import functional
 from dhdiff_ray.model.domains import join, split, zero_init
 from dhdiff_ray.model.latents import decode
 from dhdiff_ray.model.look import DefectLook
-from dhdiff_ray.model.texture import NUGGET, GaussianTexture, blended
+from dhdiff_ray.model.texture import NUGGET, GaussianTexture
 
 SIDE = 8
 
@@ -119,14 +119,6 @@ def test_before_it_is_fitted_noise_is_white_and_latents_too_large_are_refused():
     torch.testing.assert_close(drawn(texture, white, torch.ones(2, 1, SIDE, SIDE)), white[..., :SIDE, :SIDE])
     with pytest.raises(ValueError, match="larger than the 8"):
         texture.white_shape((8, 9))
-
-
-def test_an_image_is_blended_from_a_raw_masks_edge_inwards_and_not_at_the_pictures():
-    inside = torch.zeros(1, 1, 9, 12)
-    inside[..., 6:] = 1
-    shown = blended(inside, 2)[0, 0]
-    assert torch.equal(shown, shown[:1].expand(9, -1))
-    torch.testing.assert_close(shown[0], torch.tensor([0.0] * 6 + [0.2, 0.6, 1, 1, 1, 1]))
 
 
 @pytest.fixture
