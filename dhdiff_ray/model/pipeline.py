@@ -137,7 +137,7 @@ class DHDiffPipeline(DiffusionPipeline):
         if raw is None and control is not None:
             raw = cells_of(control, known.get("grid", 5))
         background = background or (known.get("background", "free") if base_images is not None else "free")
-        fade = known.get("fade", False) if fade is None else fade
+        fade = bool(known.get("fade") if fade is None else fade)
         self.check_inputs(
             (height, width), start, str(background), strength, base_images, reference_images, raw, control
         )
