@@ -82,6 +82,8 @@ def _origin(rows: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str
             f"Sampling: {made.get('steps')} steps, guidance {made.get('guidance')}, "
             f"start {made.get('start')}, background {made.get('background')}."
         )
+        if made.get("fade") and made.get("background") != "free":
+            told.append("Beside its mask an image passes into the product it was drawn on.")
     table = _table("category | model, SHA-256 of its weights | different seeds", lines)
     return "\n\n".join(part for part in ("## Made by", " ".join(told), table) if part)
 

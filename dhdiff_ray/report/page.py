@@ -101,13 +101,14 @@ def _facts(config: Config) -> list[tuple[str, str]]:
     except DatasetError:
         licence, source = "unknown: the dataset's loader is not installed here", ""
     data, train, made = config.data, config.train, config.synthesize
+    background = f"background {made.background}" + (", faded" if made.fade and made.background != "free" else "")
     return [
         ("Dataset", config.data.dataset + (f" ({source})" if source else "")),
         ("Licence of the real images", licence),
         ("Resolution", f"{data.resolution} × {data.resolution} px, raw mask {data.grid} × {data.grid}"),
         ("Anomalies trained on", f"{_share(data)} of each defect"),
         ("Training", f"{train.steps} steps × {train.global_batch_size}, reference {train.reference}"),
-        ("Pairs", f"{made.pairs_per_defect} per defect, {made.steps} denoising steps, background {made.background}"),
+        ("Pairs", f"{made.pairs_per_defect} per defect, {made.steps} denoising steps, {background}"),
         ("Seed", str(config.run.seed)),
     ]
 
