@@ -20,6 +20,7 @@ def card_text(
     rows: Mapping[str, Sequence[Mapping[str, Any]]],
     *,
     config: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     about: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
     detection: Mapping[str, Any] | None = None,
@@ -29,12 +30,13 @@ def card_text(
     Args:
         rows: metadata rows of every finished category.
         config: the run's ``config.json``, if it is there.
+        settings: what the pairs of each category were sampled with, where that is known.
         about: the dataset's name, licence and source, as the split keeps them.
         scores: the run's ``scores.json``, if it is there.
         detection: the run's ``detection.json``, if it is there.
     """
     about, config = about or {}, config or {}
-    parts = [_head(about), _INTRODUCTION, _terms(about), _counts(rows), _ROWS, _origin(rows, config)]
+    parts = [_head(about), _INTRODUCTION, _terms(about), _counts(rows), _ROWS, _origin(rows, config, settings or {})]
     return "\n".join(part for part in (*parts, _scored(scores or {}), _detected(detection or {})) if part)
 
 
@@ -67,7 +69,27 @@ def _counts(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     return _table("category | defect | pairs", lines)
 
 
-def _origin(rows: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str, Any]) -> str:
+def sampling_told(settings: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the pairs of each category were sampled with, in a sentence for all that were alike."""
+    alike: dict[str, list[str]] = {}
+    for category in sorted(settings):
+        made = settings[category]
+        faded = ", faded beside the masks" if made.get("fade") and made.get("background") != "free" else ""
+        told = (
+            f"{made.get('steps')} steps, guidance {made.get('guidance')}, start {made.get('start')}, "
+            f"background {made.get('background')}{faded}."
+        )
+        alike.setdefault(told, []).append(category)
+    if len(alike) == 1:
+        return f"Sampling: {next(iter(alike))}"
+    return " ".join(f"Sampling of {', '.join(same)}: {told}" for told, same in alike.items())
+
+
+def _origin(
+    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    config: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+) -> str:
     lines = []
     for category in sorted(rows):
         hashes = {str(row.get("weights_sha256", "unknown"))[:16] for row in rows[category]}
@@ -76,14 +98,10 @@ def _origin(rows: Mapping[str, Sequence[Mapping[str, Any]]], config: Mapping[str
         )
     told = []
     if config:
-        run, made = config.get("run", {}), config.get("synthesize", {})
+        run = config.get("run", {})
         told.append(f"Run seed {run.get('seed')}; each pair's own seed follows from it, category, defect and index.")
-        told.append(
-            f"Sampling: {made.get('steps')} steps, guidance {made.get('guidance')}, "
-            f"start {made.get('start')}, background {made.get('background')}."
-        )
-        if made.get("fade") and made.get("background") != "free":
-            told.append("Beside its mask an image passes into the product it was drawn on.")
+    if settings:
+        told.append(sampling_told(settings))
     table = _table("category | model, SHA-256 of its weights | different seeds", lines)
     return "\n\n".join(part for part in ("## Made by", " ".join(told), table) if part)
 

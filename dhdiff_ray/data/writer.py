@@ -24,6 +24,8 @@ from dhdiff_ray.storage import RunFolder
 
 PAIRS = "pairs"
 METADATA = "metadata.jsonl"
+SETTINGS = "synthesis"
+"""Folder of a run with what the pairs of each category are sampled with."""
 _TOLD = ("config.json", "split.json", "scores.json", "detection.json")
 """What of a run the card tells."""
 
@@ -110,11 +112,23 @@ def write_card(folder: RunFolder) -> None:
     text = card_text(
         {category: read_pair_rows(folder, category) for category in finished_categories(folder)},
         config=known.get("config.json"),
+        settings=sampled_with(folder),
         about=known.get("split.json", {}).get("about"),
         scores=known.get("scores.json"),
         detection=known.get("detection.json"),
     )
     folder.write_bytes(f"{PAIRS}/README.md", text.encode())
+
+
+def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """What each finished category's pairs were sampled with: what was asked for then, or else as the run says.
+
+    Cells of a table write nothing down of their own: they sample as their run says.
+    """
+    run = folder.read_json("config.json").get("synthesize", {}) if folder.exists("config.json") else {}
+    names = {category: f"{SETTINGS}/{category}.json" for category in finished_categories(folder)}
+    found = {category: {**run, **(folder.read_json(n) if folder.exists(n) else {})} for category, n in names.items()}
+    return {category: settings for category, settings in found.items() if settings}
 
 
 def finished_categories(folder: RunFolder) -> list[str]:

@@ -18,7 +18,7 @@ import ray
 
 from dhdiff_ray.config import Config, SynthesizeConfig
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import PAIRS, PairWriter, pair_bytes, read_pair_rows
+from dhdiff_ray.data.writer import PAIRS, SETTINGS, PairWriter, pair_bytes, read_pair_rows
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.entry import entry
 from dhdiff_ray.on_ray.events import Events
@@ -33,8 +33,6 @@ from dhdiff_ray.training.checkpoint import model_facts
 if TYPE_CHECKING:
     from dhdiff_ray.redraw import Judged
 
-SETTINGS = "synthesis"
-"""Folder with what each category's pairs were made with."""
 KEPT = "the first try that is good enough"
 """Which try of a pair is written; pairs made before there were further tries lack this among their settings."""
 EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker"}

@@ -14,7 +14,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import dhdiff_ray
 from dhdiff_ray.config import Config, DataConfig
+from dhdiff_ray.data.card import sampling_told
 from dhdiff_ray.data.registry import DatasetError, open_dataset
+from dhdiff_ray.data.writer import sampled_with
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
@@ -77,7 +79,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         config=config,
         config_text=json.dumps(config.model_dump(mode="json"), indent=2),
         digest=config.digest(),
-        facts=_facts(config),
+        facts=_facts(config, folder),
         version=dhdiff_ray.__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         categories=galleries(folder, config, thumbs),
@@ -93,22 +95,21 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
     )
 
 
-def _facts(config: Config) -> list[tuple[str, str]]:
+def _facts(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
     try:
         loader = open_dataset(config.data.dataset)
         terms = " (forbids commercial use)" if loader.non_commercial else ""
         licence, source = loader.licence + terms, loader.source
     except DatasetError:
         licence, source = "unknown: the dataset's loader is not installed here", ""
-    data, train, made = config.data, config.train, config.synthesize
-    background = f"background {made.background}" + (", faded" if made.fade and made.background != "free" else "")
+    data, train = config.data, config.train
     return [
         ("Dataset", config.data.dataset + (f" ({source})" if source else "")),
         ("Licence of the real images", licence),
         ("Resolution", f"{data.resolution} × {data.resolution} px, raw mask {data.grid} × {data.grid}"),
         ("Anomalies trained on", f"{_share(data)} of each defect"),
         ("Training", f"{train.steps} steps × {train.global_batch_size}, reference {train.reference}"),
-        ("Pairs", f"{made.pairs_per_defect} per defect, {made.steps} denoising steps, {background}"),
+        ("Pairs", sampling_told(sampled_with(folder) or {"": config.synthesize.model_dump(mode="json")})),
         ("Seed", str(config.run.seed)),
     ]
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from dhdiff_ray.config import DataConfig
-from dhdiff_ray.data.card import card_text
+from dhdiff_ray.data.card import card_text, sampling_told
 from dhdiff_ray.data.export import FORMS, export, run_lengths
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.verify import verify
-from dhdiff_ray.data.writer import PairsError, PairWriter, png_bytes, read_pairs
+from dhdiff_ray.data.writer import PairsError, PairWriter, png_bytes, read_pairs, write_card
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.storage import RunFolder
 
@@ -132,3 +132,23 @@ def test_the_card_tells_licence_model_seeds_and_scores():
     assert "holds training images" in card
     assert "| mesh | synthetic | 0.500 | 0.750 |" in card
     assert "license: other" in card_text(rows)
+
+
+def test_a_card_tells_what_pairs_were_sampled_with_and_not_what_the_run_was_trained_to(run):
+    own = {"steps": 20, "guidance": 1.0, "start": "noise", "background": "clean", "fade": False}
+    run.write_json("config.json", {"run": {"seed": 5}, "synthesize": own})
+    write_card(run)
+    card = run.read_bytes("pairs/README.md").decode()
+    assert "Sampling: 20 steps, guidance 1.0, start noise, background clean." in card
+    run.write_json("synthesis/mesh v1.2.json", {"steps": 50, "fade": True})
+    write_card(run)
+    card = run.read_bytes("pairs/README.md").decode()
+    assert "Sampling: 50 steps, guidance 1.0, start noise, background clean, faded beside the masks." in card
+
+
+def test_categories_that_were_sampled_alike_share_a_sentence():
+    one, other = ({"steps": steps, "guidance": 1.0, "start": "noise", "background": "free"} for steps in (20, 50))
+    assert sampling_told({"a": one, "c": one, "b": other}) == (
+        "Sampling of a, c: 20 steps, guidance 1.0, start noise, background free. "
+        "Sampling of b: 50 steps, guidance 1.0, start noise, background free."
+    )
