@@ -24,8 +24,9 @@ from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_m
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.storage import RunFolder
-from dhdiff_ray.synthesis import finished, make, plan, prepare
+from dhdiff_ray.pairs.make import finished, make, prepare
+from dhdiff_ray.pairs.plan import plan
+from dhdiff_ray.run.folder import RunFolder
 
 PAIRS = 24
 BATCH = 8

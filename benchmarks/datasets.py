@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from dhdiff_ray.config import DataConfig
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.survey import survey
 from dhdiff_ray.data.verify import verify
-from dhdiff_ray.data.writer import save_png
-from dhdiff_ray.on_ray.cluster import local_cluster
-from dhdiff_ray.on_ray.verify import across
+from dhdiff_ray.on_ray.cluster.local import local_cluster
+from dhdiff_ray.on_ray.verbs.verify import across
 
 RESULT = Path(__file__).parent / "results" / "datasets.json"
 HEADERS = 10_000
@@ -73,7 +73,7 @@ def _through_ray(samples, workers: int) -> dict[str, float]:
     """Seconds from the call to the last answer, and images per second once every worker has answered."""
     times: list[tuple[float, int]] = []
     start = time.perf_counter()
-    for _ in across(samples, workers=workers, tell=lambda **event: times.append((time.perf_counter(), event["done"]))):
+    for _ in across(samples, workers=workers, tell=lambda event: times.append((time.perf_counter(), event["done"]))):
         pass
     (first, before), (last, done) = times[workers - 1], times[-1]
     return {"seconds": last - start, "rate": (done - before) / (last - first)}

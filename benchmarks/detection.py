@@ -39,9 +39,9 @@ def main() -> None:
 
     from dhdiff_ray.config import Config
     from dhdiff_ray.data.split import Split
-    from dhdiff_ray.on_ray import detect
-    from dhdiff_ray.on_ray.figures import KINDS
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.detector.results import KINDS
+    from dhdiff_ray.on_ray.verbs import detect
+    from dhdiff_ray.run.folder import RunFolder
 
     torch.set_num_threads(1)
     run = Path(arguments.run).resolve()
@@ -122,7 +122,7 @@ def _spread(std: float | None) -> str:
 def _real(config: Any, folder: Any, split: Any, tell: Any) -> tuple[Any, dict[str, Any]]:
     """The detector of real pairs, without writing it into the run."""
     from dhdiff_ray.detector.evaluate import predict
-    from dhdiff_ray.on_ray.detect import real_pairs, trained
+    from dhdiff_ray.on_ray.verbs.detect import real_pairs, trained
 
     images, masks = real_pairs(config, split, tell)
     model, facts = trained(config, split, tell, images, masks)

@@ -24,7 +24,8 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from benchmarks.trained_run import arguments, one_category
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask
-from dhdiff_ray.synthesis import make, plan
+from dhdiff_ray.pairs.make import make
+from dhdiff_ray.pairs.plan import plan
 
 REACH = 6
 """Width of the strips that are compared, in pixels."""

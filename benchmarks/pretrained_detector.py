@@ -38,8 +38,8 @@ from benchmarks.trained_run import opened
 from dhdiff_ray.detector.baselines import cut_paste
 from dhdiff_ray.detector.evaluate import figures
 from dhdiff_ray.detector.loss import localisation_loss
-from dhdiff_ray.metrics.small import small_perceiver
-from dhdiff_ray.on_ray import detect
+from dhdiff_ray.metrics.features.small import small_perceiver
+from dhdiff_ray.on_ray.verbs import detect
 from dhdiff_ray.records import GOOD
 
 RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"

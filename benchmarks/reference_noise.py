@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset

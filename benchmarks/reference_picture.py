@@ -17,7 +17,7 @@ from benchmarks.behaviour import with_references
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.synthesis import plan
+from dhdiff_ray.pairs.plan import plan
 
 PAIRS, SIDE, MARGIN = 8, 96, 170
 """Columns, side of each picture in pixels, and room for the words."""

@@ -185,10 +185,11 @@ def stub(values: dict[str, Any], category: str, hub: Any) -> None:
 
 def queue(count: int, slots: int, seconds: float) -> dict[str, Any]:
     """Sleeping categories through the queue that training uses."""
-    from dhdiff_ray.config_layers import load_config
-    from dhdiff_ray.on_ray.events import Events, read_events
-    from dhdiff_ray.on_ray.train import train_many
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.config.load import load_config
+    from dhdiff_ray.on_ray.events import Events
+    from dhdiff_ray.on_ray.verbs.train import train_many
+    from dhdiff_ray.run.events import read_events
+    from dhdiff_ray.run.folder import RunFolder
 
     with nodes(2, slots), tempfile.TemporaryDirectory(prefix="dhdiff-") as storage:
         sets = (f"train.steps={int(seconds)}", "train.workers=2", f'run.storage="{storage}"', "run.name=queue")
@@ -223,9 +224,9 @@ def data(rounds: int, batches: int, seconds: float) -> dict[str, Any]:
     """The real sampler on batches of about a second: a loop here and Ray Data with one worker, in turns."""
     import torch
 
-    from dhdiff_ray.on_ray import synthesize
-    from dhdiff_ray.on_ray.cluster import local_cluster
+    from dhdiff_ray.on_ray.cluster.local import local_cluster
     from dhdiff_ray.on_ray.pool import map_units
+    from dhdiff_ray.on_ray.verbs import synthesize
 
     torch.set_num_threads(1)
     os.environ |= EQUAL
@@ -277,13 +278,13 @@ def data(rounds: int, batches: int, seconds: float) -> dict[str, Any]:
 
 def _ready(storage: str, batches: int, seconds: float) -> tuple[Any, list[Any]]:
     """A run with a model that saw one step, and units that take about so many seconds each."""
-    from dhdiff_ray.config_layers import load_config
+    from dhdiff_ray.config.load import load_config
     from dhdiff_ray.data.datasets.procedural import generate
     from dhdiff_ray.data.images import read_many
     from dhdiff_ray.data.registry import open_dataset
     from dhdiff_ray.data.split import make_split
-    from dhdiff_ray.on_ray import synthesize
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.on_ray.verbs import synthesize
+    from dhdiff_ray.run.folder import RunFolder
     from dhdiff_ray.training.build import build
     from dhdiff_ray.training.checkpoint import publish
 

@@ -40,7 +40,7 @@ def images(count: int):
 def perceiver():
     import torch
 
-    from dhdiff_ray.metrics.published import Lpips, lpips_network
+    from dhdiff_ray.metrics.features.published import Lpips, lpips_network
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -106,7 +106,7 @@ class Observer:
 
 def through_ray(count: int = 768, shard: int = 96) -> dict[str, float]:
     """The same shards in a loop here and through Ray Data on one worker; start-up is not counted."""
-    from dhdiff_ray.on_ray.cluster import local_cluster
+    from dhdiff_ray.on_ray.cluster.local import local_cluster
     from dhdiff_ray.on_ray.pool import map_units
 
     names = [f"{index:05d}" for index in range(count)]

@@ -21,7 +21,7 @@ import httpx
 
 from benchmarks.serve_load import Load
 from dhdiff_ray.config import Config
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 
 RESULT = Path(__file__).parent / "results" / "serve.json"
 CLIENTS, PAIRS = 16, 160
@@ -96,7 +96,7 @@ def trained_run(storage: str, steps: int = 2) -> Config:
     from dhdiff_ray.data.images import read_many
     from dhdiff_ray.data.registry import open_dataset
     from dhdiff_ray.data.split import make_split
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.run.folder import RunFolder
     from dhdiff_ray.training.batches import BatchSource
     from dhdiff_ray.training.build import build
     from dhdiff_ray.training.checkpoint import publish
@@ -125,7 +125,7 @@ def _plain(config: Config, size: int, pairs: int = 24) -> dict[str, float]:
     config = config.model_copy(update={"serve": config.serve.model_copy(update={"max_batch_size": size})})
     code = (
         "import json, os, sys, time; from dhdiff_ray.config import Config; os.nice(int(sys.argv[2]));"
-        "from dhdiff_ray.on_ray.sampler import SamplerCore; from dhdiff_ray.on_ray.asks import Ask;"
+        "from dhdiff_ray.serving.sampler import SamplerCore; from dhdiff_ray.serving.questions import Ask;"
         "core = SamplerCore(Config.model_validate_json(sys.stdin.read())); core.warm_up(); n = int(sys.argv[1]);"
         "asks = [core.orders(Ask(category='mesh', defect='bent', seed=i))[0] for i in range(n)];"
         "size = core.config.serve.max_batch_size; start = time.perf_counter();"
@@ -157,7 +157,7 @@ def _alone(config: Config) -> dict:
         port = probe.getsockname()[1]
     code = (
         "import os, sys, uvicorn; from dhdiff_ray.config import Config; os.nice(15);"
-        "from dhdiff_ray.on_ray.service import Service; from dhdiff_ray.on_ray.api import make_app;"
+        "from dhdiff_ray.serving.service import Service; from dhdiff_ray.serving.api import make_app;"
         "config = Config.model_validate_json(sys.stdin.read()); service = Service(config); service.core.warm_up();"
         "uvicorn.run(make_app(service, limits=config.serve), port=int(sys.argv[1]), log_level='error')"
     )
@@ -174,8 +174,8 @@ def _alone(config: Config) -> dict:
 
 
 def _endpoint(config: Config) -> dict:
-    from dhdiff_ray.on_ray import serve
-    from dhdiff_ray.on_ray.cluster import local_cluster
+    from dhdiff_ray.on_ray.cluster.local import local_cluster
+    from dhdiff_ray.on_ray.serve import up as serve
 
     with local_cluster(num_cpus=2):
         url = serve.up(config, port=0, block=False)

@@ -13,8 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join
 from dhdiff_ray.model.latents import latent_shape
-from dhdiff_ray.on_ray.asks import Ask
-from dhdiff_ray.on_ray.sampler import SamplerCore
+from dhdiff_ray.serving.questions import Ask
+from dhdiff_ray.serving.sampler import SamplerCore
 
 BATCHES = (1, 8, 16)
 PIXELS = (16, 40, 64)

@@ -12,9 +12,9 @@ from ray import serve as ray_serve
 
 from benchmarks.serve_load import ASK, Load, result
 from dhdiff_ray.config import Config
-from dhdiff_ray.on_ray import serve
-from dhdiff_ray.on_ray.cluster import local_cluster
-from dhdiff_ray.on_ray.replicas import APP, build
+from dhdiff_ray.on_ray.cluster.local import local_cluster
+from dhdiff_ray.on_ray.serve import up as serve
+from dhdiff_ray.on_ray.serve.replicas import APP, build
 
 SHORT = {"steps": 2}
 SEEDS = 8

@@ -9,9 +9,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
-from dhdiff_ray.on_ray.cluster import local_cluster
+from dhdiff_ray.on_ray.cluster.local import local_cluster
 
 RESULT = Path(__file__).parent / "results" / "side_by_side.json"
 STEPS = 150
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _train(storage: str, root: Path, name: str, cores: int, rounds: list[list[str]]) -> float:
-    from dhdiff_ray.on_ray.train import main as train
+    from dhdiff_ray.on_ray.verbs.train import main as train
 
     start = time.monotonic()
     for categories in rounds:

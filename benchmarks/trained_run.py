@@ -8,7 +8,7 @@ import torch
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.on_ray.run import run_folder
+from dhdiff_ray.run.run import run_folder
 
 
 def opened(storage, run):

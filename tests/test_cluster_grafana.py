@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import ray
 
-from dhdiff_ray.on_ray.gate import Counters
+from dhdiff_ray.serving.middleware import Counters
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARD = json.loads((ROOT / "cluster" / "grafana.json").read_text())

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from dhdiff_ray import __version__
-from dhdiff_ray.cli import (
+from dhdiff_ray.cli.commands import (
     cluster,
     config,
     data,
@@ -81,8 +81,8 @@ def main() -> None:
 
 def exit_code(error: Exception) -> int | None:
     """Exit code of an error that a user can mend; None for a fault of ours, which keeps its traceback."""
-    from dhdiff_ray.config_layers import ConfigError
-    from dhdiff_ray.on_ray.cluster import ClusterError
+    from dhdiff_ray.config.load import ConfigError
+    from dhdiff_ray.on_ray.cluster.local import ClusterError
 
     if isinstance(error, ClusterError):
         return 5

@@ -80,7 +80,7 @@ def needed_address(address: str | None) -> str:
     """
     found = address_or_environment(address)
     if not found:
-        from dhdiff_ray.config_layers import ConfigError
+        from dhdiff_ray.config.load import ConfigError
 
         raise ConfigError(
             "which cluster? pass --address http://HOST:8265 or set RAY_ADDRESS; to start one that stays: "

@@ -16,7 +16,7 @@ import stat
 import tomllib
 from pathlib import Path
 
-from dhdiff_ray.config_layers import ConfigError, nearest
+from dhdiff_ray.config.load import ConfigError, nearest
 
 VARIABLE = "DHDIFF_CLUSTERS"
 KEYS = {"address", "token_file"}
@@ -65,7 +65,7 @@ def private(file: Path) -> Path:
 
 
 def _standing() -> dict[str, dict[str, str]]:
-    from dhdiff_ray.on_ray.standing import standing
+    from dhdiff_ray.on_ray.cluster.standing import standing
 
     there = standing()
     return {"local": {"address": there.address, "token_file": str(there.token_file)}} if there else {}

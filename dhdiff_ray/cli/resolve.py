@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
-    from dhdiff_ray.config_layers import Loaded
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.config.load import Loaded
+    from dhdiff_ray.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def run_folder(config: Config) -> RunFolder:
     Raises:
         ConfigError: the run has no name or one that is no folder name.
     """
-    from dhdiff_ray.config_layers import ConfigError
-    from dhdiff_ray.storage import RunFolder
+    from dhdiff_ray.config.load import ConfigError
+    from dhdiff_ray.run.folder import RunFolder
 
     try:
         return RunFolder.of(config.run.storage, config.run.name)
@@ -65,7 +65,7 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
     Raises:
         ConfigError: anything that cannot be used; the message says what to type.
     """
-    from dhdiff_ray.config_layers import ConfigError, load_config
+    from dhdiff_ray.config.load import ConfigError, load_config
 
     def load(base: dict[str, Any] | None = None, moved: dict[str, tuple[str, Any]] | None = None) -> Loaded:
         return load_config(

@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.report.status import VERBS, Status, as_cells
+from dhdiff_ray.run.status import VERBS, Status, as_cells
 
 if TYPE_CHECKING:
     from rich.table import Table

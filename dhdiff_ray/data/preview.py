@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from dhdiff_ray.data.encode import jpeg_bytes
 from dhdiff_ray.data.images import ImageError, full_mask, picture_rgb
 from dhdiff_ray.data.registry import Dataset
 from dhdiff_ray.data.survey import side_by_side
-from dhdiff_ray.data.writer import jpeg_bytes
 from dhdiff_ray.records import Sample
 
 SIDE = 144

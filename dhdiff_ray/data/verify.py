@@ -1,9 +1,9 @@
 """Open every file of a dataset and say what would spoil a run: unreadable, doubtful masks, duplicates over the split.
 
 Not in the paper. What we decided: files are decoded side by side by threads of one machine, or by whoever is handed in
-(``on_ray/verify.py``: every core of a cluster); equal content is found by SHA-256; nearly equal pictures by a 256-bit
-difference hash, confirmed on a 32 x 32 thumbnail, so that aligned products are not taken for copies; a duplicate is an
-error where it lies on both sides of the split, else a warning.
+(``on_ray/verbs/verify.py``: every core of a cluster); equal content is found by SHA-256; nearly equal pictures by a
+256-bit difference hash, confirmed on a 32 x 32 thumbnail, so that aligned products are not taken for copies; a
+duplicate is an error where it lies on both sides of the split, else a warning.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from dhdiff_ray.metrics.base import State, table
-from dhdiff_ray.metrics.features import Perceiver
+from dhdiff_ray.metrics.features.base import Perceiver
 from dhdiff_ray.metrics.profiles import PROFILES, Profile
 from dhdiff_ray.records import Score
 

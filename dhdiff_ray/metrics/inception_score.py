@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import xlogy
 
 from dhdiff_ray.metrics.base import State
-from dhdiff_ray.metrics.features import Classifier
+from dhdiff_ray.metrics.features.base import Classifier
 from dhdiff_ray.records import Score
 
 SHUFFLE_SEED = 2020

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from dhdiff_ray.metrics.base import State, table
-from dhdiff_ray.metrics.features import Classifier
+from dhdiff_ray.metrics.features.base import Classifier
 from dhdiff_ray.records import Score
 
 

@@ -19,11 +19,9 @@ from typing import Any
 import ray
 
 from dhdiff_ray.on_ray.pool import beside_driver
-from dhdiff_ray.report.status import events_of
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.events import FILE, PREFIX
+from dhdiff_ray.run.folder import RunFolder
 
-PREFIX = "@event "
-FILE = "events.jsonl"
 FLUSH_SECONDS = 10.0
 """How often events reach a storage that cannot append."""
 
@@ -154,13 +152,6 @@ class EventHub:
         """Take everything out."""
         taken, self._events = self._events, []
         return taken
-
-
-def read_events(folder: RunFolder) -> list[dict[str, Any]]:
-    """All events of a run, oldest first; a line cut short by a crash is left out."""
-    if not folder.exists(FILE):
-        return []
-    return events_of(folder.read_bytes(FILE).decode())
 
 
 def _plain(value: Any) -> Any:

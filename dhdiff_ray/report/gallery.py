@@ -16,12 +16,13 @@ from PIL import Image
 from scipy.ndimage import binary_dilation
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.data.encode import jpeg_bytes, png_bytes
 from dhdiff_ray.data.images import ImageError, read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask, reference_image
 from dhdiff_ray.data.split import Split
-from dhdiff_ray.data.writer import METADATA, PAIRS, jpeg_bytes, png_bytes, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 
 SIDE = 192
 """Largest side of a picture on the page, in pixels."""

@@ -14,15 +14,16 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import dhdiff_ray
 from dhdiff_ray.config import Config, DataConfig
-from dhdiff_ray.data.card import sampling_told
 from dhdiff_ray.data.registry import DatasetError, open_dataset
-from dhdiff_ray.data.writer import sampled_with
+from dhdiff_ray.pairs.card import sampling_told
+from dhdiff_ray.pairs.writer import sampled_with
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
-from dhdiff_ray.report.status import Status, failures
 from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.events import read_events
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.status import Status, failures
 
 PAGE = "report.html"
 
@@ -65,7 +66,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
     config = Config.model_validate(folder.read_json("config.json"))
     scores = _json(folder, "scores.json") or {}
     detection = _json(folder, "detection.json") or {}
-    events = _events(folder)
+    events = read_events(folder)
     storage, _, name = folder.uri.rpartition("/")
     environment = Environment(
         loader=PackageLoader("dhdiff_ray", "report"),
@@ -122,18 +123,3 @@ def _share(data: DataConfig) -> str:
 
 def _json(folder: RunFolder, name: str) -> Any:
     return folder.read_json(name) if folder.exists(name) else None
-
-
-def _events(folder: RunFolder) -> list[dict[str, Any]]:
-    """The run's events; a last line that was cut short by a crash is passed over."""
-    if not folder.exists("events.jsonl"):
-        return []
-    events = []
-    for line in folder.read_bytes("events.jsonl").decode(errors="replace").splitlines():
-        try:
-            event = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(event, dict):
-            events.append(event)
-    return events

@@ -14,8 +14,8 @@ from typing import Any
 from rich.filesize import decimal
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.writer import pair_bytes
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.pairs.writer import pair_bytes
+from dhdiff_ray.run.folder import RunFolder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -61,9 +61,9 @@ def measured(config: Config) -> dict[str, Any]:
         if not (folder.exists("config.json") and folder.exists("events.jsonl")):
             continue
         if _alike(config, folder.read_json("config.json")):
-            from dhdiff_ray.report.status import events_of
+            from dhdiff_ray.run.events import read_events
 
-            found = _pace(events_of(folder.read_bytes("events.jsonl").decode()))
+            found = _pace(read_events(folder))
             if found:
                 return {"run": run, **found}
     return {}

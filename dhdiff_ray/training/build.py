@@ -27,7 +27,7 @@ from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
 from dhdiff_ray.model.texture import GaussianTexture
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.adapt import add_adapters, without_adapters
 from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.cache import can_cache, latent_cache

@@ -20,7 +20,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.regions import reference_image
 from dhdiff_ray.model.latents import HaarTransform, encode, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.batches import BatchSource, Drawn, mirrored
 
 BATCH = 16

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 
 if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
     from diffusers.training_utils import EMAModel

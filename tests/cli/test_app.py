@@ -9,8 +9,8 @@ import pytest
 
 from dhdiff_ray import __version__
 from dhdiff_ray.cli.app import app, exit_code
-from dhdiff_ray.config_layers import ConfigError
-from dhdiff_ray.on_ray.cluster import ClusterError
+from dhdiff_ray.config.load import ConfigError
+from dhdiff_ray.on_ray.cluster.local import ClusterError
 
 HEAVY = ("torch", "ray", "diffusers", "transformers", "pyarrow", "sklearn", "rich", "psutil", "PIL")
 

@@ -2,9 +2,9 @@
 
 import json
 
-from dhdiff_ray.cli.demo import VERBS
+from dhdiff_ray.cli.commands.demo import VERBS
 from dhdiff_ray.config import Config
-from dhdiff_ray.config_layers import ConfigError, load_config
+from dhdiff_ray.config.load import ConfigError, load_config
 
 
 def test_config_show_tells_where_each_value_came_from(invoke):
@@ -65,6 +65,6 @@ def test_the_demo_does_not_replace_a_folder_that_is_no_run(invoke, tmp_path):
 
 
 def test_the_demo_runs_the_verbs_a_cluster_would_get():
-    from dhdiff_ray.on_ray.jobs import MODULES as submitted
+    from dhdiff_ray.on_ray.verbs import VERBS as submitted
 
     assert set(VERBS) <= set(submitted)

@@ -6,7 +6,7 @@ import pytest
 
 from dhdiff_ray.cli.options import address_or_environment
 from dhdiff_ray.cli.profiles import resolved
-from dhdiff_ray.config_layers import ConfigError
+from dhdiff_ray.config.load import ConfigError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from dhdiff_ray.cli.resolve import Typed, check_dataset, resolve
 from dhdiff_ray.config import Config
-from dhdiff_ray.config_layers import ConfigError
+from dhdiff_ray.config.load import ConfigError
 
 
 @pytest.fixture

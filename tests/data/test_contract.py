@@ -14,7 +14,7 @@ import numpy as np
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.layout import images_in
 from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset
-from dhdiff_ray.data.writer import save_png
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.records import GOOD, Sample
 
 

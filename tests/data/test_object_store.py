@@ -9,13 +9,13 @@ from moto.server import ThreadedMotoServer
 from pyarrow import fs as pafs
 
 from dhdiff_ray.config import DataConfig
-from dhdiff_ray.data.export import export
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
-from dhdiff_ray.data.writer import PairWriter, read_pairs
+from dhdiff_ray.pairs.export import export
+from dhdiff_ray.pairs.writer import PairWriter, read_pairs
 from dhdiff_ray.records import Pair, Request
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.metrics.standin import StandinFeatures
+from dhdiff_ray.metrics.features.standin import StandinFeatures
 
 
 @pytest.fixture(scope="session")

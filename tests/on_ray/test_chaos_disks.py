@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dhdiff_ray.data.writer import read_pair_rows
-from dhdiff_ray.on_ray import synthesize, train
-from dhdiff_ray.on_ray.run import run_folder
+from dhdiff_ray.on_ray.verbs import synthesize, train
+from dhdiff_ray.pairs.writer import read_pair_rows
+from dhdiff_ray.run.run import run_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 

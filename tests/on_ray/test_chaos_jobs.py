@@ -31,9 +31,10 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.on_ray import standing, synthesize
-from dhdiff_ray.on_ray.run import run_folder, stored_split
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.on_ray.cluster import standing
+from dhdiff_ray.on_ray.verbs import synthesize
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import run_folder, stored_split
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 SETS = ("synthesize.workers=2", "synthesize.pairs_per_defect=12", "synthesize.steps=40")
@@ -141,7 +142,7 @@ def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_w
     folder = run_folder(config)
     there = standing.up(num_cpus=2)
     client = begun(config)
-    (driver,) = [p for p in there.processes() if "dhdiff_ray.on_ray.synthesize" in p.cmdline()]
+    (driver,) = [p for p in there.processes() if "dhdiff_ray.on_ray.verbs.synthesize" in p.cmdline()]
     driver.kill()
     client.communicate(timeout=120)
     assert client.returncode == 3, "the job failed"

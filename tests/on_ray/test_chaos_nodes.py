@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dhdiff_ray.data.writer import read_pair_rows
-from dhdiff_ray.on_ray import synthesize, train
-from dhdiff_ray.on_ray.events import read_events
-from dhdiff_ray.on_ray.run import run_folder, stored_split
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.on_ray.verbs import synthesize, train
+from dhdiff_ray.pairs.writer import read_pair_rows
+from dhdiff_ray.run.events import read_events
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import run_folder, stored_split
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -31,7 +31,7 @@ def three_nodes(monkeypatch):
     from ray._common.utils import reset_ray_address
     from ray.cluster_utils import Cluster
 
-    from dhdiff_ray.on_ray.cluster import JOB_ENVIRONMENT
+    from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT
 
     for name, value in (JOB_ENVIRONMENT | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}).items():
         monkeypatch.setenv(name, value)
@@ -122,7 +122,7 @@ def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed
 
 def held_work(settings):
     """The real work; the first group and one of a single worker wait, each at a step of its own, for what befalls."""
-    from dhdiff_ray.on_ray import train_worker
+    from dhdiff_ray.on_ray.verbs import train_worker
     from dhdiff_ray.training import loop
 
     fit = loop.fit
@@ -142,7 +142,7 @@ def held_work(settings):
 
 
 def held_category(values, category, hub):
-    from dhdiff_ray.on_ray import train
+    from dhdiff_ray.on_ray.verbs import train
 
     train.work = held_work
     train.train_category(values, category, hub)

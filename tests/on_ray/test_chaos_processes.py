@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.data.writer import read_pair_rows
-from dhdiff_ray.on_ray import synthesize, train
-from dhdiff_ray.on_ray.run import run_folder
-from dhdiff_ray.on_ray.synthesize import Maker, Unit
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.on_ray.verbs import synthesize, train
+from dhdiff_ray.on_ray.verbs.synthesize import Maker, Unit
+from dhdiff_ray.pairs.writer import read_pair_rows
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import run_folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -81,8 +81,8 @@ def test_three_kills_of_samplers_in_one_run_change_no_byte_and_only_what_was_not
 def told_work(settings):
     """The real work; tells where it starts, and its last step."""
     from dhdiff_ray.config import Config
-    from dhdiff_ray.on_ray import train_worker
-    from dhdiff_ray.on_ray.run import run_folder
+    from dhdiff_ray.on_ray.verbs import train_worker
+    from dhdiff_ray.run.run import run_folder
     from dhdiff_ray.training import loop
 
     real = loop.fit
@@ -108,8 +108,8 @@ def mortal_driver(values, category, hub):
     import threading
 
     from dhdiff_ray.config import Config
-    from dhdiff_ray.on_ray import train
-    from dhdiff_ray.on_ray.run import run_folder
+    from dhdiff_ray.on_ray.verbs import train
+    from dhdiff_ray.run.run import run_folder
 
     folder = Path(run_folder(Config.model_validate(values)).path())
 

@@ -8,10 +8,11 @@ import pytest
 from pyarrow import fs as pafs
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config_layers import ConfigError
-from dhdiff_ray.on_ray.entry import entry
-from dhdiff_ray.on_ray.events import FILE, PREFIX, Events, read_events
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.config.load import ConfigError
+from dhdiff_ray.on_ray.__main__ import run
+from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.run.events import FILE, PREFIX, read_events
+from dhdiff_ray.run.folder import RunFolder
 
 
 class NoAppend(RunFolder):
@@ -84,7 +85,7 @@ def test_what_a_user_can_mend_is_one_line_and_an_exit_code(tmp_path, capsys, err
         raise error
 
     with pytest.raises(SystemExit) as left:
-        entry(main, [str(file)])
+        run(main, str(file))
     told = json.loads(capsys.readouterr().out.removeprefix(PREFIX))
     assert (left.value.code, told["event"], told["message"]) == (code, "failed", str(error))
 
@@ -98,9 +99,9 @@ def test_a_verb_gets_its_configuration_and_whether_to_resume(tmp_path):
         got.append((config.train.steps, resume))
         return 0
 
-    for words in ([str(file)], [str(file), "--resume"]):
+    for resume in (False, True):
         with pytest.raises(SystemExit) as left:
-            entry(main, words)
+            run(main, str(file), resume)
         assert left.value.code == 0
     assert got == [(3, False), (3, True)]
 
@@ -113,4 +114,4 @@ def test_a_fault_of_ours_keeps_its_traceback(tmp_path):
         raise KeyError("x")
 
     with pytest.raises(KeyError):
-        entry(main, [str(file)])
+        run(main, str(file))

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.prompts import prompt
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.split import make_split
-from dhdiff_ray.data.writer import PairWriter, png_bytes
+from dhdiff_ray.pairs.writer import PairWriter
 from dhdiff_ray.records import Pair, Request
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 
 SIDE = 32
 

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from dhdiff_ray.report.page import build_report, run_tables, write_report
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 
 VOID = {"meta", "img", "line", "polyline", "br", "link"}
 

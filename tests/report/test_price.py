@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.report.price import measured, price, told
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured, dataset_names, open_dataset

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.adapt import without_adapters
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import publish

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dhdiff_ray.config_layers import load_config
+from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
@@ -11,7 +11,7 @@ from dhdiff_ray.model.dda import ImageCrossAttention
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.storage import RunFolder
+from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dhdiff_ray.data.encode import save_jpeg, save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.layout import SUFFIXES, check_name, defect_of, inside, read_table, subset_of
 from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset, did_you_mean
-from dhdiff_ray.data.writer import save_jpeg, save_png
 from dhdiff_ray.records import GOOD, Sample
 
 MANIFESTS = ("manifest.csv", "manifest.jsonl")

@@ -23,11 +23,11 @@ from pathlib import Path
 import numpy as np
 
 from dhdiff_ray.data.datasets.mvtec import MVTec
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.images import ImageError, mask_array, mask_values
 from dhdiff_ray.data.layout import COMBINED, check_name, folders_in, images_in
 from dhdiff_ray.data.registry import DatasetError, Instance, dataset
-from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD, Sample
 
 NAMES = "defects_config.json"

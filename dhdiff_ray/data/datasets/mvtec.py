@@ -21,10 +21,10 @@ from pathlib import Path
 
 import numpy as np
 
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.layout import folders_in, images_in, masks_by_stem, read_table
 from dhdiff_ray.data.registry import Dataset, DatasetError, Remark, choose_categories, dataset
-from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD, Sample
 
 MANIFEST = "manifest.csv"

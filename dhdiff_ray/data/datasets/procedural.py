@@ -15,8 +15,8 @@ import numpy as np
 
 from dhdiff_ray.data.datasets.mvtec import MVTec
 from dhdiff_ray.data.drawing import DEFECTS, draw
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.data.registry import DatasetError, choose_categories, dataset
-from dhdiff_ray.data.writer import save_png
 from dhdiff_ray.records import GOOD
 
 PARAMETERS = "procedural.json"

@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 from dhdiff_ray.data.datasets.mvtec import MVTec, draw_tree
+from dhdiff_ray.data.encode import save_jpeg, save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.images import ImageError, mask_values
 from dhdiff_ray.data.layout import COMBINED, check_name, defect_of, folders_in, images_in, inside, read_table, subset_of
 from dhdiff_ray.data.registry import DatasetError, choose_categories, dataset
-from dhdiff_ray.data.writer import save_jpeg, save_png
 from dhdiff_ray.records import GOOD, Sample
 
 ANNOTATIONS = "image_anno.csv"

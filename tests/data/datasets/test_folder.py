@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from dhdiff_ray.data.encode import save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.registry import DatasetError, Reading, open_dataset
-from dhdiff_ray.data.writer import save_png
 
 IMAGES = "{category}/**/{defect}/{stem}.png"
 MASKS = "{category}/masks/{defect}_{stem}.png"

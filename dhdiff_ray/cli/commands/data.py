@@ -1,0 +1,216 @@
+"""``data``: which datasets there are, what a folder holds, what is wrong with it, and a small one made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.output import Output, table
+
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
+
+app = options.group("data", "Look at datasets, check them, or make a small one.")
+
+Root = Annotated[str, typer.Option(help="Folder or URI of the dataset as downloaded.")]
+Dataset = Annotated[
+    str, typer.Option(help="A dataset loader, or a .py file with one.", autocompletion=options.datasets)
+]
+
+
+@app.command("list")
+def list_datasets(as_json: options.Json = False) -> None:
+    """List the dataset loaders there are, with the terms of their images.
+
+    Example: dhdiff-ray data list
+    """
+    from dhdiff_ray.data.registry import dataset_names, open_dataset
+
+    found = [(name, open_dataset(name)) for name in dataset_names()]
+    value = [
+        {"name": name, "licence": d.licence, "non_commercial": d.non_commercial, "source": d.source}
+        for name, d in found
+    ]
+    rows = [(e["name"], e["licence"], "no" if e["non_commercial"] else "", e["source"]) for e in value]
+    Output(as_json).data(value, table=table("", ("name", "licence", "commercial use", "source"), rows))
+
+
+@app.command("scan")
+def scan(
+    root: Root,
+    dataset: Dataset = "mvtec",
+    category: options.Categories = None,
+    sets: options.Sets = None,
+    areas: Annotated[bool, typer.Option(help="Open the masks and measure them.")] = True,
+    as_json: options.Json = False,
+) -> None:
+    """Count the images of a dataset by category and defect, with sizes, mask areas and what is missing.
+
+    Example: dhdiff-ray data scan --dataset mvtec --root data/mvtec
+    """
+    from dhdiff_ray.data.registry import configured
+    from dhdiff_ray.data.survey import survey
+
+    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    output, missing = Output(as_json), []
+    loader = configured(data, missing.append)
+    rows = survey(loader, Path(data.root), data.categories, missing.append, areas=areas)
+    value = {"dataset": loader.name, "licence": loader.licence, "rows": rows, "missing": missing}
+    shown = [(*list(row.values())[:8], _percent(row.get("mask_percent"))) for row in rows]
+    names = ("category", "defect", "side", "images", "masks", "groups", "size", "mode", "mask area, %")
+    output.data(value, table=table("", names, shown))
+    for line in missing:
+        output.warn(line)
+
+
+@app.command("verify")
+def verify(
+    root: Root,
+    dataset: Dataset = "mvtec",
+    category: options.Categories = None,
+    sets: options.Sets = None,
+    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time here; 0 is one per core.")] = 0,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            help="Dashboard of a cluster that sees the folder, http://HOST:8265: all its cores open files. Else here."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Open every file and tell what would spoil a run, each with its remedy; 1 if there is an error.
+
+    Example: dhdiff-ray data verify --dataset mvtec --root data/mvtec --set data.split=third
+    """
+    from dhdiff_ray.data.verify import Finding
+    from dhdiff_ray.data.verify import verify as check
+
+    output = Output(as_json)
+    findings: list[Finding] = []
+    summary: dict[str, Any] = {}
+    if address:
+        config = _config(dataset, root, category, sets, here=False)
+        for event in _on_cluster(config, address, output):
+            if event.pop("event") == "verified":
+                summary = event
+            else:
+                findings.append(Finding(**event))
+    else:
+        config = _config(dataset, root, category, sets)
+        findings, summary = check(config.data, seed=config.run.seed, workers=workers)
+    lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
+    text = "\n".join(lines) or "nothing found"
+    output.data({**summary, "findings": [f.as_dict() for f in findings]}, text=text)
+    counts = f"{summary['error']} errors, {summary['warning']} warnings"
+    output.note(f"{summary['images']} images and {summary['masks']} masks opened: {counts}")
+    if summary["error"]:
+        raise typer.Exit(1)
+
+
+@app.command("preview")
+def preview(
+    root: Root,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("preview.html"),
+    dataset: Dataset = "mvtec",
+    category: options.Categories = None,
+    sets: options.Sets = None,
+    each: Annotated[int, typer.Option(min=1, help="Images shown of each defect.")] = 8,
+    as_json: options.Json = False,
+) -> None:
+    """Write one HTML page with a few images of each defect, masks outlined.
+
+    Example: dhdiff-ray data preview --dataset visa --root data/visa --out visa.html
+    """
+    from dhdiff_ray.data.preview import preview as page
+    from dhdiff_ray.data.registry import configured
+    from dhdiff_ray.run.folder import RunFolder
+
+    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    remarks: list[str] = []
+    loader = configured(data, remarks.append)
+    samples = loader.scan(Path(data.root), data.categories)
+    target = out.expanduser().resolve()
+    RunFolder(str(target.parent)).write_bytes(target.name, page(loader, data.root, samples, remarks, each).encode())
+    Output(as_json).data({"page": str(target), "images": len(samples), "remarks": remarks}, text=str(target))
+
+
+@app.command("check")
+def check_loader(
+    dataset: Annotated[str, typer.Argument(help="A .py file with a loader, or a loader's name.")],
+    as_json: options.Json = False,
+) -> None:
+    """Try a loader on the example it carries: does it keep what every loader promises; 1 if not.
+
+    Example: dhdiff-ray data check ./mine.py
+    """
+    import tempfile
+
+    from dhdiff_ray.data.contract import check_loader as check
+    from dhdiff_ray.data.registry import open_dataset
+
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as folder:
+        found = check(open_dataset(dataset), Path(folder))
+    rows = [("failed" if wrong else "ok", name.replace("_", " "), wrong) for name, wrong in found.items()]
+    Output(as_json).data(found, table=table("", ("", "promise", "what is wrong"), rows))
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@app.command("make")
+def make(
+    root: Annotated[Path, typer.Option(help="Folder to write to.")],
+    resolution: Annotated[int, typer.Option(min=16, help="Side of the images in pixels.")] = 64,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Draw a small dataset with exact masks, in MVTec's layout.
+
+    Example: dhdiff-ray data make --root data/drawn, then --dataset procedural --root data/drawn
+    """
+    from dhdiff_ray.data.datasets.procedural import generate
+
+    folder = root.expanduser().resolve()
+    generate(folder, resolution=resolution, seed=seed)
+    Output(as_json).data({"root": str(folder), "resolution": resolution, "seed": seed}, text=str(folder))
+
+
+def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, Any]]:
+    """What a job that opens every file found: events ``finding``, and ``verified`` at the end.
+
+    Raises:
+        typer.Exit: the job did not end well; its reason was told.
+    """
+    from dhdiff_ray.cli.commands.submit import attend
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    jobs, heard = Jobs(address), []
+    info = attend(jobs, jobs.submit("verify", config), output, heard=heard.append)
+    found = [event for event in heard if event.get("event") in ("finding", "verified")]
+    if info.exit_code or not found:
+        output.fail(
+            f"job {info.id}: {(info.message.splitlines() or ['it told nothing'])[0][:300]}", info.exit_code or 3
+        )
+        raise typer.Exit(info.exit_code or 3)
+    return found
+
+
+def _config(
+    dataset: str, root: str, category: list[str] | None, sets: list[str] | None, *, here: bool = True
+) -> Config:
+    """The configuration that a run with these words would have; ``here``: the root is where it lies on this machine."""
+    from dhdiff_ray.config.load import load_config
+    from dhdiff_ray.data.mirror import local_root
+
+    flags: dict[str, tuple[str, Any]] = {
+        "data.dataset": ("--dataset", dataset),
+        "data.root": ("--root", str(local_root(root)) if here else root),
+        "data.categories": ("--category", category or []),
+    }
+    return load_config(flags=flags, sets=tuple(sets or ())).config
+
+
+def _percent(values: list[float] | None) -> str:
+    return " / ".join(f"{value:.3g}" for value in values) if values else ""

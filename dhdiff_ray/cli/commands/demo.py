@@ -1,0 +1,187 @@
+"""``demo``: the whole line on one private cluster, through the same jobs any cluster would get.
+
+Draw images, train, synthesise, score, detect, ask the endpoint for a pair, write the page. Decided: a rerun replaces
+the demo's run and nothing else; whatever happens, no process is left.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.commands.submit import attend, make_report, private_cluster
+from dhdiff_ray.cli.memory import MEASURE, MemoryWatch
+from dhdiff_ray.cli.output import Output, table
+from dhdiff_ray.cli.resolve import Typed, resolve, run_folder
+
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
+    from dhdiff_ray.run.folder import RunFolder
+
+VERBS = ("train", "synthesize", "score", "detect")
+SEED = 0
+"""Seed of the drawn images and of the pair asked of the endpoint."""
+
+
+def demo(
+    storage: Annotated[str, typer.Option(help="Folder that holds runs.")] = "runs",
+    run: Annotated[str, typer.Option(help="Name of the run; an earlier one of that name is replaced.")] = "demo",
+    sets: options.Sets = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint up until Ctrl-C.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Run the whole line on drawn images: train, synthesise, score, detect, serve, report.
+
+    Example: dhdiff-ray demo --storage runs
+    """
+    from dhdiff_ray.data.datasets.procedural import generate
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    output = Output(as_json)
+    seconds: dict[str, float] = {}
+    typed = _typed(storage, run, sets)
+    _clear(typed)
+    config = resolve("train", typed).config
+    folder = run_folder(config)
+    with _timed("draw", seconds, output):
+        generate(Path(config.data.root), resolution=config.data.resolution, seed=SEED)
+    with contextlib.ExitStack() as stack:
+        with _timed("start Ray", seconds, output):
+            cluster = stack.enter_context(private_cluster(output))
+            jobs = Jobs(cluster)
+        pids = lambda: [process.pid for process in cluster.processes()]  # noqa: E731
+        memory = stack.enter_context(MemoryWatch(pids))
+        for verb in VERBS:
+            with _timed(verb, seconds, output):
+                info = attend(jobs, jobs.submit(verb, config), output)
+            if info.exit_code:
+                output.fail(f"the demo ended at {verb}: {info.message.splitlines()[0][:300]}", info.exit_code)
+                raise typer.Exit(info.exit_code)
+        with _timed("serve", seconds, output):
+            served = _ask_endpoint(config, folder)
+        timings = {
+            "seconds": seconds,
+            "total_seconds": round(sum(seconds.values()), 1),
+            "peak_memory_bytes": memory.peak_bytes,
+            "memory_measure": MEASURE,
+        }
+        folder.write_json("timings.json", timings)
+        with _timed("report", seconds, output):
+            page = make_report(config)
+        timings = timings | {"total_seconds": round(sum(seconds.values()), 1)}
+        folder.write_json("timings.json", timings)
+        _summary(output, folder, timings, page, served)
+        if keep:
+            output.note(f"the endpoint stays at {served['url']}; Ctrl-C ends it")
+            _wait()
+
+
+def _typed(storage: str, run: str, sets: list[str] | None) -> Typed:
+    """The demo's recipe where the repository is at hand; the same in flags where only the package is."""
+    recipe = Path(__file__).resolve().parents[3] / "jobs" / "demo.toml"
+    root = str(Path(storage).expanduser().resolve() / ".data" / f"procedural-{SEED}")
+    known = recipe.exists()
+    return Typed(
+        recipe=recipe if known else None,
+        preset=None if known else "tiny",
+        dataset="procedural",
+        root=root,
+        run=run,
+        storage=storage,
+        sets=sets,
+    )
+
+
+def _clear(typed: Typed) -> None:
+    """Remove the run of an earlier demo; a folder that is no run is left alone.
+
+    Raises:
+        ConfigError: the folder holds something else.
+    """
+    from dhdiff_ray.config.load import ConfigError, load_config
+
+    folder = run_folder(load_config(flags=typed.flags()).config)
+    if not folder.is_local:
+        raise ConfigError("the demo writes to this machine; pass --storage FOLDER")
+    if not any(True for _ in folder.files()):
+        return
+    if not (folder.exists("config.json") or folder.exists("events.jsonl")):
+        raise ConfigError(f"{folder.uri} is not a run and will not be replaced; pass another --run or --storage")
+    folder.delete("")
+
+
+@contextlib.contextmanager
+def _timed(name: str, seconds: dict[str, float], output: Output) -> Iterator[None]:
+    output.step(name)
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
+    output.note(f"{name}: {seconds[name]} s")
+
+
+def _ask_endpoint(config: Config, folder: RunFolder) -> dict[str, Any]:
+    """Start the endpoint on the same cluster, ask it for one pair, lay the answer into ``served/``."""
+    import httpx
+
+    from dhdiff_ray.on_ray.serve import up as serve
+    from dhdiff_ray.serving.access import first_token
+
+    url = serve.up(config, address=None, port=0, block=False)
+    file = serve.checked_token(config.serve.host)
+    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {first_token(file)}"} if file else {})
+    models = client.get("/v1/models", timeout=60).raise_for_status().json()
+    category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("model_index.json"))[0]
+    defect = folder.read_json(f"models/{category}/dhdiff.json")["defects"][0]
+    request = {"category": category, "defect": defect, "seed": SEED, "n": 1}
+    start = time.monotonic()
+    answer = client.post("/v1/pairs", json=request, timeout=300).raise_for_status().json()
+    folder.write_json("served/request.json", {"request": request, "models": models})
+    for name in ("image", "mask"):
+        folder.write_bytes(f"served/{name}.png", base64.b64decode(answer["pairs"][0][name]))
+    return {"url": url, "request": request, "seconds": round(time.monotonic() - start, 2)}
+
+
+def _summary(output: Output, folder: RunFolder, timings: dict[str, Any], page: str, served: dict[str, Any]) -> None:
+    scores = folder.read_json("scores.json") if folder.exists("scores.json") else {}
+    detection = folder.read_json("detection.json") if folder.exists("detection.json") else {}
+    rows: list[tuple[str, Any]] = []
+    for category, found in scores.get("pair_alignment", {}).items():
+        rows += [(f"{category}: pair alignment, {key}", found.get(key)) for key in ("iou", "ap", "nonempty")]
+    shown = ("image_auroc", "pixel_auroc", "pixel_ap", "ratio")
+    rows += [(name, number) for name, number in _numbers(detection) if name.split(" ")[-1].endswith(shown)]
+    rows += [(f"{name}: seconds", value) for name, value in timings["seconds"].items()]
+    rows.append(("all: seconds", timings["total_seconds"]))
+    rows.append((f"peak memory ({timings['memory_measure']}), GB", timings["peak_memory_bytes"] / 1e9))
+    rows.append(("one pair from the endpoint: seconds", served["seconds"]))
+    rows.append(("page", page))
+    value = {
+        "folder": folder.uri,
+        "report": page,
+        "pair_alignment": scores.get("pair_alignment"),
+        "detection": detection,
+        "timings": timings,
+        "served": served,
+    }
+    output.data(value, table=table("demo", ("what", "value"), rows))
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of a nested document with the words that lead to them."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(inner, f"{path} {key}".strip())
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield path, value
+
+
+def _wait() -> None:
+    from dhdiff_ray.cli.commands.serve import wait_for_interrupt
+
+    wait_for_interrupt()

@@ -1,0 +1,149 @@
+"""``doctor``: is everything there that a run needs; what is wrong comes with what to do about it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.output import Output, table
+
+PACKAGES = ("ray", "torch", "deepspeed", "diffusers", "transformers")
+WEIGHTS = {
+    "Inception Score": "weights-inception-2015-12-05-6726825d.pth",
+    "IC-LPIPS": "vgg16-397923af.pth",
+}
+"""Files of the published networks as PyTorch's hub cache names them."""
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding; ``state`` is ok, warning or failed."""
+
+    name: str
+    state: str
+    found: str
+    remedy: str = ""
+
+
+def doctor(
+    address: options.Address = None,
+    dataset: options.DatasetName = None,
+    root: options.Root = None,
+    storage: options.Storage = None,
+    weights_dir: str = typer.Option("", help="Folder of the published networks' files; else PyTorch's hub cache."),
+    as_json: options.Json = False,
+) -> None:
+    """Check versions, cluster, dataset, weights and disk; 1 if something failed.
+
+    Example: dhdiff-ray doctor --dataset mvtec --root data/mvtec
+    """
+    checks = [*_versions(), *_space(storage or "runs"), *_weights(weights_dir), *_token()]
+    where = options.address_or_environment(address)
+    if where:
+        checks += _cluster(where)
+    if root:
+        checks += _dataset(dataset or "mvtec", root)
+    output = Output(as_json)
+    rows = [(check.state, check.name, check.found) for check in checks]
+    output.data([asdict(check) for check in checks], table=table("", ("", "what", "found"), rows))
+    for check in checks:
+        if check.remedy:
+            output.note(f"{check.name}: {check.remedy}")
+    if any(check.state == "failed" for check in checks):
+        raise typer.Exit(1)
+
+
+def _versions() -> Iterator[Check]:
+    from importlib import metadata
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    good = sys.version_info >= (3, 11)
+    yield Check("python", "ok" if good else "failed", version, "" if good else "install Python 3.11 or newer")
+    for name in PACKAGES:
+        try:
+            yield Check(name, "ok", metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield Check(name, "failed", "not installed", "install the package with its dependencies: make setup")
+
+
+def _space(storage: str) -> Iterator[Check]:
+    if "://" not in storage:
+        folder = Path(storage).expanduser().resolve()
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free / GIGABYTE
+        remedy = "" if free > 2 else "free some space, or put runs elsewhere: --storage FOLDER"
+        yield Check("storage", "ok" if free > 2 else "failed", f"{free:.1f} GB free at {folder}", remedy)
+    shared = Path("/dev/shm")
+    if shared.exists():
+        free = shutil.disk_usage(shared).free / GIGABYTE
+        remedy = "" if free > 0.3 else "give the container shared memory: docker run --shm-size=2g"
+        yield Check("shared memory", "ok" if free > 0.3 else "warning", f"{free:.1f} GB free at /dev/shm", remedy)
+
+
+def _weights(weights_dir: str) -> Iterator[Check]:
+    hub = Path("~/.cache/torch/hub/checkpoints").expanduser()
+    folder = Path(weights_dir).expanduser() if weights_dir else hub
+    for name, file in WEIGHTS.items():
+        if (folder / file).is_file():
+            yield Check(f"weights for {name}", "ok", str(folder / file))
+        else:
+            remedy = f"put {file} into {folder}, or score with labelled stand-ins: --set score.features=standin"
+            yield Check(f"weights for {name}", "warning", "not on this machine", remedy)
+
+
+def _cluster(address: str) -> Iterator[Check]:
+    from importlib.metadata import version
+
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+    from dhdiff_ray.on_ray.cluster.local import ClusterError
+
+    try:
+        jobs = Jobs(address)
+        there = jobs.versions()["ray"]
+    except ClusterError as error:
+        yield Check("cluster", "failed", address, str(error))
+        return
+    here = version("ray")
+    remedy = "" if there == here else f"use the same Ray on both sides: pip install ray=={there}"
+    yield Check("cluster", "ok" if there == here else "failed", f"Ray {there} at {address}, {here} here", remedy)
+    try:
+        jobs.check_cluster()
+        yield Check("cluster's door", "ok", "versions match, and it wants a token or is on this machine")
+    except ClusterError as error:
+        yield Check("cluster's door", "failed", address, str(error))
+    have = jobs.resources()
+    found = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
+    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", found)
+
+
+def _token() -> Iterator[Check]:
+    """A token on this machine that others can read is as good as none; Ray itself writes it for everybody."""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
+    if file.is_file():
+        mode = stat.S_IMODE(file.stat().st_mode)
+        remedy = f"type: chmod 600 {file}" if mode & 0o077 else ""
+        yield Check("token", "failed" if remedy else "ok", f"{file}, mode {mode:o}", remedy)
+
+
+def _dataset(name: str, root: str) -> Iterator[Check]:
+    from dhdiff_ray.data.registry import open_dataset
+
+    try:
+        samples = open_dataset(name).scan(Path(root).expanduser().resolve())
+    except (ValueError, OSError) as error:
+        yield Check("dataset", "failed", f"{name} at {root}", str(error))
+        return
+    categories = {sample.category for sample in samples}
+    anomalies = sum(not sample.is_good for sample in samples)
+    found = f"{len(categories)} categories, {len(samples)} images, {anomalies} of them anomalies"
+    yield Check("dataset", "ok", found)

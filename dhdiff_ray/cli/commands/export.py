@@ -1,0 +1,73 @@
+"""``export``: a run's finished pairs, or a model, in the form another tool reads."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.output import Output
+
+
+class Form(StrEnum):
+    """What other tools read."""
+
+    webdataset = "webdataset"
+    coco = "coco"
+    yolo = "yolo"
+    folder = "folder"
+
+
+def export(
+    run: Annotated[str, typer.Option(help="Name of the run: one folder in the storage.")],
+    out: Annotated[str, typer.Option(help="A new folder or URI to write to.")],
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.webdataset,
+    storage: options.Storage = None,
+    shard_size: Annotated[int, typer.Option(min=1, help="Pairs in one WebDataset shard.")] = 1000,
+    self_contained: Annotated[
+        bool, typer.Option("--self-contained", help="Instead of pairs: a model that opens without this package.")
+    ] = False,
+    category: Annotated[
+        str | None, typer.Option("--category", "-c", help="With --self-contained: which model.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write a run's pairs as WebDataset shards, COCO, YOLO boxes or a folder with a manifest; or a model with its code.
+
+    Example: dhdiff-ray export --run first --format coco --out first-coco
+
+    Example: dhdiff-ray export --run first --self-contained --category bottle --out bottle-model
+    """
+    if self_contained:
+        _export_model(Output(as_json), storage or "runs", run, category, out)
+        return
+    from dhdiff_ray.pairs.export import export as write
+    from dhdiff_ray.run.folder import RunFolder
+
+    done = write(RunFolder.of(storage or "runs", run), RunFolder.at(out), form.value, shard_size=shard_size)
+    Output(as_json).data(done, text=f"{done['pairs']} pairs, {done['files']} files in {done['out']}")
+
+
+def _export_model(output: Output, storage: str, run: str, category: str | None, out: str) -> None:
+    """Write one model as a folder that diffusers opens by itself.
+
+    Raises:
+        ConfigError: no category was named, or it has no trained model.
+    """
+    from pathlib import Path
+
+    from dhdiff_ray.config.load import ConfigError, nearest
+    from dhdiff_ray.model.bundle import write_self_contained
+    from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.training.checkpoint import is_trained
+
+    folder = RunFolder.of(storage, run)
+    known = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith("/model_index.json")})
+    if category is None or not is_trained(folder, category):
+        wrong = "" if category is None else f"no model of {category!r}{nearest(category, known)}; "
+        raise ConfigError(f"{wrong}pass --category, one of: {', '.join(known) or 'none is trained yet'}")
+    write_self_contained(folder.local(f"models/{category}"), Path(out))
+    how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
+    output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

@@ -1,0 +1,138 @@
+"""``jobs``: what runs on a cluster, what it said, and how to stop it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.output import Output, table
+
+app = options.group("jobs", "See, follow, stop and forget the jobs of a cluster.")
+JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
+
+
+@app.command("list")
+def list_jobs(
+    address: options.Address = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also jobs that others submitted.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """List the jobs of a cluster, oldest first.
+
+    Example: dhdiff-ray jobs list --address http://127.0.0.1:8265
+    """
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    found = Jobs(options.needed_address(address)).list(everything)
+    rows = [
+        (job.id, job.verb, job.run, job.status, (job.ended or time.time()) - job.started if job.started else None)
+        for job in found
+    ]
+    Output(as_json).data([job.as_dict() for job in found], table=table("", ("id", "verb", "run", "status", "s"), rows))
+
+
+@app.command("logs")
+def logs(
+    job_id: JobId,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw its progress until it ends.")] = False,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a job said, or follow it and take its exit code.
+
+    Example: dhdiff-ray jobs logs --follow train-first-1a2b3c
+    """
+    from dhdiff_ray.cli.commands.submit import attend
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    output = Output(as_json)
+    jobs = Jobs(options.needed_address(address))
+    if not follow:
+        text = jobs.logs(job_id)
+        output.data({"job": job_id, "log": text}, text=text)
+        return
+    info = attend(jobs, job_id, output)
+    output.data({"job": info.as_dict()}, text=info.status)
+    raise typer.Exit(info.exit_code)
+
+
+@app.command("status")
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="Id of a job; leave it out with --run.")] = None,
+    run: options.Run = None,
+    storage: options.Storage = None,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show how far a job is: category by stage; with --run from the run's folder, without any cluster.
+
+    Example: dhdiff-ray jobs status --run first
+    """
+    from dhdiff_ray.cli.status_view import status_table
+    from dhdiff_ray.run.status import Status, failures
+
+    events, told = _events(job_id, run, storage, address)
+    found = Status(events)
+    output = Output(as_json)
+    output.data({**told, **found.as_dict(time.time())}, table=status_table(found))
+    for line in failures(found):
+        output.warn(line)
+
+
+@app.command("rm")
+def remove(job_id: JobId, address: options.Address = None, as_json: options.Json = False) -> None:
+    """Forget a job that has ended, and its log; the run keeps all it has.
+
+    Example: dhdiff-ray jobs rm train-first-1a2b3c
+    """
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    Jobs(options.needed_address(address)).remove(job_id)
+    Output(as_json).data({"removed": job_id}, text=job_id)
+
+
+def _events(
+    job_id: str | None, run: str | None, storage: str | None, address: str | None
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The events of a job from its log, or of a run from its folder, and what they belong to.
+
+    Raises:
+        ConfigError: neither or both are named.
+        ValueError: there is no such run.
+    """
+    from dhdiff_ray.config.load import ConfigError
+
+    if (job_id is None) == (run is None):
+        raise ConfigError("which one? name a job: dhdiff-ray jobs status JOB; or a run: dhdiff-ray jobs status --run R")
+    if job_id is not None:
+        from dhdiff_ray.on_ray.cluster.jobs import Jobs
+        from dhdiff_ray.run.events import event_of
+
+        jobs = Jobs(options.needed_address(address))
+        found = (event_of(line) for line in jobs.logs(job_id).splitlines())
+        return [event for event in found if event], {"job": jobs.status(job_id).as_dict()}
+    from dhdiff_ray.run.events import read_events
+    from dhdiff_ray.run.folder import RunFolder
+
+    folder = RunFolder.of(storage or "runs", str(run))
+    if not folder.exists():
+        raise ValueError(f"there is no run {folder.uri}")
+    return read_events(folder), {"folder": folder.uri}
+
+
+@app.command("stop")
+def stop(job_id: JobId, address: options.Address = None, as_json: options.Json = False) -> None:
+    """Stop a job: it is asked to end, and killed after 3 s.
+
+    Example: dhdiff-ray jobs stop train-first-1a2b3c
+    """
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    jobs = Jobs(options.needed_address(address))
+    stopped = jobs.stop(job_id)
+    info = jobs.wait(job_id, timeout=10)
+    text = f"{job_id} {info.status}" if stopped else f"{job_id} had already ended: {info.status}"
+    Output(as_json).data({"job": info.as_dict(), "stopped": stopped}, text=text)

@@ -1,0 +1,146 @@
+"""``serve``: answer requests for pairs with the models of a run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dhdiff_ray.cli import options
+from dhdiff_ray.cli.commands.submit import private_cluster
+from dhdiff_ray.cli.output import Output, table
+from dhdiff_ray.cli.resolve import Typed, resolve
+
+if TYPE_CHECKING:
+    from dhdiff_ray.on_ray.cluster.jobs import JobInfo
+
+app = options.group("serve", "Serve the models of a run.")
+
+
+@app.callback()
+def serve() -> None:
+    """Serve the models of a run."""
+
+
+@app.command("up")
+def up(
+    run: Annotated[str, typer.Option(help="Run whose models answer.")],
+    storage: options.Storage = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks one. [default: 8000]")] = None,
+    sets: options.Sets = None,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Serve the models of a run until Ctrl-C.
+
+    Example: dhdiff-ray serve up --run demo
+    """
+    from dhdiff_ray.on_ray.cluster.local import auth_env
+    from dhdiff_ray.on_ray.serve import up as on_ray_serve
+
+    output = Output(as_json)
+    config = resolve("serve", Typed(run=run, storage=storage, sets=sets)).config
+    where = options.address_or_environment(address)
+    chosen = config.serve.port if port is None else port
+    auth_env()
+    with contextlib.ExitStack() as stack:
+        if not where:
+            stack.enter_context(private_cluster(output))
+        url = on_ray_serve.up(config, address=where, port=chosen, block=False)
+        output.data({"url": url}, text=url)
+        output.note(f"open it in a browser, or: curl {url}/v1/models; Ctrl-C ends it")
+        try:
+            wait_for_interrupt()
+        finally:
+            on_ray_serve.down(where)
+
+
+@app.command("status")
+def status(
+    url: Annotated[str | None, typer.Option(help="Address of an endpoint.", show_default=False)] = None,
+    address: options.Address = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell whether an endpoint answers and what it serves; of a cluster, its serving jobs.
+
+    Example: dhdiff-ray serve status --url http://127.0.0.1:8000
+    """
+    output = Output(as_json)
+    if url:
+        found = _asked(url)
+        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in found["models"]]
+        output.data(found, table=table(found["url"], ("category", "defects", "pixels"), rows))
+        return
+    jobs = _serving(options.needed_address(address))
+    rows = [(job.id, job.run, job.status) for job in jobs]
+    output.data([job.as_dict() for job in jobs], table=table("", ("id", "run", "status"), rows))
+
+
+@app.command("logs")
+def logs(address: options.Address = None, as_json: options.Json = False) -> None:
+    """Print what the newest serving job of a cluster said.
+
+    Example: dhdiff-ray serve logs --address http://127.0.0.1:8265
+    """
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    where = options.needed_address(address)
+    jobs = _serving(where)
+    if not jobs:
+        raise ValueError(f"nothing was served at {where}; begin with: dhdiff-ray serve up --run NAME --address {where}")
+    text = Jobs(where).logs(jobs[-1].id)
+    Output(as_json).data({"job": jobs[-1].id, "log": text}, text=text)
+
+
+@app.command("down")
+def down(address: options.Address = None, as_json: options.Json = False) -> None:
+    """Take the endpoint of a cluster down.
+
+    Example: dhdiff-ray serve down --address http://127.0.0.1:8265
+    """
+    from dhdiff_ray.on_ray.cluster.local import auth_env
+    from dhdiff_ray.on_ray.serve import up as on_ray_serve
+
+    where = options.needed_address(address)
+    auth_env()
+    on_ray_serve.down(where)
+    Output(as_json).data({"down": where}, text=where)
+
+
+def wait_for_interrupt() -> None:
+    """Sit still until Ctrl-C or SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: then.
+    """
+    import threading
+
+    threading.Event().wait()
+
+
+def _serving(address: str) -> list[JobInfo]:
+    """The serving jobs of a cluster, oldest first."""
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+    from dhdiff_ray.on_ray.serve.up import VERB
+
+    return [job for job in Jobs(address).list() if job.verb == VERB]
+
+
+def _asked(url: str) -> dict[str, Any]:
+    """Whether the endpoint is ready, and its models.
+
+    Raises:
+        ClusterError: nobody answers, or the token is wrong.
+    """
+    from dhdiff_ray.cli.commands.sample import TOKEN
+    from dhdiff_ray.client import Client, EndpointError
+    from dhdiff_ray.on_ray.cluster.local import ClusterError
+
+    try:
+        with Client(url, os.environ.get(TOKEN), patience=0, timeout=10) as client:
+            return {"url": url, "ready": True, "models": client.models()}
+    except EndpointError as error:
+        told = f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
+        raise ClusterError(told) from None

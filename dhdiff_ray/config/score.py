@@ -1,0 +1,46 @@
+"""The knobs of scoring the pairs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from dhdiff_ray.config.base import Frozen
+
+
+class ScoreConfig(Frozen):
+    """Scoring the pairs."""
+
+    features: Literal["standin", "small", "inception"] = "inception"
+    """Networks: the published ones; ``small`` real ones, labelled; or random ones, labelled, that need no file."""
+    metrics: tuple[Literal["is", "ic_lpips", "originality", "kid", "masks"], ...] = (
+        "is",
+        "ic_lpips",
+        "originality",
+        "kid",
+        "masks",
+    )
+    """What to compute; leave out what the networks at hand cannot give."""
+    profile: Literal["anomalydiffusion", "full", "cdc", "dfmgan", "seas"] = "anomalydiffusion"
+    """Whose rule IC-LPIPS follows; see ``metrics/profiles.py``."""
+    backbone: Literal["", "vgg", "alex", "squeeze"] = ""
+    """Backbone of LPIPS; empty is the profile's own (VGG-16, for ``dfmgan`` AlexNet)."""
+    weights_dir: str = ""
+    """Folder with the networks' files; empty means PyTorch's hub cache."""
+    backbone_file: str = ""
+    """A file of one's own for the LPIPS backbone; its scores are named ``_own``."""
+    inception_file: str = ""
+    """A file of one's own for Inception; its scores are named ``_own``."""
+    download: bool = False
+    """Fetch published files that are not there from their publishers."""
+    splits: int = Field(default=10, ge=1)
+    """Splits of the Inception Score; torch-fidelity's default is 10."""
+    cluster_size: int = Field(default=0, ge=0)
+    """Most images of one IC-LPIPS cluster that are compared; 0 is the profile's own (AnomalyDiffusion: 50)."""
+    seeds: int = Field(default=5, ge=1)
+    """Seeded draws from large clusters that IC-LPIPS averages over, beginning at ``run.seed``."""
+    alignment: bool = True
+    """Compare each mask with what a localiser trained on real masks sees in its image."""
+    workers: int = Field(default=0, ge=0)
+    """Feature extractors; 0 means as many as the cluster has room for."""

@@ -1,0 +1,21 @@
+"""A localiser as a judge of made pairs: how well its map and a mask agree (``synthesize.min_iou``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from dhdiff_ray.detector.evaluate import alignment
+
+
+def judge_by(model: nn.Module) -> Callable[[np.ndarray, np.ndarray], list[float]]:
+    """A judge that thresholds a localiser's map at one half: images (n, h, w, 3), masks (n, h, w) -> IoU of each."""
+
+    def judge(images: np.ndarray, masks: np.ndarray) -> list[float]:
+        found: list[dict[str, Any]] = [alignment(model, images[i : i + 1], masks[i : i + 1]) for i in range(len(masks))]
+        return [float(one["iou"]) for one in found]
+
+    return judge

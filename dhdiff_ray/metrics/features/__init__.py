@@ -1,0 +1,1 @@
+"""The feature networks behind the scores: published, small real ones, or random ones."""

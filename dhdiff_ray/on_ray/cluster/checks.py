@@ -1,0 +1,119 @@
+"""What is asked of a cluster before a job is sent: room, versions, and that not everybody may use it.
+
+Not in the paper. Decided: Ray would leave a job that does not fit pending for ever, and would run one of another Python
+until its first pickle breaks; a cluster that asks nobody for a token runs anybody's code, so it is used on this machine
+only unless the user insists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.config.load import ConfigError
+from dhdiff_ray.on_ray.cluster.local import ClusterError
+
+
+def check_versions(address: str, there: Mapping[str, str]) -> None:
+    """Refuse a cluster of another Ray, or of another Python, of which the first two numbers count.
+
+    Args:
+        address: for the message.
+        there: ``ray`` and, where the cluster tells, ``python``.
+
+    Raises:
+        ClusterError: it says what to install.
+    """
+    import ray
+
+    here = {"ray": ray.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
+    found = {name: version if name == "ray" else ".".join(version.split(".")[:2]) for name, version in there.items()}
+    for name, version in found.items():
+        if version != here[name]:
+            what = "Ray" if name == "ray" else "Python"
+            remedy = f"pip install ray=={version}" if name == "ray" else f"make PYTHON=python{version} setup"
+            raise ClusterError(
+                f"the cluster at {address} runs {what} {version}, this command {here[name]}; both sides need the same: "
+                f"{remedy}, or start the cluster with {what} {here[name]}"
+            )
+
+
+def check_closed(address: str, mode: str) -> None:
+    """Refuse a cluster that asks nobody for a token, unless it is on this machine.
+
+    Raises:
+        ClusterError: it says how to close it.
+    """
+    if mode == "token" or is_loopback(urlsplit(address).hostname or ""):
+        return
+    raise ClusterError(
+        f"the cluster at {address} asks nobody for a token: whoever reaches it can run code on it. Start it with "
+        "RAY_AUTH_MODE=token (see cluster/README.md), or use it as it is: --insecure"
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the host."""
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def node_resources(address: str) -> list[dict[str, float]]:
+    """What each living node of a cluster has."""
+    from ray.util.state import list_nodes
+
+    with without_addresses():
+        found: list[Any] = list_nodes(address)
+    return [node.resources_total or {} for node in found if node.state == "ALIVE"]
+
+
+def check_room(nodes: Sequence[Mapping[str, float]], verb: str, config: Config) -> None:
+    """Refuse what the cluster as it is now cannot hold.
+
+    Raises:
+        ConfigError: more is asked for than there is.
+    """
+    need = resources(verb, config)
+    if not need:
+        return
+    workers = int(need["workers"])
+    one = {"CPU": need["CPU"], "GPU": need["GPU"]}
+    room = sum(min(int(node.get(k, 0) / v) for k, v in one.items() if v) for node in nodes)
+    if room < workers:
+        part = "synthesize" if verb == "synthesize" else "train"
+        have = ", ".join(f"{sum(node.get(k, 0) for node in nodes):g} {k}" for k in ("CPU", "GPU"))
+        wanted = " and ".join(f"{v:g} {k}" for k, v in one.items() if v)
+        raise ConfigError(
+            f"{verb} asks for {workers} worker(s) with {wanted} each; the cluster has {have} on {len(nodes)} "
+            f"node(s) and room for {room}. Ask for less (--set {part}.workers=1 --set {part}.gpus_per_worker=0) "
+            "or, where nodes are added on demand, pass --no-check"
+        )
+
+
+def resources(verb: str, config: Config) -> dict[str, float]:
+    """What must be free at once for the verb to make progress: workers, and CPU and GPU of each."""
+    if verb in ("train", "ablate", "all"):
+        part = config.train
+        return {"workers": part.least_workers, "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+    if verb == "synthesize":
+        part = config.synthesize
+        return {"workers": max(1, part.workers), "CPU": part.cpus_per_worker, "GPU": part.gpus_per_worker}
+    return {}
+
+
+@contextlib.contextmanager
+def without_addresses() -> Iterator[None]:
+    """Hide Ray's own variables for a moment: they win over the address that is given."""
+    names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

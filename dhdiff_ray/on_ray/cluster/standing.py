@@ -1,0 +1,169 @@
+"""A cluster on this machine that stays until it is taken down: ``dhdiff-ray cluster up``.
+
+Not in the paper. Decided: Ray's own ``ray start --head --block`` in a session of its own, on loopback, with a token
+that only its owner may read and a temporary folder of its own; what was started is written down, and only that is
+stopped again: ``ray stop`` would stop every Ray on the machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, processes_of
+
+UP_SECONDS = 120.0
+DOWN_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A cluster that was started and written down."""
+
+    address: str
+    """Address of the Jobs API, ``http://127.0.0.1:PORT``."""
+    token_file: Path
+    """File with its token, mode 0600."""
+    folder: Path
+    """Ray's temporary folder: sockets and logs."""
+    pid: int
+    """Process id of ``ray start``."""
+    since: float
+    """Seconds since the epoch."""
+
+    def processes(self) -> list[psutil.Process]:
+        """All its processes that run now."""
+        return processes_of(self.folder.name)
+
+
+def state_folder() -> Path:
+    """Where it is written down what stands."""
+    return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "dhdiff-ray"
+
+
+def standing() -> Standing | None:
+    """The cluster that was started and still runs, or None."""
+    found = _written()
+    return found if found is not None and found.processes() else None
+
+
+def up(num_cpus: int | None = None, port: int = 0) -> Standing:
+    """Start a cluster that stays.
+
+    Args:
+        num_cpus: cores to offer; None takes all.
+        port: of the Jobs API; 0 picks a free one.
+
+    Raises:
+        ClusterError: one stands already, or Ray did not start.
+    """
+    there = standing()
+    if there is not None:
+        raise ClusterError(f"a cluster stands already at {there.address}; take it down first: dhdiff-ray cluster down")
+    down()  # the folder of one that died by itself
+    state = state_folder()
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    token = _private(state / "token", secrets.token_hex(32))
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-up-", dir="/tmp" if Path("/tmp").is_dir() else None))
+    port = port or _free_port()
+    words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0"]
+    words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--dashboard-agent-listen-port=0"]
+    words += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={folder / 'r'}"]
+    words += [f"--num-cpus={num_cpus}"] if num_cpus is not None else []
+    outer = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "OMP_NUM_THREADS")}
+    ours = {MARK: folder.name, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    log = folder / "ray-start.log"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            env=outer | JOB_ENVIRONMENT | ours,
+            start_new_session=True,
+        )
+    found = Standing(f"http://127.0.0.1:{port}", token, folder, process.pid, round(time.time(), 1))
+    limit = time.monotonic() + UP_SECONDS
+    while not _answers(found.address, token):
+        if process.poll() is not None or time.monotonic() > limit:
+            told = log.read_text(errors="replace").strip().splitlines()[-5:]
+            _end(found)
+            raise ClusterError("Ray did not start on this machine: " + " | ".join(told))
+        time.sleep(0.5)
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(found).items()}
+    (state / "cluster.json").write_text(json.dumps(values, indent=2) + "\n")
+    return found
+
+
+def down() -> Standing | None:
+    """Stop what :func:`up` started, and nothing else; None if nothing stands. One that died leaves no folder either."""
+    there, written = standing(), _written()
+    if written is not None:
+        _end(written)
+    (state_folder() / "cluster.json").unlink(missing_ok=True)
+    return there
+
+
+def _written() -> Standing | None:
+    """What was written down, whether it still runs or not."""
+    file = state_folder() / "cluster.json"
+    if not file.is_file():
+        return None
+    known = json.loads(file.read_text())
+    return Standing(known["address"], Path(known["token_file"]), Path(known["folder"]), known["pid"], known["since"])
+
+
+def _end(cluster: Standing) -> None:
+    there = cluster.processes()
+    for process in there:
+        if process.pid == cluster.pid:  # `ray start --block` ends what it started; its number may be another's by now
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(signal.SIGTERM)
+    left = psutil.wait_procs(there, timeout=DOWN_SECONDS)[1]
+    for process in {*left, *cluster.processes()}:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(cluster.processes(), timeout=3)
+    shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def _private(file: Path, text: str) -> Path:
+    """A file that only its owner may read, from its first moment on."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text)
+    return file
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _answers(address: str, token: Path) -> bool:
+    """Whether the Jobs API answers with our token and the node has joined: until then there is room for nothing."""
+    headers = {"Authorization": f"Bearer {token.read_text()}"}
+    try:
+        with urllib.request.urlopen(urllib.request.Request(f"{address}/api/jobs/", headers=headers), timeout=5):
+            pass
+        asked = urllib.request.Request(f"{address}/api/v0/nodes", headers=headers)
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            nodes = json.load(answer)["data"]["result"]["result"]
+    except OSError:
+        return False
+    return any(node["state"] == "ALIVE" for node in nodes)

@@ -1,0 +1,239 @@
+"""The endpoint's two deployments: an ingress that forwards, and samplers that hold a few categories' models each.
+
+Not in the paper. Decided: Serve routes by category, places and restarts; passes, queue and models are our own
+(``service.py``), since Serve's batches go on when nobody waits and its eviction takes models from under requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, ConfigDict
+from ray import serve
+from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+
+from dhdiff_ray.config import Config, ServeConfig
+from dhdiff_ray.config.load import load_config
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.serving.access import Access, is_loopback, read_keys
+from dhdiff_ray.serving.api import make_app
+from dhdiff_ray.serving.questions import Ask, BusyError, RefusedError
+from dhdiff_ray.serving.service import Service
+
+APP = "dhdiff"
+TOKEN_FILE = "DHDIFF_SERVE_TOKEN_FILE"
+"""Environment variable that names a file with the endpoint's tokens, see ``access.py``."""
+MODELS_TOLD = 3
+"""Categories a replica tells Serve of, a hint for routing; what it holds is ``serve.models_held``."""
+FORWARDED = 1000
+"""Requests the ingress holds at once: it only waits, and what is too much is refused by the samplers."""
+ASKED_AGAIN = 1
+"""How often a question is asked again when the replica that had it dies."""
+HEALTH_SECONDS = 2.0
+"""How often Serve looks after a replica."""
+STUCK_SECONDS = 120.0
+"""How long a replica may take to answer when it is looked after."""
+LOST = (BackPressureError, DeploymentUnavailableError, RayActorError)
+"""What Serve raises for a full queue and for a replica that is gone."""
+
+
+@serve.deployment(name="Sampler")
+class Sampler:
+    """One replica: a service whose models Serve knows of, so that questions go where their model is."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        config = Config.model_validate(values)
+        self.service = Service(config)
+        if config.serve.warm:
+            self.service.core.warm_up()
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What can be asked for."""
+        return await self.service.models()
+
+    async def model(self, category: str) -> dict[str, Any] | RefusedError:
+        """One category in full."""
+        return await _returned(self.service.model(category))
+
+    async def base(self, category: str, number: int) -> bytes | RefusedError:
+        """One of the run's normal images."""
+        return await _returned(self.service.base(category, number))
+
+    @serve.multiplexed(max_num_models_per_replica=MODELS_TOLD)
+    async def holds(self, category: str) -> str:
+        """Tells Serve which categories are asked for here; the models themselves are the service's."""
+        return category
+
+    async def pairs(self, ask: Ask) -> list[dict[str, Any]] | RefusedError | BusyError:
+        """The pairs."""
+        tell: Any = self.holds  # what the decorator makes of it
+        await tell(ask.category)
+        return await _returned(self.service.pairs(ask))
+
+    async def stream(self, ask: Ask) -> AsyncIterator[Any]:
+        """The pairs as events; a refusal is the last."""
+        tell: Any = self.holds
+        await tell(ask.category)
+        try:
+            async for event in self.service.stream(ask):
+                yield event
+        except (RefusedError, BusyError) as error:
+            yield error
+
+
+class Replicas:
+    """The application's backend: asks the replicas; what a replica that died was asked is asked once more."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """What can be asked for."""
+        return await self._answer(lambda: self._handle().models.remote())
+
+    async def model(self, category: str) -> dict[str, Any]:
+        """One category in full."""
+        return await self._answer(lambda: self._handle().model.remote(category))
+
+    async def base(self, category: str, number: int) -> bytes:
+        """One of the run's normal images, as PNG."""
+        return await self._answer(lambda: self._handle().base.remote(category, number))
+
+    async def pairs(self, ask: Ask) -> list[dict[str, Any]]:
+        """The pairs, from a replica that holds the model if there is one."""
+        return await self._answer(lambda: self._handle(ask).pairs.remote(ask))
+
+    async def stream(self, ask: Ask) -> AsyncIterator[dict[str, Any]]:
+        """Events; once the first was passed on, a dead replica ends them with "busy"."""
+        for left in range(ASKED_AGAIN, -1, -1):
+            begun, events = False, self._handle(ask).options(stream=True).stream.remote(ask)
+            try:
+                async for event in events:
+                    if isinstance(event, RefusedError | BusyError):
+                        raise event
+                    begun = True
+                    yield event
+                return
+            except LOST as error:
+                if begun or not left or isinstance(error, BackPressureError):
+                    raise BusyError from None
+            finally:
+                events.cancel()
+
+    def _handle(self, ask: Ask | None = None) -> Any:
+        handle = serve.get_deployment_handle("Sampler", APP)
+        return handle.options(multiplexed_model_id=ask.category) if ask else handle
+
+    async def _answer(self, question: Callable[[], Any]) -> Any:
+        for left in range(ASKED_AGAIN, -1, -1):
+            response = question()
+            try:
+                answer = await response
+            except LOST as error:
+                if not left or isinstance(error, BackPressureError):
+                    raise BusyError from None
+                continue  # the same question has the same answer elsewhere
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+            if isinstance(answer, RefusedError | BusyError):
+                raise answer
+            return answer
+
+
+async def _returned(work: Awaitable[Any]) -> Any:
+    """The result; a refusal is returned, since Ray would wrap what is raised."""
+    try:
+        return await work
+    except (RefusedError, BusyError) as error:
+        return error
+
+
+def build(config: Config, token_file: str = "") -> Any:
+    """The Serve application: ingress and samplers."""
+    s = config.serve
+    # On the head node, where the token's file is; it forwards and takes no core.
+    place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+    ongoing = s.queue + 2 * s.max_batch_size
+    queues = {"max_ongoing_requests": FORWARDED, "max_queued_requests": FORWARDED, "ray_actor_options": place}
+    queues["max_surge_percent"] = 100  # it takes no core, so there is always room for a new one beside the old
+
+    def application() -> FastAPI:
+        """Called in the ingress replica, so that the token itself is never sent anywhere."""
+        return make_app(Replicas(), Access(token_file, s.requests_per_minute), s)
+
+    ingress = serve.deployment(name="Ingress", **queues)(serve.ingress(application)())
+    needs = {"num_cpus": config.synthesize.cpus_per_worker, "num_gpus": s.gpus_per_replica}
+    samplers = Sampler.options(
+        **_number(s),
+        max_ongoing_requests=ongoing,
+        max_queued_requests=s.queue,
+        ray_actor_options=needs,
+        graceful_shutdown_timeout_s=s.deadline_seconds,
+        health_check_period_s=HEALTH_SECONDS,
+        health_check_timeout_s=STUCK_SECONDS,
+    )
+    return ingress.bind(samplers.bind(config.model_dump(mode="json")))
+
+
+class ServeArgs(BaseModel):
+    """What ``jobs/serve.yaml`` says of the application."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    storage: str
+    run: str
+    public: bool = True
+    """Whether others reach the port, as behind Kubernetes' service; then a token file is needed."""
+    sets: list[str] = []
+    """Knobs as on the command line: ``serve.gpus_per_replica=1``."""
+
+
+def app(args: dict[str, Any]) -> Any:
+    """The application of ``jobs/serve.yaml``: a run of the storage, with its own configuration.
+
+    Args:
+        args: the file's ``args``, as ``ServeArgs``.
+
+    Raises:
+        ValueError: no such run, or no token where others can ask.
+    """
+    said = ServeArgs.model_validate(args)
+    folder = RunFolder.of(said.storage, said.run)
+    if not folder.exists("config.json"):
+        raise ValueError(f"there is no run {folder.uri}; a run begins with: dhdiff-ray submit train")
+    base = folder.read_json("config.json")
+    moved = {"run.storage": ("args.storage", said.storage)}
+    config = load_config(base=base, flags=moved, sets=tuple(said.sets)).config
+    return build(config, checked_token("0.0.0.0" if said.public else "127.0.0.1"))
+
+
+def _number(s: ServeConfig) -> dict[str, Any]:
+    if s.max_replicas <= s.replicas:
+        return {"num_replicas": s.replicas, "max_surge_percent": s.surge_percent}
+    scaling = {
+        "min_replicas": s.replicas,
+        "initial_replicas": max(1, s.replicas),
+        "max_replicas": s.max_replicas,
+        "target_ongoing_requests": 2 * s.max_batch_size,
+    }
+    return {"autoscaling_config": scaling, "max_surge_percent": s.surge_percent}
+
+
+def checked_token(host: str) -> str:
+    """The file with the endpoint's token, or nothing where none is set and none is needed.
+
+    Raises:
+        ValueError: others can reach the host and there is no token, or the file is unusable.
+    """
+    file = os.environ.get(TOKEN_FILE, "")
+    if file:
+        read_keys(file)
+    elif not is_loopback(host):
+        raise ValueError(
+            f"serve.host = {host} can be reached by others, so a token is needed: openssl rand -hex 32 > token; "
+            f"export {TOKEN_FILE}=$PWD/token; or serve on 127.0.0.1"
+        )
+    return file

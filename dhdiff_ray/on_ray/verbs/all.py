@@ -1,0 +1,124 @@
+"""``submit all``: every category goes through the whole line by itself, in one job.
+
+Train, make pairs, score, test a detector; a category's next stage begins as soon as its last one is done, whatever the
+others do, and the page is written at the end. Not in the paper. Decided: a stage is a Ray task that runs the verb's own
+code for one category, so that a lost process or node costs a retry; stages near the end of the line go first, so that
+the first categories are whole early; rerunning the same command goes on, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from importlib import import_module
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.events import Events, Relay
+from dhdiff_ray.on_ray.pool import reason
+from dhdiff_ray.on_ray.verbs import STAGES, VERBS
+from dhdiff_ray.on_ray.verbs.train import lay_out, place_of, slots
+from dhdiff_ray.run.lease import lease
+from dhdiff_ray.run.run import run_folder
+
+RETRIES = 3
+"""Tries of a stage whose process or node was lost."""
+
+
+class StageError(ValueError):
+    """A stage told why and ended."""
+
+
+def main(config: Config, resume: bool = False) -> int:
+    """All stages of all categories; 0, or 1 if a category failed."""
+    folder = run_folder(config)
+    if folder.exists("config.json") and not resume:
+        before = Config.model_validate(folder.read_json("config.json"))
+        if before.digest() != config.digest():
+            raise ValueError(
+                f"the run {folder.uri} exists with another configuration; ask for the same, add --resume to go on "
+                "with it as it is asked now, or choose another --run"
+            )
+    with Events(folder, "all") as events, lease(folder):
+        categories = lay_out(config, folder, events)
+        with events.hub(every=0.5) as hub:
+            failed = run_line(config, categories, hub, events)
+        from dhdiff_ray.report.page import write_report
+
+        events.emit("page", place=write_report(config))
+    return 1 if failed else 0
+
+
+def run_line(config: Config, categories: list[str], hub: Any, events: Events) -> list[str]:
+    """Run every category's stages in order, as many at a time as training fits; returns the categories that failed."""
+    task: Any = ray.remote(num_cpus=0, max_retries=RETRIES)(run_stage)
+    waiting = deque((category, 0) for category in categories)
+    live: dict[Any, tuple[str, int, float]] = {}
+    failed: list[str] = []
+    values = config.model_dump(mode="json")
+
+    def tell(category: str, at: int, state: str, **more: Any) -> None:
+        events.emit("stage", verb=STAGES[at], category=category, state=state, **more)
+
+    for category in categories:
+        for at in range(len(STAGES)):
+            tell(category, at, "waiting")
+    while waiting or live:
+        while waiting and len(live) < slots(config):
+            category, at = waiting.popleft()
+            tell(category, at, "running")
+            where = place_of(config) if STAGES[at] == "train" else {}
+            named = task.options(name=f"{STAGES[at]}:{category}", **where)
+            reference = named.remote(values, STAGES[at], category, hub)
+            live[reference] = (category, at, time.monotonic())
+        done, _ = ray.wait(list(live), timeout=2)
+        for reference in done:
+            category, at, start = live.pop(reference)
+            spent = {"seconds": round(time.monotonic() - start, 1)}
+            try:
+                spent |= ray.get(reference)
+            except RayError as error:
+                failed.append(category)
+                meters.failed(STAGES[at], category)
+                tell(category, at, "failed", message=reason(error), **spent)
+                events.emit("failed", verb=STAGES[at], category=category, message=reason(error), trace=str(error))
+                continue
+            tell(category, at, "done", **spent)
+            if at + 1 < len(STAGES):
+                waiting.appendleft((category, at + 1))
+    return failed
+
+
+def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dict[str, Any]:
+    """One stage of one category: the task; returns the GPU seconds of its workers, at least.
+
+    Raises:
+        StageError: a part of it failed and was told.
+    """
+    config = Config.model_validate(values)
+    folder = run_folder(config)
+    told: list[str] = []
+    busy: list[float] = []
+
+    class Listening(Relay):
+        """Keeps what failed, for the one line of the stage, and how long its workers were busy."""
+
+        def emit(self, event: str = "progress", **fields: Any) -> None:
+            busy.append(float(fields.get("seconds", 0.0)))
+            if event == "failed":
+                told.append(str(fields.get("message", "failed")))
+                event = "warning"  # the stage's own end tells the failure
+            super().emit(event, **fields)
+
+    start = time.monotonic()
+    module = import_module(VERBS[verb])
+    if module.run(config, Listening(folder, verb, hub), category):
+        raise StageError("; ".join(told) or f"{verb} failed")
+    workers = config.train.least_workers if verb == "train" else 1
+    part = config.train if verb in ("train", "detect") else config.synthesize
+    seconds = sum(busy) or workers * (time.monotonic() - start)
+    return {"gpu_seconds": round(part.gpus_per_worker * seconds, 1)}

@@ -1,0 +1,164 @@
+"""Train one model per category, side by side (section IV-B).
+
+A queue of driver tasks, each a TorchTrainer whose workers are DeepSpeed engines. Decided: not Tune; a category that
+fails does not stop the others; a rerun under the same name resumes each category from its last checkpoint and skips
+those that are done. With a range of workers a category shrinks when a node is lost and grows when there is room again;
+categories go side by side as if each were at its largest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.split import Split, split_as
+from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.pool import beside_driver
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.lease import lease
+from dhdiff_ray.run.run import about_dataset, category_names, run_folder, scan
+from dhdiff_ray.training.checkpoint import is_trained
+from dhdiff_ray.training.trackers import refuse_missing
+
+ELASTIC_START_SECONDS = "10"
+"""How long Ray Train waits for the room it believes there is: after a node's loss it believes in the old one first."""
+
+
+def main(config: Config, resume: bool = False) -> int:
+    """Split the images, train every category, publish each; 0, or 1 if a category failed."""
+    folder = run_folder(config)
+    if folder.exists("config.json") and not resume:
+        raise ValueError(f"the run {folder.uri} exists; add --resume to go on with it, or choose another --run")
+    with Events(folder, "train") as events, lease(folder):
+        categories = lay_out(config, folder, events)
+        waiting = [c for c in categories if not is_trained(folder, c)]
+        for category in categories:
+            steps = config.train.steps
+            done = 0 if category in waiting else steps
+            events.emit("start", category=category, done=done, total=steps)
+        with events.hub(every=0.5) as hub:
+            failed = train_many(config, waiting, hub, events)
+    return 1 if failed else 0
+
+
+def lay_out(config: Config, folder: RunFolder, events: Events) -> list[str]:
+    """Write the run's split, or check the one that is there, and its configuration; returns the categories.
+
+    Raises:
+        ValueError: the split there is another one, or a tracker that is asked for is not installed.
+    """
+    refuse_missing(config.train.trackers)
+    samples = scan(config, events.emit)
+    if folder.exists("split.json"):
+        split = Split.from_json(folder.read_json("split.json"))
+        split.check_settings(config.data, config.run.seed)
+        split.check(config.data.root)
+    else:
+        split = split_as(config.data, config.run.seed, samples, about_dataset(config))
+        folder.write_json("split.json", split.to_json())
+    folder.write_json("config.json", config.model_dump(mode="json"))
+    return category_names(config, split)
+
+
+def run(config: Config, events: Events, category: str) -> int:
+    """Train one category of a run that is laid out, unless it is trained; 0."""
+    done = is_trained(run_folder(config), category)
+    events.emit("start", category=category, done=config.train.steps if done else 0, total=config.train.steps)
+    if not done:
+        with events.hub() as hub:
+            train_category(config.model_dump(mode="json"), category, hub)
+    return 0
+
+
+def train_many(
+    config: Config, categories: list[str], hub: Any, events: Events, one: Callable[..., None] | None = None
+) -> list[str]:
+    """Train categories with as many at a time as the cluster has room for; returns those that failed.
+
+    ``one`` is what trains a category; None takes :func:`train_category`.
+    """
+    task = ray.remote(num_cpus=0, max_retries=2)(one or train_category)
+    queue, live, failed = deque(categories), {}, []
+    while queue or live:
+        while queue and len(live) < slots(config):
+            category = queue.popleft()
+            named = task.options(name=f"train:{category}", **place_of(config))
+            reference = named.remote(config.model_dump(mode="json"), category, hub)
+            live[reference] = category
+        done, _ = ray.wait(list(live), timeout=2)
+        for reference in done:
+            category = live.pop(reference)
+            try:
+                ray.get(reference)
+                events.emit("done", category=category, done=config.train.steps, total=config.train.steps)
+            except RayError as error:
+                failed.append(category)
+                meters.failed("train", category)
+                events.emit("failed", category=category, message=str(error).strip().splitlines()[-1], trace=str(error))
+    return failed
+
+
+def place_of(config: Config) -> dict[str, Any]:
+    """Where a category's task belongs: if it is elastic, on the driver's node.
+
+    Ray Train's controller lies on its task's node, and so does, for ever, the actor that counts nodes for all elastic
+    runs: on a node that is lost it would come back nowhere. Other tasks go where Ray likes, so that hundreds do not
+    crowd one node.
+    """
+    if not config.train.is_elastic:
+        return {}
+    return {"scheduling_strategy": beside_driver()}
+
+
+def slots(config: Config) -> int:
+    """How many categories fit at once; at least one, so that Ray says what is missing."""
+    t, have = config.train, ray.cluster_resources()
+    rooms: list[float] = [have.get("CPU", 0) // (t.most_workers * t.cpus_per_worker)]
+    if t.gpus_per_worker:
+        rooms.append(have.get("GPU", 0) // (t.most_workers * t.gpus_per_worker))
+    return max(1, int(min(rooms)))
+
+
+def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
+    """One category: a Ray Train run whose name and place make it resume by itself."""
+    # Imported here: the job's driver needs none of it, and torch costs seconds and hundreds of megabytes.
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    if len(ray.nodes()) == 1:
+        os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
+    config = Config.model_validate(values)
+    t = config.train
+    if t.is_elastic:
+        os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
+    resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
+    TorchTrainer(
+        work,
+        train_loop_config={"config": values, "category": category, "hub": hub},
+        scaling_config=ScalingConfig(
+            num_workers=t.workers,
+            use_gpu=t.gpus_per_worker > 0,
+            resources_per_worker=resources,
+            elastic_resize_monitor_interval_s=t.resize_seconds,
+        ),
+        run_config=RunConfig(
+            name=category,
+            storage_path=run_folder(config).below("checkpoints").uri,
+            failure_config=FailureConfig(max_failures=t.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
+        ),
+    ).fit()
+
+
+def work(settings: dict[str, Any]) -> None:
+    """What each worker runs; imported there alone, so that driver and controller stay without diffusers."""
+    from dhdiff_ray.on_ray.verbs.train_worker import train_worker
+
+    train_worker(settings)

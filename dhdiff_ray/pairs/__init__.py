@@ -1,0 +1,1 @@
+"""Made pairs: planned, drawn, drawn again, written, exported."""

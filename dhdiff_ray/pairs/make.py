@@ -1,0 +1,165 @@
+"""Make the pairs of one unit in one batch: read what they are made from, draw, put back (section IV-B)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.images import read_image, read_mask
+from dhdiff_ray.data.prompts import defect_words
+from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
+from dhdiff_ray.records import Pair, Request, Sample
+
+if TYPE_CHECKING:
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+
+def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
+    """A published model as sampling is asked to run it.
+
+    Args:
+        config: ``synthesize.precision`` and ``synthesize.compile``.
+        folder: a model folder on this machine.
+        gpus: share of a GPU that was asked for; 0 stays on the CPU.
+    """
+    import torch
+
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+    pipeline = DHDiffPipeline.from_pretrained(folder)
+    if gpus and torch.cuda.is_available():
+        pipeline.to("cuda")
+    return pipeline.speed_up(config.synthesize.precision, config.synthesize.compile)
+
+
+@dataclass(frozen=True)
+class Own:
+    """A user's own pictures for one pair, at the run's resolution; what is None is the run's."""
+
+    base: np.ndarray | None = None
+    """uint8 (h, w, 3), instead of the request's base."""
+    control: np.ndarray | None = None
+    """(h, w), above zero where the defect shall be, instead of the reference's raw mask."""
+    reference: np.ndarray | None = None
+    """uint8 (h, w, 3), instead of the request's reference; comes with its mask."""
+    reference_mask: np.ndarray | None = None
+    """(h, w), above zero where the defect of ``reference`` is."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One unit, ready to be drawn."""
+
+    call: dict[str, Any]
+    """What the pipeline is called with."""
+    bases: np.ndarray
+    """uint8 (b, h, w, 3), the images that the windows are put back into."""
+    references: np.ndarray
+    """uint8 (b, h, w, 3), what the reference stream is shown."""
+    cuts: list[tuple[slice, slice]]
+    """The window of each pair."""
+
+
+def prepare(
+    requests: Sequence[Request], config: Config, samples: Iterable[Sample], own: Sequence[Own] | None = None
+) -> Prepared:
+    """Read what one unit is made from, and cut it to the window the model works on.
+
+    A pair's window lies around where its defect shall be, the reference's around its own defect: without a control
+    they are one place.
+
+    Args:
+        requests: of one category.
+        config: the run's configuration.
+        samples: the training images that requests name by key.
+        own: what a user gives for each pair; None for none.
+    """
+    import torch  # planning needs neither torch nor diffusers, and every driver plans
+
+    from dhdiff_ray.model.latents import to_mask, to_tensor
+
+    by_key = {s.key: s for s in samples}
+    side, grid, s = config.data.resolution, config.data.grid, config.synthesize
+    own = own or [Own()] * len(requests)
+    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, own, strict=True)]
+    cells = [raw_mask(mask, grid) for _, mask in lent]
+    shown = [reference_image(i, c, config.train.reference) for (i, _), c in zip(lent, cells, strict=True)]
+    bases = [read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, own, strict=True)]
+    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(own, cells, strict=True)]
+    drawn = [c if o.control is None else o.control for o, c in zip(own, cells, strict=True)]
+    cuts, own_cuts = ([window_around(r, config.train.window or side) for r in regions] for regions in (region, cells))
+
+    def cut(arrays: Sequence[np.ndarray], where: Sequence[tuple[slice, slice]] = cuts) -> np.ndarray:
+        return np.stack([array[at] for array, at in zip(arrays, where, strict=True)])
+
+    controlled = s.control or any(o.control is not None for o in own)
+    call = {
+        "prompt": [r.prompt for r in requests],
+        "defect": [defect_words(r.defect) for r in requests],
+        "generator": [torch.Generator().manual_seed(r.seed) for r in requests],
+        "reference": None if config.train.reference == "none" else to_tensor(cut(shown, own_cuts)),
+        "base": to_tensor(cut(bases)),
+        "raw_mask": to_mask(cut(region)),
+        "control_mask": to_mask(cut(drawn)) if controlled else None,
+        "num_inference_steps": s.steps,
+        "guidance_scale": s.guidance,
+        "start": s.start,
+        "strength": s.strength,
+        "background": s.background,
+        "fade": s.fade,
+        "reference_noise": config.train.reference_noise,
+        "output_type": "pt",
+    }
+    return Prepared(call, np.stack(bases), np.stack(shown), cuts)
+
+
+def make(
+    requests: Sequence[Request],
+    pipeline: DHDiffPipeline,
+    config: Config,
+    samples: Iterable[Sample],
+    *,
+    base: np.ndarray | None = None,
+    control: np.ndarray | None = None,
+) -> list[Pair]:
+    """Make the pairs of one unit in one batch.
+
+    Args:
+        requests: of one category.
+        pipeline: the category's sampler.
+        config: the run's configuration.
+        samples: the training images that requests name by key.
+        base: a user's own product image, uint8 (h, w, 3), instead of the requests' bases.
+        control: a user's own control mask (h, w), above zero where the defect shall be, instead of the reference's.
+
+    Returns:
+        Pairs in the order of the requests.
+    """
+    ready = prepare(requests, config, samples, [Own(base, control)] * len(requests))
+    return finished(requests, ready, pipeline(**ready.call))
+
+
+def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pair]:
+    """What the pipeline drew, put back into whole images."""
+    images = (made.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    masks = (made.masks[:, 0] * 255).byte().cpu().numpy()
+    pairs = []
+    for i, request in enumerate(requests):
+        image = ready.bases[i].copy()
+        mask = np.zeros(image.shape[:2], np.uint8)
+        image[ready.cuts[i]], mask[ready.cuts[i]] = images[i], masks[i]
+        pairs.append(Pair(request, image, mask))
+    return pairs
+
+
+def _reference(request: Request, own: Own, by_key: Mapping[str, Sample], side: int) -> tuple[np.ndarray, np.ndarray]:
+    """The image that lends its look (h, w, 3), and its mask (h, w)."""
+    if own.reference is not None and own.reference_mask is not None:
+        return own.reference, own.reference_mask
+    sample = by_key[request.reference]
+    return read_image(sample, side), read_mask(sample, side)

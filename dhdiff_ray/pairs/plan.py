@@ -1,0 +1,51 @@
+"""Plan requests: the same pairs on any number of workers (section IV-B; contracts on disk).
+
+Decided: a request names a normal training image as base and a training anomaly as reference, drawn from its own seed;
+requests are cut into fixed shards made in one batch each, so that no number of workers can change a pixel.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.prompts import prompt
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.records import Request, pair_seed
+
+
+def plan(config: Config, split: Split, category: str) -> list[Request]:
+    """Every request of one category: ``synthesize.pairs_per_defect`` for each defect that was trained on.
+
+    A longer plan begins with the shorter one, so that asking for more keeps what is there.
+    """
+    own = split.category(category)
+    bases = sorted(s.key for s in own.train if s.is_good)
+    requests = []
+    for defect in sorted({s.defect for s in own.train if not s.is_good}):
+        references = sorted(s.key for s in own.train if s.defect == defect)
+        for index in range(config.synthesize.pairs_per_defect):
+            seed = pair_seed(config.run.seed, category, defect, index)
+            draw = random.Random(seed)
+            requests.append(
+                Request(
+                    category=category,
+                    defect=defect,
+                    index=index,
+                    seed=seed,
+                    prompt=prompt(category, defect),
+                    base=draw.choice(bases),
+                    reference=draw.choice(references),
+                )
+            )
+    return requests
+
+
+def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:
+    """Fixed units of work: runs of ``size`` requests of one defect, the last one shorter."""
+    units: list[tuple[Request, ...]] = []
+    for defect in dict.fromkeys(r.defect for r in requests):
+        same = [r for r in requests if r.defect == defect]
+        units += [tuple(same[i : i + size]) for i in range(0, len(same), size)]
+    return units

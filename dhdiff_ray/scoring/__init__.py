@@ -1,0 +1,1 @@
+"""Scores of made images: of one defect, of a folder, of other people's results."""

@@ -1,0 +1,1 @@
+"""The endpoint: FastAPI around a sampler; knows nothing of Ray."""

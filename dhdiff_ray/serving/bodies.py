@@ -1,0 +1,112 @@
+"""A question as it arrives: JSON, or a form with pictures as files.
+
+Not in the paper. Decided: both end as one ``Ask``; a form is taken apart in memory, by its own few rules, since a
+part never becomes a file here and its file name is never looked at.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from email.message import Message
+from email.parser import HeaderParser
+from typing import Any
+
+from pydantic import ValidationError
+
+from dhdiff_ray.serving.questions import Ask, RefusedError
+
+MAX_PARTS = 64
+PICTURES = ("base", "reference", "reference_mask", "control_mask")
+LISTS = ("points", "boxes")
+
+
+def read_ask(content_type: str, body: bytes, category: str | None) -> Ask:
+    """The question in a request's body.
+
+    Args:
+        content_type: the header, with its parameters.
+        body: whole.
+        category: from the address; None where the body names it.
+
+    Raises:
+        RefusedError: 400 for what cannot be read, 415 for another type, 422 for what does not fit.
+    """
+    kind = _message(f"Content-Type: {content_type}")
+    if kind.get_content_type() == "application/json":
+        try:
+            fields = json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise RefusedError(400, f"the body is not JSON: {str(error)[:200]}") from None
+        if not isinstance(fields, dict):
+            raise RefusedError(422, 'the body must be a JSON object such as {"defect": "scratch", "seed": 1}')
+    elif kind.get_content_type() == "multipart/form-data":
+        fields = _form(kind.get_param("boundary"), body)
+    else:
+        raise RefusedError(415, "send application/json or multipart/form-data, and say which in Content-Type")
+    if category is not None:
+        if fields.get("category", category) != category:
+            raise RefusedError(422, f"the address says category {category!r}, the body another; leave the latter out")
+        fields["category"] = category
+    try:
+        return Ask.model_validate(fields)
+    except ValidationError as error:
+        told = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in error.errors()[:8]]
+        raise RefusedError(422, "; ".join(told)) from None
+
+
+def _form(boundary: Any, body: bytes) -> dict[str, Any]:
+    """Fields of a ``multipart/form-data`` body; pictures as base64, lists and numbers as JSON says them."""
+    if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70 or not boundary.isascii():
+        raise RefusedError(400, "the form's Content-Type names no usable boundary")
+    mark = b"--" + boundary.encode()
+    if not body.startswith(mark + b"\r\n"):
+        raise RefusedError(400, "the form does not begin with its boundary")
+    *parts, end = (b"\r\n" + body).split(b"\r\n" + mark)[1:]
+    if end.rstrip(b"\r\n") != b"--":
+        raise RefusedError(400, "the form is cut short: its last boundary is missing")
+    if len(parts) > MAX_PARTS:
+        raise RefusedError(400, f"the form has {len(parts)} parts; at most {MAX_PARTS}")
+    fields: dict[str, Any] = {}
+    for part in parts:
+        head, gap, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
+        if not gap or len(head) > 4096:
+            raise RefusedError(400, "a part of the form has no end of its headers")
+        name = _message(head.decode("latin-1")).get_param("name", header="content-disposition")
+        if not isinstance(name, str) or not name:
+            raise RefusedError(400, "a part of the form has no name")
+        if name in fields:
+            raise RefusedError(422, f"the form has {name} twice")
+        fields[name] = _value(name, content)
+    return fields
+
+
+def _value(name: str, content: bytes) -> Any:
+    if name in PICTURES:
+        return base64.b64encode(content).decode()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise RefusedError(422, f"{name} is not text in UTF-8") from None
+    if name in LISTS:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            raise RefusedError(422, f"{name} must be JSON such as [[12, 30]]") from None
+    return text
+
+
+def wanted(ask: Ask, accept: str) -> str:
+    """``json``, ``multipart`` or ``zip``: what the question says, else what ``Accept`` says first."""
+    if ask.response:
+        return ask.response
+    for word in re.split(r"[,;]\s*", accept):
+        for kind, name in (("multipart/mixed", "multipart"), ("application/zip", "zip"), ("application/json", "json")):
+            if word.strip() == kind:
+                return name
+    return "json"
+
+
+def _message(text: str) -> Message:
+    return HeaderParser().parsestr(text)

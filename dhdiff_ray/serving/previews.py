@@ -1,0 +1,115 @@
+"""A look at pairs while they are drawn: what the sampler takes them for, small, now and then.
+
+Not in the paper. Decided: DPM-Solver++ keeps its estimate of the finished latents, so a look costs a decoding and no
+pass of the network; the next one waits until all of them together have taken no more than a share of the drawing's
+time, however slow the autoencoder is; none of them draws a random number, so a pair has the same bytes seen or unseen.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from dhdiff_ray.data.encode import png_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.make import Prepared
+
+MOST = 12
+"""Looks at one pair, at most."""
+SIDE = 128
+"""Largest side of a preview in pixels."""
+
+
+class Previews:
+    """The looks at one pass.
+
+    Args:
+        ready: what the pass is drawn from.
+        wanted: whose pairs are looked at, one for each of its pairs.
+        total: its steps.
+        share: of the time spent on drawing, what looking may take; 0 looks never.
+    """
+
+    def __init__(self, ready: Prepared, wanted: Sequence[bool], total: int, share: float) -> None:
+        self.ready, self.total, self.share = ready, total, share
+        self.at = [i for i, yes in enumerate(wanted) if yes]
+        self.spent = 0.0
+        """Seconds that looking took so far."""
+        self._begun = time.perf_counter()
+        self._next = 1 if self.at and share > 0 else total
+
+    def look(self, pipeline: DHDiffPipeline, done: int, latents: Tensor) -> list[dict[str, str] | None] | None:
+        """Image and mask of each pair that somebody looks at, as base64 PNGs; None while it is not time for one.
+
+        Args:
+            pipeline: that draws.
+            done: its steps so far.
+            latents: (2b, c, h', w') after the step.
+        """
+        if done < self._next or done >= self.total:  # the last step's is the pair itself
+            return None
+        if latents.is_cuda:
+            import torch
+
+            torch.cuda.synchronize()  # else the steps' own time would count as ours
+        start = time.perf_counter()
+        if self.spent > self.share * (start - self._begun - self.spent):
+            return None
+        self._next = done + -(-self.total // MOST)
+        found: list[dict[str, str] | None] = [None] * len(self.ready.cuts)
+        for i, (image, mask) in zip(self.at, self._pictures(pipeline, latents), strict=True):
+            found[i] = {name: _small(picture) for name, picture in (("image", image), ("mask", mask))}
+        self.spent += time.perf_counter() - start
+        return found
+
+    def _pictures(self, pipeline: DHDiffPipeline, latents: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Image (h, w, 3) and mask (h, w) as the sampler expects them, in their whole images."""
+        from torch.nn import functional
+
+        from dhdiff_ray.model.domains import join, split
+        from dhdiff_ray.model.latents import latent_shape
+
+        image, annotation = split(_estimate(pipeline.scheduler, latents))
+        decoded, float_masks = pipeline.decode_latents(join(image[self.at], annotation[self.at]))
+        images = (decoded * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        masks = (float_masks[:, 0] > 0.5).cpu().numpy()
+        drawn = np.ones(masks.shape, bool)
+        if self.ready.call["background"] != "free":  # as the pipeline puts the base back at the end
+            factor = latent_shape(pipeline.vae)[1]
+            pooled = functional.max_pool2d(self.ready.call["raw_mask"][self.at], factor)
+            drawn = functional.interpolate(pooled, scale_factor=factor)[:, 0].numpy() > 0
+        pictures = []
+        for j, i in enumerate(self.at):
+            whole, cut = self.ready.bases[i].copy(), self.ready.cuts[i]
+            mask = np.zeros(whole.shape[:2], np.uint8)
+            whole[cut] = np.where(drawn[j][..., None], images[j], whole[cut])
+            mask[cut] = (drawn[j] & masks[j]) * np.uint8(255)
+            pictures.append((whole, mask))
+        return pictures
+
+
+def _estimate(scheduler: Any, latents: Tensor) -> Tensor:
+    """What the latents are expected to become; as they are now, noise and all, where the sampler does not keep it."""
+    kept = getattr(scheduler, "model_outputs", None)
+    if kept and kept[-1] is not None and str(scheduler.config.get("algorithm_type")).endswith("dpmsolver++"):
+        return kept[-1]
+    return latents
+
+
+def _small(picture: np.ndarray) -> str:
+    """Base64 of a PNG of the picture, at most ``SIDE`` large."""
+    opened = Image.fromarray(picture)
+    if max(opened.size) > SIDE:
+        kind = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BOX
+        scale = SIDE / max(opened.size)
+        opened = opened.resize((round(opened.width * scale), round(opened.height * scale)), kind)
+    return base64.b64encode(png_bytes(np.asarray(opened))).decode()

@@ -1,0 +1,43 @@
+"""Any torch module as a stand-in; the small real networks where their files are at hand (DHDIFF_SMALL_WEIGHTS)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dhdiff_ray.config import ScoreConfig
+from dhdiff_ray.metrics.features.choose import open_classifier, open_perceiver
+from dhdiff_ray.metrics.features.small import CLASSIFIER_FILE, ModuleClassifier, ModulePerceiver
+
+FOLDER = os.environ.get("DHDIFF_SMALL_WEIGHTS", "")
+
+
+def test_any_torch_module_is_a_labelled_standin():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 6, 3)
+    perceiver = ModulePerceiver(lambda x: [layer(x)], "one layer", "00", side=16)
+    classifier = ModuleClassifier(lambda x: (layer(x).mean((2, 3)), x.mean((2, 3))), "one layer", "00", side=16)
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3)).astype(np.uint8)
+    assert perceiver.perceptual(images).shape == (2, 6 * 14 * 14)
+    probabilities, pooled = classifier.look(images)
+    np.testing.assert_allclose(probabilities.sum(1), 1)
+    assert pooled.shape == (2, 3)
+    assert perceiver.metric_name("ic_lpips") == "ic_lpips_module"
+
+
+@pytest.mark.skipif(not Path(FOLDER, CLASSIFIER_FILE).is_file(), reason="set DHDIFF_SMALL_WEIGHTS to their folder")
+def test_the_small_real_networks_tell_a_change_of_content_from_a_little_noise():
+    config = ScoreConfig(features="small", weights_dir=FOLDER)
+    perceiver, classifier = open_perceiver(config), open_classifier(config)
+    rows, columns = np.mgrid[:128, :128]
+    stripes = np.repeat((np.sin(columns / 5) * 100 + 128)[..., None], 3, 2)
+    disc = np.repeat(((np.hypot(rows - 64, columns - 64) < 40) * 200.0)[..., None], 3, 2)
+    noisy = stripes + np.random.default_rng(0).normal(0, 4, stripes.shape)
+    a, b, c = perceiver.perceptual(np.stack([stripes, noisy.clip(0, 255), disc]).astype(np.uint8))
+    assert ((a - b) ** 2).sum() < 0.5 * ((a - c) ** 2).sum()
+    probabilities, pooled = classifier.look(np.stack([stripes, disc]).astype(np.uint8))
+    assert probabilities.shape == (2, 1001)
+    assert pooled.shape == (2, 1280)
+    assert perceiver.metric_name("ic_lpips") == "ic_lpips_small"

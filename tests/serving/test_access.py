@@ -1,0 +1,50 @@
+"""Keys: what a token file may say, and what happens when it changes."""
+
+import pytest
+
+from dhdiff_ray.serving.access import Access, DeniedError, first_token, read_keys
+
+A, B = "a" * 16, "b" * 16
+
+
+def written(tmp_path, text):
+    (tmp_path / "keys").write_text(text)
+    return str(tmp_path / "keys")
+
+
+def test_a_line_is_a_token_or_a_name_and_a_token_or_a_rate_too(tmp_path):
+    file = written(tmp_path, f"# keys\n\n{A}\nline {B} 12.5\n")
+    assert [(key.name, key.per_minute) for key in read_keys(file, 60)] == [("line 3", 60), ("line", 12.5)]
+    assert first_token(file) == A
+    assert A not in repr(read_keys(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("short\n", "line 1, has 5 characters; make one: openssl"),
+        ("# nothing\n", "holds no token"),
+        (f"a {A} often\n", "write TOKEN, NAME TOKEN or NAME TOKEN REQUESTS_PER_MINUTE"),
+        (f"a {A} -1\n", "line 1: write TOKEN"),
+        (f"a {A}\na {B}\n", "line 2: a second key 'a'"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_which_line(tmp_path, text, words):
+    with pytest.raises(ValueError, match=words):
+        read_keys(written(tmp_path, text))
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_keys(str(tmp_path / "none"))
+
+
+def test_a_key_is_taken_away_without_a_restart_and_a_slip_keeps_the_old_ones(tmp_path):
+    now = [0.0]
+    file = written(tmp_path, f"one {A}\ntwo {B}\n")
+    access = Access(file, clock=lambda: now[0])
+    assert access.admit("GET", {"authorization": f"Bearer {B}"}) == "two"
+    written(tmp_path, f"one {A}\n")
+    now[0] = 2.0
+    with pytest.raises(DeniedError, match="send the endpoint's token"):
+        access.admit("GET", {"authorization": f"Bearer {B}"})
+    written(tmp_path, "oops\n")
+    now[0] = 4.0
+    assert access.admit("GET", {"authorization": f"bearer {A}"}) == "one"
