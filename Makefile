@@ -31,7 +31,7 @@ check: $(STAMP)
 
 test: check
 	$(BIN)/python -m pytest -m "not slow and not ray and not chaos" -n 2 --dist loadfile
-	$(BIN)/python -m pytest -m "ray and not slow and not chaos"
+	$(BIN)/python -m pytest -m "ray and not slow and not chaos" -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -9,6 +10,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+TEMPORARY = "DHDIFF_TEST_TEMPORARY"
+"""The session's temporary folder, told to the processes that share its tests: short, since sockets lie below it."""
+if TEMPORARY not in os.environ:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # pytest's own folders stay, for a look
+    os.environ[TEMPORARY] = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="dht-")
+    tempfile.tempdir = None
+
+
+def pytest_unconfigure(config):
+    """Nothing that tests, or what they started, put into the temporary folder outlives them."""
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(os.environ[TEMPORARY], ignore_errors=True)
+
 
 SETS = (
     "data.dataset=procedural",

@@ -18,7 +18,7 @@ from dhdiff_ray.on_ray.cluster.local import local_cluster
 from dhdiff_ray.on_ray.cluster.jobs import Jobs
 with local_cluster(num_cpus=1) as cluster:
     jobs = Jobs(cluster)
-    job = jobs.wait(jobs.submit("platform", Config.model_validate({"run": {"name": "r"}})), timeout=90)
+    job = jobs.wait(jobs.submit("nothing_to_do", Config.model_validate({"run": {"name": "r"}})), timeout=90)
     assert job.status == "SUCCEEDED", jobs.logs(job.id)
     print(cluster.folder, *(p.pid for p in cluster.processes()), flush=True)
     time.sleep(120)
@@ -48,7 +48,9 @@ def test_two_clusters_at_once_both_take_jobs_and_every_end_is_clean(tmp_path):
     def as_in_a_terminal():  # with a process group of its own; what runs with & is started deaf to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    environment = os.environ | {"HOME": str(tmp_path)}
+    (tmp_path / "nothing_to_do.py").write_text("def main(config, resume):\n    return 0\n")
+    modules = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": modules}
     words = [sys.executable, "-c", COMMAND]
     commands, folders, started = [], [], []
     try:

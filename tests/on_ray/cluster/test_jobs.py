@@ -78,7 +78,7 @@ def cluster(tmp_path_factory):
     modules = tmp_path_factory.mktemp("modules")
     (modules / "tiny_verb.py").write_text(VERB)
     patch = pytest.MonkeyPatch()
-    patch.setenv("PYTHONPATH", str(modules))
+    patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(modules), os.environ.get("PYTHONPATH")))))
     with local_cluster(num_cpus=2) as running:
         yield running
     patch.undo()
