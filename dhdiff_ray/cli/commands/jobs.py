@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
 
-app = options.group("jobs", "See, follow, stop and forget the jobs of a cluster.")
+app = group("jobs", "See, follow, stop and forget the jobs of a cluster.")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
 
 
@@ -26,12 +27,12 @@ def list_jobs(
     """
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 
-    found = Jobs(options.needed_address(address)).list(everything)
+    listed = Jobs(options.needed_address(address)).list(everything)
     rows = [
         (job.id, job.verb, job.run, job.status, (job.ended or time.time()) - job.started if job.started else None)
-        for job in found
+        for job in listed
     ]
-    Output(as_json).data([job.as_dict() for job in found], table=table("", ("id", "verb", "run", "status", "s"), rows))
+    Output(as_json).data([job.as_dict() for job in listed], table=table("", ("id", "verb", "run", "status", "s"), rows))
 
 
 @app.command("logs")
@@ -45,7 +46,7 @@ def logs(
 
     Example: dhdiff-ray jobs logs --follow train-first-1a2b3c
     """
-    from dhdiff_ray.cli.commands.submit import attend
+    from dhdiff_ray.cli.follow import attend
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 
     output = Output(as_json)
@@ -67,24 +68,26 @@ def status(
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far a job is: category by stage; with --run from the run's folder, without any cluster.
+    """Show how far a job or a run is: category by stage.
+
+    With --run it is read from the run's folder, without any cluster.
 
     Example: dhdiff-ray jobs status --run first
     """
     from dhdiff_ray.cli.status_view import status_table
     from dhdiff_ray.run.status import Status, failures
 
-    events, told = _events(job_id, run, storage, address)
-    found = Status(events)
+    events, owner = _events(job_id, run, storage, address)
+    progress = Status(events)
     output = Output(as_json)
-    output.data({**told, **found.as_dict(time.time())}, table=status_table(found))
-    for line in failures(found):
+    output.data({**owner, **progress.as_dict(time.time())}, table=status_table(progress))
+    for line in failures(progress):
         output.warn(line)
 
 
 @app.command("rm")
 def remove(job_id: JobId, address: options.Address = None, as_json: options.Json = False) -> None:
-    """Forget a job that has ended, and its log; the run keeps all it has.
+    """Forget a job that has ended, and its log; its run stays.
 
     Example: dhdiff-ray jobs rm train-first-1a2b3c
     """
@@ -112,8 +115,8 @@ def _events(
         from dhdiff_ray.run.events import event_of
 
         jobs = Jobs(options.needed_address(address))
-        found = (event_of(line) for line in jobs.logs(job_id).splitlines())
-        return [event for event in found if event], {"job": jobs.status(job_id).as_dict()}
+        events = [event for line in jobs.logs(job_id).splitlines() if (event := event_of(line))]
+        return events, {"job": jobs.status(job_id).as_dict()}
     from dhdiff_ray.run.events import read_events
     from dhdiff_ray.run.folder import RunFolder
 

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.commands.submit import private_cluster
+from dhdiff_ray.cli.follow import private_cluster
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
-from dhdiff_ray.cli.resolve import Typed, resolve
+from dhdiff_ray.cli.resolve import resolve
 
 if TYPE_CHECKING:
     from dhdiff_ray.on_ray.cluster.jobs import JobInfo
 
-app = options.group("serve", "Serve the models of a run.")
-
-
-@app.callback()
-def serve() -> None:
-    """Serve the models of a run."""
+app = group("serve", "Serve the models of a run.")
 
 
 @app.command("up")
@@ -41,7 +37,7 @@ def up(
     from dhdiff_ray.on_ray.serve import up as on_ray_serve
 
     output = Output(as_json)
-    config = resolve("serve", Typed(run=run, storage=storage, sets=sets)).config
+    config = resolve("serve", options.Typed(run=run, storage=storage, sets=sets)).config
     where = options.address_or_environment(address)
     chosen = config.serve.port if port is None else port
     auth_env()
@@ -63,15 +59,15 @@ def status(
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether an endpoint answers and what it serves; of a cluster, its serving jobs.
+    """Tell what an endpoint serves; of a cluster, its serving jobs.
 
     Example: dhdiff-ray serve status --url http://127.0.0.1:8000
     """
     output = Output(as_json)
     if url:
-        found = _asked(url)
-        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in found["models"]]
-        output.data(found, table=table(found["url"], ("category", "defects", "pixels"), rows))
+        state = _asked(url)
+        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in state["models"]]
+        output.data(state, table=table(state["url"], ("category", "defects", "pixels"), rows))
         return
     jobs = _serving(options.needed_address(address))
     rows = [(job.id, job.run, job.status) for job in jobs]
@@ -142,5 +138,5 @@ def _asked(url: str) -> dict[str, Any]:
         with Client(url, os.environ.get(TOKEN), patience=0, timeout=10) as client:
             return {"url": url, "ready": True, "models": client.models()}
     except EndpointError as error:
-        told = f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
-        raise ClusterError(told) from None
+        hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""
+        raise ClusterError(f"{error}{hint}") from None
