@@ -30,9 +30,9 @@ def connected(
 
     Args:
         address: of the cluster, or None.
-        output: where to tell.
+        output: for words.
         insecure: use a cluster that asks nobody for a token.
-        called: what the user called the cluster, for the commands that are told.
+        called: what the user called the cluster, for the commands that messages name.
     """
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 

@@ -10,9 +10,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
 
 
 def datasets(incomplete: str) -> list[str]:
@@ -69,33 +72,52 @@ Insecure = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
+KEYS = {
+    "data.dataset": "dataset",
+    "data.root": "root",
+    "data.categories": "category",
+    "run.name": "run",
+    "run.storage": "storage",
+    "synthesize.pairs_per_defect": "pairs",
+    "score.features": "features",
+    "score.profile": "profile",
+    "score.weights_dir": "weights_dir",
+}
+"""Knobs that have an option, and its name."""
+
+
 @dataclass(frozen=True)
-class Typed:
-    """The options that end up in the configuration."""
+class Knobs:
+    """Options that end up in the configuration."""
+
+    def flags(self) -> dict[str, tuple[str, object]]:
+        """Dotted key -> (flag as typed, value) of what was typed."""
+        values = {key: (name, getattr(self, name, None)) for key, name in KEYS.items()}
+        return {k: ("--" + name.replace("_", "-"), v) for k, (name, v) in values.items() if v is not None}
+
+    def assignments(self) -> tuple[str, ...]:
+        """``key=value`` of each ``--set``."""
+        return tuple(getattr(self, "sets", None) or ())
+
+    def load(self, *more: str) -> Config:
+        """The configuration of these options alone; ``more`` are ``key=value`` that win."""
+        from dhdiff_ray.config.load import load_config
+
+        return load_config(flags=self.flags(), sets=(*self.assignments(), *more)).config
+
+
+@dataclass(frozen=True)
+class Typed(Knobs):
+    """The options that say what a run is."""
 
     recipe: Recipe = None
     run: Run = None
     storage: Storage = None
     dataset: DatasetName = None
     root: Root = None
-    categories: Categories = None
+    category: Categories = None
     preset: Preset = None
     sets: Sets = None
-
-    def flags(self) -> dict[str, tuple[str, Any]]:
-        """Dotted key -> (flag as typed, value)."""
-        given: dict[str, tuple[str, Any]] = {
-            "data.dataset": ("--dataset", self.dataset),
-            "data.root": ("--root", self.root),
-            "data.categories": ("--category", list(self.categories) if self.categories else None),
-            "run.name": ("--run", self.run),
-            "run.storage": ("--storage", self.storage),
-        }
-        return {key: pair for key, pair in given.items() if pair[1] is not None}
-
-    def assignments(self) -> tuple[str, ...]:
-        """``key=value`` of each ``--set``."""
-        return tuple(self.sets or ())
 
 
 @dataclass(frozen=True)
@@ -104,11 +126,6 @@ class TypedPairs(Typed):
 
     pairs: Pairs = None
     min_iou: MinIou = None
-
-    def flags(self) -> dict[str, tuple[str, Any]]:
-        """Dotted key -> (flag as typed, value)."""
-        pairs = {} if self.pairs is None else {"synthesize.pairs_per_defect": ("--pairs", self.pairs)}
-        return super().flags() | pairs
 
     def assignments(self) -> tuple[str, ...]:
         """``key=value`` of each ``--set``, and of ``--filter``, which wins over them."""

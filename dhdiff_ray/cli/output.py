@@ -51,7 +51,7 @@ class Output:
         self.people.print(text, style="bold", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Say something that needs a look."""
+        """Say something that a person should see to."""
         self._labelled("warning:", "yellow", text)
 
     def fail(self, text: str, code: int, **fields: object) -> None:

@@ -40,12 +40,12 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
     """
     from dhdiff_ray.config.load import ConfigError, load_config
 
-    def load(base: dict[str, Any] | None = None, moved: dict[str, tuple[str, Any]] | None = None) -> Loaded:
+    def load(base: dict[str, Any] | None = None, moved: tuple[str, str] | None = None) -> Loaded:
         return load_config(
             typed.recipe,
             preset=typed.preset,
             base=base,
-            flags={**(moved or {}), **typed.flags()},
+            flags=({"run.storage": moved} if moved else {}) | typed.flags(),
             sets=typed.assignments(),
         )
 
@@ -62,9 +62,8 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
         return first
     if not stored:
         raise ConfigError(f"there is no run {folder.uri}{_others(folder)}; a run begins with: dhdiff-ray submit train")
-    base = folder.read_json("config.json")
-    here = {"run.storage": ("where it lies now", first.config.run.storage)}  # the folder may have been moved
-    return load(base, here)
+    # the folder may have been moved
+    return load(folder.read_json("config.json"), ("where it lies now", first.config.run.storage))
 
 
 def samples_here(config: Config) -> list[Sample]:

@@ -44,7 +44,7 @@ def load_config(
     *,
     preset: str | None = None,
     base: Mapping[str, Any] | None = None,
-    flags: Mapping[str, tuple[str, Any]] | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
     sets: tuple[str, ...] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Loaded:
@@ -98,7 +98,7 @@ def load_config(
         raise ConfigError(_explain(error, origins)) from None
 
 
-def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+def with_values(config: Config, values: Mapping[str, object], origin: str) -> Config:
     """The same configuration with some dotted keys set otherwise.
 
     Raises:
@@ -174,7 +174,7 @@ def _flatten(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
-def _assign(values: dict[str, Any], dotted: str, value: Any, origin: str) -> None:
+def _assign(values: dict[str, Any], dotted: str, value: object, origin: str) -> None:
     *path, last = dotted.split(".")
     for part in path:
         values = values.setdefault(part, {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,33 +19,21 @@ app = group("data", "Look at datasets, check them, or make a small one.")
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(options.Knobs):
     """A dataset, and what of it."""
 
     root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder or URI of the dataset as downloaded.")]
     dataset: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="A loader, or a .py file with one.", autocompletion=options.datasets),
+        str, typer.Option(metavar="NAME", help="A loader, or a .py file with one.", autocompletion=options.datasets)
     ] = "mvtec"
-    categories: options.Categories = None
+    category: options.Categories = None
     sets: options.Sets = None
 
-    def config(self, *more: str, here: bool = True) -> Config:
-        """The configuration that a run with these words and ``more`` settings would have.
-
-        Args:
-            more: ``key=value``, which win.
-            here: the root is where the dataset lies on this machine, where a remote one is copied to.
-        """
-        from dhdiff_ray.config.load import load_config
+    def here(self) -> Source:
+        """The same where it lies on this machine; a remote one is copied."""
         from dhdiff_ray.data.mirror import local_root
 
-        flags: dict[str, tuple[str, Any]] = {
-            "data.dataset": ("--dataset", self.dataset),
-            "data.root": ("--root", str(local_root(self.root)) if here else self.root),
-            "data.categories": ("--category", self.categories or []),
-        }
-        return load_config(flags=flags, sets=(*(self.sets or ()), *more)).config
+        return replace(self, root=str(local_root(self.root)))
 
 
 @app.command("list")
@@ -81,7 +69,7 @@ def scan(
     from dhdiff_ray.data.registry import configured
     from dhdiff_ray.data.survey import survey
 
-    data = source.config("data.skip_bad=true").data
+    data = source.here().load("data.skip_bad=true").data
     output, missing = Output(as_json), []
     loader = configured(data, missing.append)
     rows = survey(loader, Path(data.root), data.categories, missing.append, areas=areas)
@@ -119,14 +107,14 @@ def verify(
     findings: list[Finding] = []
     summary: dict[str, Any] = {}
     if address:
-        config = source.config(here=False)
+        config = source.load()
         for event in _on_cluster(config, address, output):
             if event.pop("event") == "verified":
                 summary = event
             else:
                 findings.append(Finding(**event))
     else:
-        config = source.config()
+        config = source.here().load()
         findings, summary = check(config.data, seed=config.run.seed, workers=workers)
     lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
     text = "\n".join(lines) or "nothing found"
@@ -153,7 +141,7 @@ def preview(
     from dhdiff_ray.data.registry import configured
     from dhdiff_ray.run.folder import RunFolder
 
-    data = source.config("data.skip_bad=true").data
+    data = source.here().load("data.skip_bad=true").data
     remarks: list[str] = []
     loader = configured(data, remarks.append)
     samples = loader.scan(Path(data.root), data.categories)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.commands.serve import wait_for_interrupt
 from dhdiff_ray.cli.follow import attend, private_cluster
 from dhdiff_ray.cli.memory import MEASURE, MemoryWatch
 from dhdiff_ray.cli.output import Output, table
@@ -83,7 +84,7 @@ def demo(
         _summary(output, folder, timings, page, served)
         if keep:
             output.note(f"the endpoint stays at {served['url']}; Ctrl-C ends it")
-            _wait()
+            wait_for_interrupt()
 
 
 def _typed(storage: str, run: str, sets: list[str] | None) -> options.Typed:
@@ -182,9 +183,3 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, f"{path} {key}".strip())
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
-
-
-def _wait() -> None:
-    from dhdiff_ray.cli.commands.serve import wait_for_interrupt
-
-    wait_for_interrupt()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,23 +20,31 @@ if TYPE_CHECKING:
 REAL, RULES = "Compared with", "How it is measured"
 
 
+@dataclass(frozen=True)
+class Rules(options.Knobs):
+    """How it is measured."""
+
+    features: Annotated[
+        str | None, option(RULES, "inception, small or standin. [default: inception]", metavar="NAME")
+    ] = None
+    profile: Annotated[
+        str | None, option(RULES, "Of IC-LPIPS: anomalydiffusion, full, cdc, dfmgan, seas.", metavar="NAME")
+    ] = None
+    weights_dir: Annotated[
+        str | None, option(RULES, "Where the networks' files are; else PyTorch's hub cache.", metavar="FOLDER")
+    ] = None
+    sets: options.Sets = None
+
+
+@options.spread
 def score(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of made images.", show_default=False)],
+    rules: Rules,
     real: Annotated[
         Path | None, option(REAL, "Real anomalies: MVTec's tree, or one defect's images.", metavar="FOLDER")
     ] = None,
     masks: Annotated[Path | None, option(RULES, "Masks, for a plain folder of images.", metavar="FOLDER")] = None,
     category: options.Categories = None,
-    features: Annotated[
-        str | None, option(RULES, "inception, small or standin. [default: inception]", metavar="NAME")
-    ] = None,
-    profile: Annotated[
-        str | None,
-        option(RULES, "Rule of IC-LPIPS: anomalydiffusion, full, cdc, dfmgan, seas.", metavar="NAME"),
-    ] = None,
-    weights_dir: Annotated[
-        str | None, option(RULES, "Where the networks' files are; else PyTorch's hub cache.", metavar="FOLDER")
-    ] = None,
     centres: Annotated[
         Literal["third", "half", "all"],
         option(REAL, "First real images by name that were trained on; the rest is held out.", show_default=True),
@@ -49,7 +58,6 @@ def score(
     output: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the result to this file.", show_default=False)
     ] = None,
-    sets: options.Sets = None,
     as_json: options.Json = False,
 ) -> None:
     """Score any folder of images, other people's too, here.
@@ -59,15 +67,9 @@ def score(
 
     Example: dhdiff-ray score generated --real data/mvtec --weights-dir weights
     """
-    from dhdiff_ray.config.load import load_config
     from dhdiff_ray.scoring.folder import score_folder
 
-    out = Output(as_json)
-    given = {"features": features, "profile": profile, "weights_dir": weights_dir}
-    flags = {
-        f"score.{name}": (f"--{name.replace('_', '-')}", value) for name, value in given.items() if value is not None
-    }
-    config = load_config(flags=flags, sets=tuple(sets or ())).config
+    out, config = Output(as_json), rules.load()
     other = _other(against) if against else None  # before the work, so that a wrong path costs nothing
     result = score_folder(
         folder.expanduser().resolve(),

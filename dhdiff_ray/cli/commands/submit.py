@@ -1,7 +1,6 @@
 """``submit``: send one verb to a cluster and follow it to its end; a sub-command per verb.
 
-Not in the paper. Decided: an option of another verb is refused with the verbs it belongs to, and options may stand
-before the verb, too.
+Not in the paper. Decided: options may stand before the verb, too; one of another verb is refused with where it belongs.
 """
 
 from __future__ import annotations
@@ -29,47 +28,37 @@ class Verbs(Group):
     """The verbs of ``submit``."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Take the verb to the front: ``submit --run first train`` is ``submit train --run first``."""
-        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names and not ctx.resilient_parsing:
-            widest = self.commands["all"]  # its options are those of every verb
-            parser = widest.make_parser(typer.Context(widest, parent=ctx))
-            parser.allow_interspersed_args = False
-            given, rest, _ = parser.parse_args(list(args))
-            verb = given["recipe"]  # the first word that is neither an option nor an option's value
-            if not verb and "help" not in given:
-                ctx.fail(f"which verb? there are: {', '.join(self.commands)}")
-            args = [verb, *args[: len(args) - len(rest) - 1], *rest] if verb else ["--help"]
-        return super().parse_args(ctx, args)
-
-
-class Verb(Command):
-    """One verb."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        """Refuse the options of other verbs.
+        """Take the verb to the front, and refuse options of other verbs.
 
         Raises:
-            ConfigError: one is given; the message says where it belongs.
+            ConfigError: there is one; the message says where it belongs.
         """
-        verbs: dict[str, Command] = getattr(ctx.parent and ctx.parent.command, "commands", {})
-        for word in [] if ctx.resilient_parsing else args:
+        if args and args[0].startswith("-") and args[0] not in ctx.help_option_names and not ctx.resilient_parsing:
+            args = self._verb_first(ctx, args)
+        for word in args[1:] if args and args[0] in self.commands else ():
             flag = word.partition("=")[0] if word.startswith("--") else word[:2]
-            owners = {name: option for name, verb in verbs.items() if (option := _option(verb, flag))}
-            if owners and self.name not in owners:
+            options = {name: p.opts[0] for name, verb in self.commands.items() for p in verb.params if flag in p.opts}
+            if options and args[0] not in options:
                 from dhdiff_ray.config.load import ConfigError
 
-                option, names = next(iter(owners.values())), " and ".join(owners)
-                raise ConfigError(f"{option} belongs to {names}, not to {self.name}")
+                option, owners = next(iter(options.values())), " and ".join(options)
+                raise ConfigError(f"{option} belongs to {owners}, not to {args[0]}")
         return super().parse_args(ctx, args)
 
+    def _verb_first(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        """``--run first train`` as ``train --run first``."""
+        widest = self.commands["all"]  # its options are those of every verb
+        parser = widest.make_parser(typer.Context(widest, parent=ctx))
+        parser.allow_interspersed_args = False
+        given, rest, _ = parser.parse_args(list(args))
+        verb = given["recipe"]  # the first word that is neither an option nor an option's value
+        if not verb and "help" not in given:
+            ctx.fail(f"which verb? there are: {', '.join(self.commands)}")
+        return [verb, *args[: len(args) - len(rest) - 1], *rest] if verb else ["--help"]
 
-def _option(command: Command, flag: str) -> str | None:
-    """The first name of a command's option that has this one, too; None where it has no such option."""
-    return next((param.opts[0] for param in command.params if flag in (*param.opts, *param.secondary_opts)), None)
 
-
-class Page(Verb):
-    """What is no job: all options of the others may be typed, few have an effect."""
+class Page(Command):
+    """What is no job: it takes all options of the others, and shows those that have an effect."""
 
     shown = ("recipe", "run", "storage", "as_json", "help")
 
@@ -82,7 +71,7 @@ app = group(
 )
 
 
-@app.command("train", cls=Verb)
+@app.command("train")
 @spread
 def train(typed: Typed, job: JobOptions) -> None:
     """Train a model of each category: this begins a run.
@@ -94,7 +83,7 @@ def train(typed: Typed, job: JobOptions) -> None:
     send("train", typed, job)
 
 
-@app.command("synthesize", cls=Verb)
+@app.command("synthesize")
 @spread
 def synthesize(typed: TypedPairs, job: JobOptions) -> None:
     """Draw pairs of image and mask with the run's models.
@@ -104,7 +93,7 @@ def synthesize(typed: TypedPairs, job: JobOptions) -> None:
     send("synthesize", typed, job)
 
 
-@app.command("score", cls=Verb)
+@app.command("score")
 @spread
 def score(typed: Typed, job: JobOptions) -> None:
     """Score the run's pairs; any other folder: dhdiff-ray score.
@@ -116,7 +105,7 @@ def score(typed: Typed, job: JobOptions) -> None:
     send("score", typed, job)
 
 
-@app.command("detect", cls=Verb)
+@app.command("detect")
 @spread
 def detect(typed: Typed, job: JobOptions) -> None:
     """Train detectors on the run's pairs; test them on real images.
@@ -126,7 +115,7 @@ def detect(typed: Typed, job: JobOptions) -> None:
     send("detect", typed, job)
 
 
-@app.command("all", cls=Verb)
+@app.command("all")
 @spread
 def everything(typed: TypedPairs, job: JobOptions) -> None:
     """All four, each category by itself; begins a run or goes on.
