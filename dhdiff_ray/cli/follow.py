@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from dhdiff_ray.cli.options import needed_address
+
 if TYPE_CHECKING:
     from dhdiff_ray.cli.output import Output
     from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs
@@ -43,6 +45,17 @@ def connected(
         return
     with private_cluster(output) as cluster:
         yield Jobs(cluster)
+
+
+def jobs_at(address: str | None) -> Jobs:
+    """The jobs of a cluster that must exist already.
+
+    Raises:
+        ConfigError: neither the flag nor a variable names one.
+    """
+    from dhdiff_ray.on_ray.cluster.jobs import Jobs
+
+    return Jobs(needed_address(address))
 
 
 @contextlib.contextmanager

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.follow import private_cluster
+from dhdiff_ray.cli.follow import jobs_at, private_cluster
 from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve
 
 if TYPE_CHECKING:
-    from dhdiff_ray.on_ray.cluster.jobs import JobInfo
+    from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs
 
 app = group("serve", "Serve the models of a run.")
 
@@ -69,9 +69,9 @@ def status(
         rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in state["models"]]
         output.data(state, table=table(state["url"], ("category", "defects", "pixels"), rows))
         return
-    jobs = _serving(options.needed_address(address))
-    rows = [(job.id, job.run, job.status) for job in jobs]
-    output.data([job.as_dict() for job in jobs], table=table("", ("id", "run", "status"), rows))
+    served = _serving(jobs_at(address))
+    rows = [(job.id, job.run, job.status) for job in served]
+    output.data([job.as_dict() for job in served], table=table("", ("id", "run", "status"), rows))
 
 
 @app.command("logs")
@@ -80,14 +80,13 @@ def logs(address: options.Address = None, as_json: options.Json = False) -> None
 
     Example: dhdiff-ray serve logs --address http://127.0.0.1:8265
     """
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    where = options.needed_address(address)
-    jobs = _serving(where)
-    if not jobs:
+    jobs = jobs_at(address)
+    served = _serving(jobs)
+    if not served:
+        where = options.needed_address(address)
         raise ValueError(f"nothing was served at {where}; begin with: dhdiff-ray serve up --run NAME --address {where}")
-    text = Jobs(where).logs(jobs[-1].id)
-    Output(as_json).data({"job": jobs[-1].id, "log": text}, text=text)
+    text = jobs.logs(served[-1].id)
+    Output(as_json).data({"job": served[-1].id, "log": text}, text=text)
 
 
 @app.command("down")
@@ -116,12 +115,11 @@ def wait_for_interrupt() -> None:
     threading.Event().wait()
 
 
-def _serving(address: str) -> list[JobInfo]:
+def _serving(jobs: Jobs) -> list[JobInfo]:
     """The serving jobs of a cluster, oldest first."""
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
     from dhdiff_ray.on_ray.serve.up import VERB
 
-    return [job for job in Jobs(address).list() if job.verb == VERB]
+    return [job for job in jobs.list() if job.verb == VERB]
 
 
 def _asked(url: str) -> dict[str, Any]:
