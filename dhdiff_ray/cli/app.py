@@ -27,26 +27,36 @@ from dhdiff_ray.cli.commands import (
     serve,
     submit,
 )
-from dhdiff_ray.cli.options import group
+from dhdiff_ray.cli.help import Group, group
 from dhdiff_ray.cli.output import Output
+
+BEGIN, RUNS, RESULTS, ENDPOINT = "Begin", "Runs", "Results", "Endpoint"
+
+
+class Commands(Group):
+    """The tree's first level."""
+
+    sections = (BEGIN, RUNS, RESULTS, ENDPOINT)
+
 
 app = group(
     "dhdiff-ray",
     "Double Helix Diffusion on Ray: new defect images together with their pixel masks.\n\nStart with: dhdiff-ray demo",
+    cls=Commands,
 )
-app.command("demo")(demo.demo)
-app.command("submit", no_args_is_help=True)(submit.submit)
-app.command("score", no_args_is_help=True)(score.score)
-app.command("report", no_args_is_help=True)(report.report)
-app.add_typer(jobs.app, name="jobs")
-app.add_typer(cluster.app, name="cluster")
-app.add_typer(serve.app, name="serve")
-app.command("sample", no_args_is_help=True)(sample.sample)
-app.add_typer(data.app, name="data")
-app.add_typer(config.app, name="config")
-app.command("explain")(explain.explain)
-app.command("export", no_args_is_help=True)(export.export)
-app.command("doctor")(doctor.doctor)
+app.command("demo", rich_help_panel=BEGIN)(demo.demo)
+app.command("doctor", rich_help_panel=BEGIN)(doctor.doctor)
+app.add_typer(data.app, name="data", rich_help_panel=BEGIN)
+app.add_typer(config.app, name="config", rich_help_panel=BEGIN)
+app.add_typer(submit.app, name="submit", rich_help_panel=RUNS)
+app.add_typer(jobs.app, name="jobs", rich_help_panel=RUNS)
+app.add_typer(cluster.app, name="cluster", rich_help_panel=RUNS)
+app.command("report", no_args_is_help=True, rich_help_panel=RESULTS)(report.report)
+app.command("score", no_args_is_help=True, rich_help_panel=RESULTS)(score.score)
+app.command("explain", rich_help_panel=RESULTS)(explain.explain)
+app.command("export", no_args_is_help=True, rich_help_panel=RESULTS)(export.export)
+app.add_typer(serve.app, name="serve", rich_help_panel=ENDPOINT)
+app.command("sample", no_args_is_help=True, rich_help_panel=ENDPOINT)(sample.sample)
 
 
 def _version(wanted: bool) -> None:

@@ -1,11 +1,21 @@
-"""Options that several commands share, so that one flag means one thing everywhere."""
+"""Options that several commands share, so that one flag means one thing everywhere, and how they are bound.
+
+Options that travel together are a frozen dataclass; ``spread`` lets a command take it as one parameter.
+"""
 
 from __future__ import annotations
 
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
 
 
 def datasets(incomplete: str) -> list[str]:
@@ -15,56 +25,152 @@ def datasets(incomplete: str) -> list[str]:
     return [name for name in dataset_names() if name.startswith(incomplete)]
 
 
-Recipe = Annotated[Path | None, typer.Argument(help="A TOML recipe such as jobs/demo.toml.", show_default=False)]
-Preset = Annotated[str | None, typer.Option(help="Model and training to start from: tiny, ...", show_default=False)]
+RUN, IMAGES, KNOBS, CLUSTER = "Which run", "Which images", "With what", "Where and how"
+"""Sections of a long help."""
+
+
+def option(section: str, text: str, *flags: str, **settings: Any) -> Any:
+    """An option in a section of the help; ``flags`` where they are not the parameter's name."""
+    return typer.Option(*flags, help=text, rich_help_panel=section, **{"show_default": False, **settings})
+
+
+Recipe = Annotated[
+    Path | None, typer.Argument(metavar="RECIPE", help="A TOML recipe such as jobs/demo.toml.", show_default=False)
+]
+Run = Annotated[str | None, option(RUN, "The run: one folder in the storage.", metavar="NAME")]
+Storage = Annotated[
+    str | None, option(RUN, "Folder or URI (s3://, gs://) that holds runs. [default: runs]", metavar="FOLDER")
+]
 DatasetName = Annotated[
     str | None,
-    typer.Option(
-        "--dataset", help="A dataset loader, or a .py file with one.", show_default=False, autocompletion=datasets
-    ),
+    option(IMAGES, "A loader, or a .py file with one.", "--dataset", metavar="NAME", autocompletion=datasets),
 ]
-Root = Annotated[str | None, typer.Option(help="Folder of the dataset as downloaded.", show_default=False)]
+Root = Annotated[str | None, option(IMAGES, "The dataset as downloaded.", metavar="FOLDER")]
 Categories = Annotated[
-    list[str] | None,
-    typer.Option("--category", "-c", help="Only this category; may be repeated.", show_default=False),
+    list[str] | None, option(IMAGES, "Only this category; may be repeated.", "--category", "-c", metavar="NAME")
 ]
-Run = Annotated[str | None, typer.Option(help="Name of the run: one folder in the storage.", show_default=False)]
-Storage = Annotated[
-    str | None, typer.Option(help="Folder or URI (s3://, gs://) that holds runs. [default: runs]", show_default=False)
-]
+Preset = Annotated[str | None, option(KNOBS, "Model and training to start from: tiny, ...", metavar="NAME")]
 Sets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Any knob: train.steps=60; may be repeated.", metavar="KEY=VALUE", show_default=False),
+    list[str] | None, option(KNOBS, "Any knob: train.steps=60; may be repeated.", "--set", metavar="KEY=VALUE")
+]
+Pairs = Annotated[int | None, option(KNOBS, "Pairs per defect.", "--pairs", "-n", min=1, metavar="N")]
+MinIou = Annotated[
+    float | None,
+    option(KNOBS, "Draw pairs again that agree less. [default: 0]", "--filter", min=0, max=1, metavar="IOU"),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(
-        help="A cluster: http://HOST:8265, or a name (local: that of `cluster up`); else RAY_ADDRESS; else a private "
-        "one is started."
+    option(
+        CLUSTER,
+        "http://HOST:8265, or a name (local: that of `cluster up`); else RAY_ADDRESS; else a private one is started.",
+        metavar="CLUSTER",
     ),
 ]
 Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Use a cluster that asks nobody for a token, though others can reach it.")
+    bool, option(CLUSTER, "Use a cluster that asks nobody for a token, though others can reach it.", "--insecure")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
-def group(name: str, text: str) -> typer.Typer:
-    """A group of commands; plain help, because drawing boxes costs as much start-up time as all the rest."""
-    return typer.Typer(
-        name=name,
-        help=text,
-        no_args_is_help=True,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
+KEYS = {
+    "data.dataset": "dataset",
+    "data.root": "root",
+    "data.categories": "category",
+    "run.name": "run",
+    "run.storage": "storage",
+    "synthesize.pairs_per_defect": "pairs",
+    "score.features": "features",
+    "score.profile": "profile",
+    "score.weights_dir": "weights_dir",
+}
+"""Knobs that have an option, and its name."""
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Options that end up in the configuration."""
+
+    def flags(self) -> dict[str, tuple[str, object]]:
+        """Dotted key -> (flag as typed, value) of what was typed."""
+        values = {key: (name, getattr(self, name, None)) for key, name in KEYS.items()}
+        return {k: ("--" + name.replace("_", "-"), v) for k, (name, v) in values.items() if v is not None}
+
+    def assignments(self) -> tuple[str, ...]:
+        """``key=value`` of each ``--set``."""
+        return tuple(getattr(self, "sets", None) or ())
+
+    def load(self, *more: str) -> Config:
+        """The configuration of these options alone; ``more`` are ``key=value`` that win."""
+        from dhdiff_ray.config.load import load_config
+
+        return load_config(flags=self.flags(), sets=(*self.assignments(), *more)).config
+
+
+@dataclass(frozen=True)
+class Typed(Knobs):
+    """The options that say what a run is."""
+
+    recipe: Recipe = None
+    run: Run = None
+    storage: Storage = None
+    dataset: DatasetName = None
+    root: Root = None
+    category: Categories = None
+    preset: Preset = None
+    sets: Sets = None
+
+
+@dataclass(frozen=True)
+class TypedPairs(Typed):
+    """The same where pairs are drawn."""
+
+    pairs: Pairs = None
+    min_iou: MinIou = None
+
+    def assignments(self) -> tuple[str, ...]:
+        """``key=value`` of each ``--set``, and of ``--filter``, which wins over them."""
+        return super().assignments() + (() if self.min_iou is None else (f"synthesize.min_iou={self.min_iou}",))
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """How a job is sent and followed."""
+
+    resume: Annotated[bool, option(RUN, "Go on with what the run already has.", "--resume")] = False
+    address: Address = None
+    insecure: Insecure = False
+    check: Annotated[
+        bool, option(CLUSTER, "Refuse what the cluster cannot hold now. [default: check]", "--check/--no-check")
+    ] = True
+    dry_run: Annotated[bool, option(CLUSTER, "Show what would be sent, send nothing.", "--dry-run")] = False
+    detach: Annotated[bool, option(CLUSTER, "Do not follow the job.", "--detach")] = False
+    verbose: Annotated[bool, option(CLUSTER, "Show the job's whole log.", "--verbose", "-v")] = False
+    as_json: Json = False
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take a dataclass of options as one parameter: typer sees the dataclass's fields in its place."""
+    hints = get_type_hints(command, include_extras=True)
+    bundles: dict[str, Any] = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command).parameters.values():
+        kind = bundles.get(parameter.name)
+        types = get_type_hints(kind, include_extras=True) if kind else hints
+        for one in inspect.signature(kind).parameters.values() if kind else (parameter,):
+            parameters.append(one.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=types[one.name]))
+
+    def gathered(**words: Any) -> None:
+        for name, kind in bundles.items():
+            words[name] = kind(**{field.name: words.pop(field.name) for field in fields(kind)})
+        command(**words)
+
+    gathered.__doc__, gathered.__module__ = command.__doc__, command.__module__
+    gathered.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return gathered
 
 
 def address_or_environment(address: str | None) -> str | None:
     """The cluster to use: the flag (an address, or a name from the profiles), else Ray's own variables, else none."""
-    import os
-
     from dhdiff_ray.cli.profiles import resolved
 
     if address:
@@ -78,12 +184,12 @@ def needed_address(address: str | None) -> str:
     Raises:
         ConfigError: neither the flag nor a variable names one.
     """
-    found = address_or_environment(address)
-    if not found:
+    cluster = address_or_environment(address)
+    if not cluster:
         from dhdiff_ray.config.load import ConfigError
 
         raise ConfigError(
             "which cluster? pass --address http://HOST:8265 or set RAY_ADDRESS; to start one that stays: "
             "dhdiff-ray cluster up, and then: --address local"
         )
-    return found
+    return cluster

@@ -51,16 +51,16 @@ class Output:
         self.people.print(text, style="bold", soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Say something that needs a look."""
+        """Say something that a person should see to."""
         self._labelled("warning:", "yellow", text)
 
-    def fail(self, text: str, code: int, **fields: Any) -> None:
+    def fail(self, text: str, code: int, **fields: object) -> None:
         """Say why the command ends; with ``--json`` also as the document on stdout."""
         self._labelled("error:", "bold red", text)
         if self.as_json:
             self._document({"error": text, "exit_code": code, **fields})
 
-    def data(self, value: Any, *, text: str | None = None, table: Table | None = None) -> None:
+    def data(self, value: object, *, text: str | None = None, table: Table | None = None) -> None:
         """The command's result: the value with ``--json``, else the text or the table."""
         if self.as_json:
             self._document(value)
@@ -86,7 +86,7 @@ class Output:
 
         self.people.print(Text.assemble((label, style), " ", text), soft_wrap=True)
 
-    def _document(self, value: Any) -> None:
+    def _document(self, value: object) -> None:
         self._write(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
     def _write(self, text: str) -> None:
@@ -100,7 +100,7 @@ class ProgressView:
     def __init__(self, output: Output) -> None:
         self._output = output
         self._bars: dict[tuple[str, str], Any] = {}
-        self._told: dict[tuple[str, str], float] = {}
+        self._printed: dict[tuple[str, str], float] = {}
         self._progress = _bars(output.people) if output.people.is_terminal else None
 
     def __enter__(self) -> ProgressView:
@@ -134,14 +134,14 @@ class ProgressView:
             self._progress.update(self._bars[verb, category], completed=done, total=total, note=note)
             return
         now = time.monotonic()
-        if self._told.get((verb, category)) == float("inf"):
-            return  # its end was told
-        if done >= total or now - self._told.get((verb, category), 0.0) >= PLAIN_SECONDS:
-            self._told[verb, category] = float("inf") if done >= total else now
+        if self._printed.get((verb, category)) == float("inf"):
+            return  # its end was printed
+        if done >= total or now - self._printed.get((verb, category), 0.0) >= PLAIN_SECONDS:
+            self._printed[verb, category] = float("inf") if done >= total else now
             self._output.note(f"{verb} {category} {done}/{total} {note}".rstrip())
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """A Rich table of short values; where the terminal is narrow a name is folded, never cut."""
     from rich.table import Column, Table
     from rich.text import Text
@@ -168,7 +168,7 @@ def _bars(console: Console) -> Progress:
     )
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -30,14 +30,14 @@ def resolved(address: str) -> str:
     """
     if "://" in address or ":" in address or address == "auto":
         return address
-    known = {**_standing(), **_read()}
-    if address not in known:
-        hint = nearest(address, list(known))
-        told = f"it has: {', '.join(sorted(known))}" if known else "and there is no such file yet"
+    profiles = {**_standing(), **_read()}
+    if address not in profiles:
+        hint = nearest(address, list(profiles))
+        names = f"it has: {', '.join(sorted(profiles))}" if profiles else "and there is no such file yet"
         raise ConfigError(
-            f"no cluster named {address!r} in {profile_file()}{hint}; {told}. An address looks like http://HOST:8265"
+            f"no cluster named {address!r} in {profile_file()}{hint}; {names}. An address looks like http://HOST:8265"
         )
-    profile = known[address]
+    profile = profiles[address]
     if token := profile.get("token_file"):
         os.environ["RAY_AUTH_TOKEN_PATH"] = str(private(Path(token).expanduser()))
         os.environ["RAY_AUTH_MODE"] = "token"

@@ -22,7 +22,7 @@ class StatusView:
     def __init__(self, output: Output) -> None:
         self.status = Status()
         self._output = output
-        self._told: dict[tuple[str, str], str] = {}
+        self._printed: dict[tuple[str, str], str] = {}
         self._live: Any = None
         if output.people.is_terminal:
             from rich.live import Live
@@ -48,8 +48,8 @@ class StatusView:
             self._output.note(f"page: {event['place']}")
         elif event.get("event") == "stage" and not self._live:
             key, state = (str(event["category"]), str(event["verb"])), str(event["state"])
-            if state != "waiting" and self._told.get(key) != state:
-                self._told[key] = state
+            if state != "waiting" and self._printed.get(key) != state:
+                self._printed[key] = state
                 spent = f" in {event['seconds']} s" if event.get("seconds") is not None else ""
                 self._output.note(f"{event['verb']} {event['category']} {state}{spent}")
 

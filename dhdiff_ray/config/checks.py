@@ -1,4 +1,4 @@
-"""Switches that are set and cannot take effect: told, since a silent one costs a run.
+"""Switches that are set and cannot take effect: said, since a silent one costs a run.
 
 Only values that somebody set are judged; a default that idles is no surprise.
 """
@@ -54,12 +54,12 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "synthesize.strength": (s.start == "base", "synthesize.start = base"),
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}
-    told = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
+    lines = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
     if t.clean_background == 1 and s.background != "clean" and "synthesize.background" in given:
-        told.append(
+        lines.append(
             f"synthesize.background = {s.background} draws on noise all around, which train.clean_background = 1 does "
             "not teach; use synthesize.background = clean, or less train.clean_background"
         )
     if "train.adapt" in given and t.adapt == "lora" and scratch:
-        told.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
-    return told
+        lines.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
+    return lines

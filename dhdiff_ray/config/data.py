@@ -6,25 +6,25 @@ from typing import Literal
 
 from pydantic import Field
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen, Research
 
 
 class DataConfig(Frozen):
     """Which real images, and how they are cut (sections III-B and IV-B)."""
 
-    dataset: str = "mvtec"
+    dataset: First[str] = "mvtec"
     """Name of a dataset loader, or a path to a Python file that registers one."""
-    root: str = ""
+    root: First[str] = ""
     """Folder of the dataset as downloaded; must be visible to every node of the cluster."""
-    categories: tuple[str, ...] = ()
+    categories: First[tuple[str, ...]] = ()
     """Categories to work on; empty means all that the dataset has."""
-    resolution: int = Field(default=256, ge=16)
+    resolution: First[int] = Field(default=256, ge=16)
     """Side of the square working image in pixels; the paper uses 256."""
-    grid: int = Field(default=5, ge=1)
+    grid: Research[int] = Field(default=5, ge=1)
     """K of the K x K raw mask; the paper uses 5."""
     train_fraction: float = Field(default=0.5, gt=0, lt=1)
     """Share of each defect's anomalies that may be trained on, with ``split = fraction``; the paper uses half."""
-    split: Literal["fraction", "half", "third", "full", "kshot", "given"] = "fraction"
+    split: First[Literal["fraction", "half", "third", "full", "kshot", "given"]] = "fraction"
     """Which anomalies train, of each defect: ``train_fraction``, n//2, n//3 (the peers), ``shots``, or as the data
     says. ``full`` trains on ``train_fraction`` and tests on all: it holds training images, as the paper's test set."""
     shots: int = Field(default=4, ge=1)

@@ -1,7 +1,7 @@
 """Resolve a configuration from its layers and remember where each value came from.
 
 preset <- an earlier run <- recipe <- environment <- flags <- ``--set``. An unknown key is an error that names the
-nearest known one.
+nearest one there is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import Frozen, Rank
 from dhdiff_ray.config.schema import Config
 
 ENV_PREFIX = "DHDIFF__"
@@ -44,7 +44,7 @@ def load_config(
     *,
     preset: str | None = None,
     base: Mapping[str, Any] | None = None,
-    flags: Mapping[str, tuple[str, Any]] | None = None,
+    flags: Mapping[str, tuple[str, object]] | None = None,
     sets: tuple[str, ...] = (),
     environ: Mapping[str, str] = os.environ,
 ) -> Loaded:
@@ -98,7 +98,7 @@ def load_config(
         raise ConfigError(_explain(error, origins)) from None
 
 
-def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Config:
+def with_values(config: Config, values: Mapping[str, object], origin: str) -> Config:
     """The same configuration with some dotted keys set otherwise.
 
     Raises:
@@ -113,21 +113,21 @@ def with_values(config: Config, values: Mapping[str, Any], origin: str) -> Confi
         raise ConfigError(_explain(error, dict.fromkeys(values, origin))) from None
 
 
-def field_names(model: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """All dotted keys, for messages and completion."""
-    names: list[str] = []
+def ranks(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, Rank]:
+    """Every knob: dotted key -> who turns it, in the order of the schema."""
+    ranked: dict[str, Rank] = {}
     for name, info in model.model_fields.items():
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            names += field_names(kind, f"{prefix}{name}.")
+            ranked |= ranks(kind, f"{prefix}{name}.")
         else:
-            names.append(prefix + name)
-    return names
+            ranked[prefix + name] = next((mark for mark in info.metadata if isinstance(mark, Rank)), Rank.ordinary)
+    return ranked
 
 
-def nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, names: list[str]) -> str:
     """``; did you mean 'x'?`` or nothing."""
-    close = difflib.get_close_matches(word, known, n=1)
+    close = difflib.get_close_matches(word, names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
@@ -138,7 +138,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
         origin = next((o for k, o in origins.items() if k == dotted or k.startswith(dotted + ".")), "")
         where = f" (from {origin})" if origin else ""
         if problem["type"] == "extra_forbidden":
-            lines.append(f"unknown key {dotted!r}{where}{nearest(dotted, field_names())}")
+            lines.append(f"unknown key {dotted!r}{where}{nearest(dotted, list(ranks()))}")
         else:
             lines.append(f"{dotted} = {problem['input']!r}{where}: {problem['msg']}")
     return "\n".join(lines)
@@ -174,7 +174,7 @@ def _flatten(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield prefix + key, value
 
 
-def _assign(values: dict[str, Any], dotted: str, value: Any, origin: str) -> None:
+def _assign(values: dict[str, Any], dotted: str, value: object, origin: str) -> None:
     *path, last = dotted.split(".")
     for part in path:
         values = values.setdefault(part, {})

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen, Research
 
 
 class ModelConfig(Frozen):
     """The network (section III); what is fixed at construction."""
 
-    backbone: str = ""
+    backbone: First[str] = ""
     """Folder or hub id of a Stable Diffusion 1.x whose weights to start from; empty trains from scratch."""
     autoencoder: Literal["haar", "taef2"] = "haar"
     """What stands for the backbone's autoencoder when training from scratch: a fixed transform, or TAEF2's weights."""
@@ -32,28 +32,28 @@ class ModelConfig(Frozen):
     """Width of the text encoder trained from scratch."""
     text_layers: int = Field(default=1, ge=1)
     """Layers of the text encoder trained from scratch."""
-    dda: bool = True
+    dda: Research[bool] = True
     """Domain-decoupled attention (Eq. 4-5) where the placement says so; false leaves it out everywhere (Table VIII)."""
-    ssm: bool = True
+    ssm: Research[bool] = True
     """Semantic score maps (Eq. 6-7) where the placement says so; false leaves them out everywhere (Table VIII)."""
-    dda_encoder: tuple[int, ...] = (0, 1, 2)
+    dda_encoder: Research[tuple[int, ...]] = (0, 1, 2)
     """Encoder blocks with attention (the mid block counts last) that get domain-decoupled attention; paper: all."""
-    dda_decoder: tuple[int, ...] = (0,)
+    dda_decoder: Research[tuple[int, ...]] = (0,)
     """Decoder blocks with attention that get domain-decoupled attention; paper: every other."""
-    ssm_encoder: tuple[int, ...] = (0, 1, 2)
+    ssm_encoder: Research[tuple[int, ...]] = (0, 1, 2)
     """Encoder blocks with attention whose text attention is a semantic score map; paper: all."""
-    ssm_decoder: tuple[int, ...] = (0,)
+    ssm_decoder: Research[tuple[int, ...]] = (0,)
     """Decoder blocks with attention whose text attention is a semantic score map; paper: every other."""
-    plain_attention: Literal["entangled", "separate"] = "separate"
+    plain_attention: Research[Literal["entangled", "separate"]] = "separate"
     """Self-attention of the blocks without DDA: tokens of both domains together (Eq. 1-3), or each alone."""
-    merge: Literal["cross", "none"] = "cross"
+    merge: Research[Literal["cross", "none"]] = "cross"
     """The third stage: a zero-initialised position-wise convolution between the domains after each block."""
-    eta_start: Literal["mean", "identity"] = "mean"
+    eta_start: Research[Literal["mean", "identity"]] = "mean"
     """Where Eq. 7 starts: both domains with the mean map, or each with its own."""
-    reference_encoder: Literal["shared", "copy"] = "shared"
+    reference_encoder: Research[Literal["shared", "copy"]] = "shared"
     """tau of Eq. 4: the network's own encoder (Siamese), or a trainable copy of it."""
-    zero_conv_gain: float = Field(default=1.0, gt=0)
+    zero_conv_gain: Research[float] = Field(default=1.0, gt=0)
     """Factor on zeta of Eq. 4: as so many times its learning rate, so that the reference is followed sooner."""
-    dda_start: Literal["random", "own"] = "random"
+    dda_start: Research[Literal["random", "own"]] = "random"
     """Where Eq. 4's image attention starts: as drawn, or each position looking at itself, so that the reference is
     followed."""

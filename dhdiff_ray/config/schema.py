@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen, Research
 from dhdiff_ray.config.data import DataConfig
 from dhdiff_ray.config.detect import DetectConfig
 from dhdiff_ray.config.model import ModelConfig
@@ -24,11 +24,11 @@ from dhdiff_ray.config.train import TrainConfig
 class RunConfig(Frozen):
     """Where results go."""
 
-    name: str = ""
+    name: First[str] = ""
     """Name of the run: one folder under ``storage``."""
-    storage: str = "runs"
+    storage: First[str] = "runs"
     """Folder or URI (s3://, gs://) that holds runs; must be visible to every node of the cluster."""
-    seed: int = 0
+    seed: First[int] = 0
     """Seed of everything that draws random numbers: split, training, pairs."""
 
 
@@ -46,11 +46,11 @@ class AblationRow(Frozen):
 class AblationConfig(Frozen):
     """A table of runs (section IV-E): each row trained, sampled and judged alike, once per seed."""
 
-    rows: tuple[AblationRow, ...] = ()
+    rows: Research[tuple[AblationRow, ...]] = ()
     """Rows; empty means that the recipe is an ordinary run."""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Research[tuple[int, ...]] = (0, 1, 2)
     """Each row is run with these values of ``run.seed``: training, pairs and detector."""
-    table: str = ""
+    table: Research[str] = ""
     """Which of the paper's tables this is, for the heading."""
 
 
@@ -69,7 +69,7 @@ class Config(Frozen):
 
     def digest(self) -> str:
         """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
-        left_out: Any = {"serve": True, "ablation": True, "run": {"storage", "name"}, "data": {"categories"}}
-        left_out["train"] = {"trackers", "resize_seconds"}
+        left_out: dict[str, bool | set[str]] = {"serve": True, "ablation": True, "run": {"storage", "name"}}
+        left_out |= {"data": {"categories"}, "train": {"trackers", "resize_seconds"}}
         content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen, Research
 
 
 class ScoreConfig(Frozen):
     """Scoring the pairs."""
 
-    features: Literal["standin", "small", "inception"] = "inception"
+    features: First[Literal["standin", "small", "inception"]] = "inception"
     """Networks: the published ones; ``small`` real ones, labelled; or random ones, labelled, that need no file."""
     metrics: tuple[Literal["is", "ic_lpips", "originality", "kid", "masks"], ...] = (
         "is",
@@ -24,21 +24,21 @@ class ScoreConfig(Frozen):
     """What to compute; leave out what the networks at hand cannot give."""
     profile: Literal["anomalydiffusion", "full", "cdc", "dfmgan", "seas"] = "anomalydiffusion"
     """Whose rule IC-LPIPS follows; see ``metrics/profiles.py``."""
-    backbone: Literal["", "vgg", "alex", "squeeze"] = ""
+    backbone: Research[Literal["", "vgg", "alex", "squeeze"]] = ""
     """Backbone of LPIPS; empty is the profile's own (VGG-16, for ``dfmgan`` AlexNet)."""
-    weights_dir: str = ""
+    weights_dir: First[str] = ""
     """Folder with the networks' files; empty means PyTorch's hub cache."""
-    backbone_file: str = ""
+    backbone_file: Research[str] = ""
     """A file of one's own for the LPIPS backbone; its scores are named ``_own``."""
-    inception_file: str = ""
+    inception_file: Research[str] = ""
     """A file of one's own for Inception; its scores are named ``_own``."""
     download: bool = False
     """Fetch published files that are not there from their publishers."""
-    splits: int = Field(default=10, ge=1)
+    splits: Research[int] = Field(default=10, ge=1)
     """Splits of the Inception Score; torch-fidelity's default is 10."""
-    cluster_size: int = Field(default=0, ge=0)
+    cluster_size: Research[int] = Field(default=0, ge=0)
     """Most images of one IC-LPIPS cluster that are compared; 0 is the profile's own (AnomalyDiffusion: 50)."""
-    seeds: int = Field(default=5, ge=1)
+    seeds: Research[int] = Field(default=5, ge=1)
     """Seeded draws from large clusters that IC-LPIPS averages over, beginning at ``run.seed``."""
     alignment: bool = True
     """Compare each mask with what a localiser trained on real masks sees in its image."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen
 
 
 class ServeConfig(Frozen):
     """The endpoint."""
 
-    host: str = "127.0.0.1"
+    host: First[str] = "127.0.0.1"
     """Address to listen on; anything but loopback asks for a token."""
-    port: int = Field(default=8000, ge=0, le=65535)
+    port: First[int] = Field(default=8000, ge=0, le=65535)
     """Port; 0 picks a free one."""
-    replicas: int = Field(default=1, ge=0)
+    replicas: First[int] = Field(default=1, ge=0)
     """Samplers behind the endpoint; 0 needs ``max_replicas`` and starts one when somebody asks."""
     max_replicas: int = Field(default=0, ge=0)
     """Samplers under load, above ``replicas``; 0 keeps their number."""

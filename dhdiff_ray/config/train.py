@@ -6,13 +6,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from dhdiff_ray.config.base import Frozen
+from dhdiff_ray.config.base import First, Frozen, Research
 
 
 class TrainConfig(Frozen):
     """Optimisation (section IV-B)."""
 
-    steps: int = Field(default=1000, ge=1)
+    steps: First[int] = Field(default=1000, ge=1)
     """Optimiser steps per category."""
     learning_rate: float = Field(default=1e-4, gt=0)
     """Adam's learning rate at its peak; the paper uses 1e-4."""
@@ -20,18 +20,18 @@ class TrainConfig(Frozen):
     """Steps over which the learning rate rises linearly from zero."""
     decay: Literal["none", "cosine"] = "none"
     """What the learning rate does after the warm-up."""
-    global_batch_size: int = Field(default=32, ge=1)
+    global_batch_size: First[int] = Field(default=32, ge=1)
     """Samples per optimiser step over all workers; the paper uses 32."""
-    workers: int | tuple[int, int] = 1
+    workers: First[int | tuple[int, int]] = 1
     """Workers per category, each a DeepSpeed engine; ``[least, most]`` is elastic: as many as there is room for."""
     resize_seconds: float = Field(default=60, ge=1)
     """With elastic ``workers``: seconds between looks whether there is room for more. Growing goes back to the last
     checkpoint."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores one worker may use."""
-    gpus_per_worker: float = Field(default=0, ge=0)
+    gpus_per_worker: First[float] = Field(default=0, ge=0)
     """GPUs one worker asks for."""
-    adapt: Literal["full", "lora"] = "full"
+    adapt: First[Literal["full", "lora"]] = "full"
     """What of a pretrained backbone is trained: everything, or low-rank adapters and what is new."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
@@ -39,34 +39,34 @@ class TrainConfig(Frozen):
     """Compute activations again in the backward pass: less memory, about a third more time."""
     zero_stage: Literal[0, 1, 2, 3] = 0
     """DeepSpeed ZeRO stage; stage 3 shards the weights too and needs ``ema_decay = 0``: the average is kept outside."""
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: First[Literal["fp32", "bf16"]] = "fp32"
     """Arithmetic of forward and backward; weights and their average stay fp32."""
-    prediction: Literal["epsilon", "v"] = "epsilon"
+    prediction: Research[Literal["epsilon", "v"]] = "epsilon"
     """What the network predicts; Eq. 8 has epsilon."""
-    noise_schedule: Literal["scaled_linear", "cosine"] = "scaled_linear"
+    noise_schedule: Research[Literal["scaled_linear", "cosine"]] = "scaled_linear"
     """Noise schedule; scaled_linear is Stable Diffusion's."""
-    noise: Literal["white", "texture"] = "white"
+    noise: Research[Literal["white", "texture"]] = "white"
     """Noise on image latents: white, as in the paper, or with the texture of good products, given what is around a raw
     mask, with defects as their masks let expect them; from scratch only."""
-    defect_weight: float = Field(default=0, ge=0)
+    defect_weight: Research[float] = Field(default=0, ge=0)
     """Weight of the error on defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
-    reference: Literal["defect", "background", "full", "none"] = "defect"
+    reference: Research[Literal["defect", "background", "full", "none"]] = "defect"
     """Reference image: the raw-mask cells kept, removed, the whole image, or nothing (Fig. 4: kept)."""
-    reference_noise: Literal["same", "independent", "clean"] = "independent"
+    reference_noise: Research[Literal["same", "independent", "clean"]] = "independent"
     """Noise on the reference latent; the paper's ``same`` gives the target away, see the README."""
-    clean_background: float = Field(default=0.0, ge=0, le=1)
+    clean_background: Research[float] = Field(default=0.0, ge=0, le=1)
     """Share of training pairs noised and judged inside a raw mask only, as ``background = clean`` samples."""
-    window: int = Field(default=0, ge=0)
+    window: Research[int] = Field(default=0, ge=0)
     """Side in pixels of the window around the raw mask that is trained and sampled on; 0 is the whole image."""
-    normal_fraction: float = Field(default=0.25, ge=0, le=1)
+    normal_fraction: Research[float] = Field(default=0.25, ge=0, le=1)
     """Share of a batch that is normal images with an empty mask."""
-    text_dropout: float = Field(default=0.1, ge=0, le=1)
+    text_dropout: Research[float] = Field(default=0.1, ge=0, le=1)
     """Chance that a prompt is dropped, for classifier-free guidance."""
-    control_dropout: float = Field(default=0.5, ge=0, le=1)
+    control_dropout: Research[float] = Field(default=0.5, ge=0, le=1)
     """Chance that the control mask is dropped, so that it stays optional."""
-    fine_control: float = Field(default=0.25, ge=0, le=1)
+    fine_control: Research[float] = Field(default=0.25, ge=0, le=1)
     """Share of the control masks that outline the defect, as a detailed mask does, instead of showing its cells."""
-    reference_dropout: float = Field(default=0.1, ge=0, le=1)
+    reference_dropout: Research[float] = Field(default=0.1, ge=0, le=1)
     """Chance that the reference is dropped, so that it stays optional."""
     flips: bool = False
     """Mirror images and masks at random; only right where a mirrored product is a product."""

@@ -22,9 +22,10 @@ def run(*words, **environment):
     return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
 
 
-def test_help_imports_nothing_heavy():
+@pytest.mark.parametrize("words", [[], ["submit"], ["submit", "train"], ["score"]])
+def test_help_imports_nothing_heavy(words):
     code = (
-        "import sys\nfrom dhdiff_ray.cli.app import main\nsys.argv = ['dhdiff-ray', 'submit', '--help']\n"
+        f"import sys\nfrom dhdiff_ray.cli.app import main\nsys.argv = ['dhdiff-ray', *{words!r}, '--help']\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"sys.exit(' '.join(name for name in {HEAVY!r} if name in sys.modules) or 0)"
     )
@@ -45,6 +46,18 @@ def test_every_command_has_json_and_an_example(path, command):
 
     assert "as_json" in inspect.signature(command.callback).parameters
     assert f"Example: dhdiff-ray {' '.join(path)}" in command.callback.__doc__
+
+
+@pytest.mark.parametrize(
+    "path", [(), *(path for path, _ in _commands(app)), *((g.name,) for g in app.registered_groups)]
+)
+def test_every_help_fits_80_columns_and_cuts_no_sentence(path, invoke, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = invoke(*path, "--help")
+    assert shown.exit_code == 0
+    lines = shown.stdout.splitlines()[1:]
+    assert max(map(len, lines)) <= 80
+    assert [line for line in lines if line.endswith("...") and "tiny, ..." not in line] == []
 
 
 def test_version_is_data_on_stdout():

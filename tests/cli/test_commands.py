@@ -4,20 +4,29 @@ import json
 
 from dhdiff_ray.cli.commands.demo import VERBS
 from dhdiff_ray.config import Config
+from dhdiff_ray.config.base import Rank
 from dhdiff_ray.config.load import ConfigError, load_config
 
 
 def test_config_show_tells_where_each_value_came_from(invoke):
     result = invoke("config", "show", "--preset", "tiny", "--set", "train.steps=60", "--origin")
     lines = result.stdout.splitlines()
-    assert any(line.startswith("steps = 60") and line.endswith("# --set train.steps=60") for line in lines)
-    assert any(line.startswith("resolution = 64") and line.endswith("# preset tiny") for line in lines)
+    assert any(line.startswith("train.steps = 60") and line.endswith("# --set train.steps=60") for line in lines)
+    assert any(line.startswith("data.resolution = 64") and line.endswith("# preset tiny") for line in lines)
 
 
 def test_what_config_show_prints_is_a_recipe(invoke, tmp_path):
     recipe = tmp_path / "again.toml"
     recipe.write_text(invoke("config", "show", "--preset", "tiny").stdout)
     assert load_config(recipe).config == load_config(preset="tiny").config
+
+
+def test_config_show_begins_with_what_a_user_turns_first_and_ends_with_research(invoke):
+    first, others, research = invoke("config", "show").stdout.split("\n\n")
+    assert "train.steps = " in first and first.startswith(f"# {Rank.first}")
+    assert "train.learning_rate = " in others and others.startswith(f"# {Rank.ordinary}")
+    assert "model.eta_start = " in research and research.startswith(f"# {Rank.research}")
+    assert first.count(" = ") <= 30
 
 
 def test_config_show_json_is_the_stored_form(invoke):

@@ -1,10 +1,11 @@
-"""What a run already knows is not asked again; what cannot be used is refused before a job starts."""
+"""What a run was begun with is not asked again; what cannot be used is refused before a job starts."""
 
 import json
 
 import pytest
 
-from dhdiff_ray.cli.resolve import Typed, check_dataset, resolve
+from dhdiff_ray.cli.options import Typed, TypedPairs
+from dhdiff_ray.cli.resolve import resolve, samples_here
 from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import ConfigError
 
@@ -22,7 +23,7 @@ def stored(tmp_path):
 
 
 def test_a_later_verb_starts_from_what_the_run_was_made_with(stored):
-    loaded = resolve("synthesize", Typed(run="first", storage=stored, pairs=3))
+    loaded = resolve("synthesize", TypedPairs(run="first", storage=stored, pairs=3))
     assert loaded.config.train.steps == 7
     assert loaded.config.data.root == "/images"
     assert loaded.config.synthesize.pairs_per_defect == 3
@@ -56,17 +57,20 @@ def test_an_unknown_run_names_those_there_are(stored):
         resolve("score", Typed(run="frist", storage=stored))
 
 
-def test_check_dataset_counts_by_category_and_refuses_an_unknown_one(tmp_path):
+def test_a_category_that_the_dataset_does_not_have_is_refused_where_its_images_can_be_seen(tmp_path):
     from dhdiff_ray.data.registry import open_dataset
 
     open_dataset("mvtec").example(tmp_path)
-    config = Config.model_validate({"data": {"root": str(tmp_path)}})
-    counts = check_dataset(config)
-    assert counts
-    assert all(n > 0 for n in counts.values())
-    name = next(iter(counts))
-    with pytest.raises(ValueError, match=f"did you mean '{name}'"):
-        check_dataset(Config.model_validate({"data": {"root": str(tmp_path), "categories": [name + "x"]}}))
+    assert {s.category for s in samples_here(Config.model_validate({"data": {"root": str(tmp_path)}}))} > {"bottle"}
+    with pytest.raises(ValueError, match="did you mean 'bottle'"):
+        samples_here(Config.model_validate({"data": {"root": str(tmp_path), "categories": ["bottl"]}}))
+    assert samples_here(Config.model_validate({"data": {"root": str(tmp_path / "elsewhere")}})) == []
+
+
+def test_filter_wins_over_set_and_pairs_does_not(stored):
+    sets = ["synthesize.min_iou=0.5", "synthesize.pairs_per_defect=5"]
+    config = resolve("all", TypedPairs(run="first", storage=stored, sets=sets, pairs=3, min_iou=0.3)).config
+    assert (config.synthesize.min_iou, config.synthesize.pairs_per_defect) == (0.3, 5)
 
 
 def test_dry_run_shows_the_plan_and_sends_nothing(invoke, stored):
@@ -75,11 +79,6 @@ def test_dry_run_shows_the_plan_and_sends_nothing(invoke, stored):
     assert plan["verb"] == "synthesize"
     assert plan["resources"]["workers"] == 1
     assert plan["origins"]["synthesize.pairs_per_defect"] == "--pairs"
-
-
-def test_pairs_belong_to_synthesize(invoke, stored):
-    result = invoke("submit", "score", "--run", "first", "--storage", stored, "-n", 3)
-    assert isinstance(result.exception, ConfigError)
 
 
 def test_detach_without_a_cluster_says_how_to_start_one(invoke, stored):

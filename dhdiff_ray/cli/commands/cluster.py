@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output
 
 if TYPE_CHECKING:
     from dhdiff_ray.on_ray.cluster.standing import Standing
 
-app = options.group("cluster", "Keep a Ray cluster on this machine; --address local is then its name.")
+app = group("cluster", "Keep a Ray cluster on this machine, named local.")
 
 
 @app.command("up")
@@ -22,7 +23,9 @@ def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the Jobs API; 0 picks a free one.")] = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Start a cluster on loopback with a token of its own; it stays until `cluster down`.
+    """Start a cluster on loopback that stays until `cluster down`.
+
+    It has a token of its own, and --address local is its name.
 
     Example: dhdiff-ray cluster up
     """
@@ -31,13 +34,13 @@ def up(
     output = Output(as_json)
     output.note("starting a cluster on this machine")
     there = standing.up(cpus, port)
-    output.data(_told(there), text=there.address)
+    output.data(_facts(there), text=there.address)
     output.note("use it: dhdiff-ray submit ... --address local; end it: dhdiff-ray cluster down")
 
 
 @app.command("status")
 def status(as_json: options.Json = False) -> None:
-    """Tell whether the cluster of this machine stands, and what runs on it.
+    """Tell whether this machine's cluster stands.
 
     Example: dhdiff-ray cluster status
     """
@@ -48,14 +51,14 @@ def status(as_json: options.Json = False) -> None:
     if there is None:
         output.data({"up": False}, text="no cluster stands; start one: dhdiff-ray cluster up")
         return
-    told = _told(there)
-    text = f"{there.address}, up for {told['seconds'] / 60:.0f} min, {told['processes']} processes"
-    output.data(told, text=text)
+    facts = _facts(there)
+    text = f"{there.address}, up for {facts['seconds'] / 60:.0f} min, {facts['processes']} processes"
+    output.data(facts, text=text)
 
 
 @app.command("down")
 def down(as_json: options.Json = False) -> None:
-    """Stop the cluster of this machine: what `cluster up` started and nothing else.
+    """Stop what `cluster up` started, and nothing else.
 
     Example: dhdiff-ray cluster down
     """
@@ -67,7 +70,7 @@ def down(as_json: options.Json = False) -> None:
     )
 
 
-def _told(there: Standing) -> dict[str, Any]:
+def _facts(there: Standing) -> dict[str, Any]:
     return {
         "up": True,
         "address": there.address,

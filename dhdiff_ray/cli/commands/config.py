@@ -7,51 +7,42 @@ from typing import Annotated
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli.help import group
+from dhdiff_ray.cli.options import Json, Typed, spread
 from dhdiff_ray.cli.output import Output
-from dhdiff_ray.cli.resolve import Typed, resolve
+from dhdiff_ray.cli.resolve import resolve
 
-app = options.group("config", "Look at the configuration.")
-
-
-@app.callback()
-def config() -> None:
-    """Look at the configuration."""
+app = group("config", "Print every knob and where its value comes from.")
 
 
 @app.command("show")
+@spread
 def show(
-    recipe: options.Recipe = None,
-    preset: options.Preset = None,
-    dataset: options.DatasetName = None,
-    root: options.Root = None,
-    category: options.Categories = None,
-    run: Annotated[str | None, typer.Option(help="Show what this run was made with.", show_default=False)] = None,
-    storage: options.Storage = None,
-    sets: options.Sets = None,
+    typed: Typed,
     origin: Annotated[bool, typer.Option("--origin", help="Say where each value came from.")] = False,
-    as_json: options.Json = False,
+    as_json: Json = False,
 ) -> None:
     """Print the configuration that these words would give.
 
+    First the knobs that a user turns first, last those for research. With --run: what that run was made with.
+
     Example: dhdiff-ray config show jobs/demo.toml --set train.steps=60 --origin
     """
-    from dhdiff_ray.config.load import field_names, load_config
+    from dhdiff_ray.config.base import Rank
+    from dhdiff_ray.config.load import load_config, ranks
 
-    typed = Typed(recipe, preset, dataset, root, category, run, storage, sets)
-    if run:
+    if typed.run:
         loaded = resolve("config", typed)
     else:
-        loaded = load_config(recipe, preset=preset, flags=typed.flags(), sets=tuple(sets or ()))
+        loaded = load_config(typed.recipe, preset=typed.preset, flags=typed.flags(), sets=typed.assignments())
     values = loaded.config.model_dump(mode="json")
-    lines, origins, section = [], {}, ""
-    for dotted in field_names():
-        head, name = dotted.split(".")
-        if head != section:
-            section = head
-            lines.append(("\n" if lines else "") + f"[{head}]")
-        origins[dotted] = loaded.origins.get(dotted, "default")
-        text = f"{name} = {json.dumps(values[head][name], ensure_ascii=False)}"
-        lines.append(f"{text:<44}# {origins[dotted]}" if origin else text)
+    origins = {key: loaded.origins.get(key, "default") for key in ranks()}
+    lines: list[str] = []
+    for rank in Rank:
+        lines.append(("\n" if lines else "") + f"# {rank}")
+        for key in (key for key, its_rank in ranks().items() if its_rank is rank):
+            section, name = key.split(".")
+            text = f"{key} = {json.dumps(values[section][name], ensure_ascii=False)}"
+            lines.append(f"{text:<44}# {origins[key]}" if origin else text)
     document = {"config": values, "origins": origins} if origin else values
     Output(as_json).data(document, text="\n".join(lines))

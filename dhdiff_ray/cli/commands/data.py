@@ -2,59 +2,74 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
 
-app = options.group("data", "Look at datasets, check them, or make a small one.")
+app = group("data", "Look at datasets, check them, or make a small one.")
 
-Root = Annotated[str, typer.Option(help="Folder or URI of the dataset as downloaded.")]
-Dataset = Annotated[
-    str, typer.Option(help="A dataset loader, or a .py file with one.", autocompletion=options.datasets)
-]
+
+@dataclass(frozen=True)
+class Source(options.Knobs):
+    """A dataset, and what of it."""
+
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder or URI of the dataset as downloaded.")]
+    dataset: Annotated[
+        str, typer.Option(metavar="NAME", help="A loader, or a .py file with one.", autocompletion=options.datasets)
+    ] = "mvtec"
+    category: options.Categories = None
+    sets: options.Sets = None
+
+    def here(self) -> Source:
+        """The same where it lies on this machine; a remote one is copied."""
+        from dhdiff_ray.data.mirror import local_root
+
+        return replace(self, root=str(local_root(self.root)))
 
 
 @app.command("list")
 def list_datasets(as_json: options.Json = False) -> None:
-    """List the dataset loaders there are, with the terms of their images.
+    """List the dataset loaders, with the terms of their images.
 
     Example: dhdiff-ray data list
     """
     from dhdiff_ray.data.registry import dataset_names, open_dataset
 
-    found = [(name, open_dataset(name)) for name in dataset_names()]
+    loaders = [(name, open_dataset(name)) for name in dataset_names()]
     value = [
         {"name": name, "licence": d.licence, "non_commercial": d.non_commercial, "source": d.source}
-        for name, d in found
+        for name, d in loaders
     ]
     rows = [(e["name"], e["licence"], "no" if e["non_commercial"] else "", e["source"]) for e in value]
     Output(as_json).data(value, table=table("", ("name", "licence", "commercial use", "source"), rows))
 
 
 @app.command("scan")
+@options.spread
 def scan(
-    root: Root,
-    dataset: Dataset = "mvtec",
-    category: options.Categories = None,
-    sets: options.Sets = None,
+    source: Source,
     areas: Annotated[bool, typer.Option(help="Open the masks and measure them.")] = True,
     as_json: options.Json = False,
 ) -> None:
-    """Count the images of a dataset by category and defect, with sizes, mask areas and what is missing.
+    """Count images by category and defect, and name what is missing.
+
+    With sizes and mask areas.
 
     Example: dhdiff-ray data scan --dataset mvtec --root data/mvtec
     """
     from dhdiff_ray.data.registry import configured
     from dhdiff_ray.data.survey import survey
 
-    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    data = source.here().load("data.skip_bad=true").data
     output, missing = Output(as_json), []
     loader = configured(data, missing.append)
     rows = survey(loader, Path(data.root), data.categories, missing.append, areas=areas)
@@ -67,11 +82,9 @@ def scan(
 
 
 @app.command("verify")
+@options.spread
 def verify(
-    root: Root,
-    dataset: Dataset = "mvtec",
-    category: options.Categories = None,
-    sets: options.Sets = None,
+    source: Source,
     workers: Annotated[int, typer.Option(min=0, help="Files opened at a time here; 0 is one per core.")] = 0,
     address: Annotated[
         str | None,
@@ -81,9 +94,11 @@ def verify(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Open every file and tell what would spoil a run, each with its remedy; 1 if there is an error.
+    """Open every file and tell what would spoil a run.
 
-    Example: dhdiff-ray data verify --dataset mvtec --root data/mvtec --set data.split=third
+    Each finding comes with its remedy; leaves with 1 if there is an error.
+
+    Example: dhdiff-ray data verify --dataset mvtec --root data/mvtec
     """
     from dhdiff_ray.data.verify import Finding
     from dhdiff_ray.data.verify import verify as check
@@ -92,14 +107,14 @@ def verify(
     findings: list[Finding] = []
     summary: dict[str, Any] = {}
     if address:
-        config = _config(dataset, root, category, sets, here=False)
+        config = source.load()
         for event in _on_cluster(config, address, output):
             if event.pop("event") == "verified":
                 summary = event
             else:
                 findings.append(Finding(**event))
     else:
-        config = _config(dataset, root, category, sets)
+        config = source.here().load()
         findings, summary = check(config.data, seed=config.run.seed, workers=workers)
     lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
     text = "\n".join(lines) or "nothing found"
@@ -111,16 +126,14 @@ def verify(
 
 
 @app.command("preview")
+@options.spread
 def preview(
-    root: Root,
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("preview.html"),
-    dataset: Dataset = "mvtec",
-    category: options.Categories = None,
-    sets: options.Sets = None,
+    source: Source,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("preview.html"),
     each: Annotated[int, typer.Option(min=1, help="Images shown of each defect.")] = 8,
     as_json: options.Json = False,
 ) -> None:
-    """Write one HTML page with a few images of each defect, masks outlined.
+    """Write a page with a few images of each defect, masks outlined.
 
     Example: dhdiff-ray data preview --dataset visa --root data/visa --out visa.html
     """
@@ -128,7 +141,7 @@ def preview(
     from dhdiff_ray.data.registry import configured
     from dhdiff_ray.run.folder import RunFolder
 
-    data = _config(dataset, root, category, [*(sets or []), "data.skip_bad=true"]).data
+    data = source.here().load("data.skip_bad=true").data
     remarks: list[str] = []
     loader = configured(data, remarks.append)
     samples = loader.scan(Path(data.root), data.categories)
@@ -142,7 +155,9 @@ def check_loader(
     dataset: Annotated[str, typer.Argument(help="A .py file with a loader, or a loader's name.")],
     as_json: options.Json = False,
 ) -> None:
-    """Try a loader on the example it carries: does it keep what every loader promises; 1 if not.
+    """Try a loader on the example it carries.
+
+    Does it keep what every loader promises? Leaves with 1 if not.
 
     Example: dhdiff-ray data check ./mine.py
     """
@@ -152,10 +167,10 @@ def check_loader(
     from dhdiff_ray.data.registry import open_dataset
 
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as folder:
-        found = check(open_dataset(dataset), Path(folder))
-    rows = [("failed" if wrong else "ok", name.replace("_", " "), wrong) for name, wrong in found.items()]
-    Output(as_json).data(found, table=table("", ("", "promise", "what is wrong"), rows))
-    if any(found.values()):
+        faults = check(open_dataset(dataset), Path(folder))
+    rows = [("failed" if fault else "ok", promise.replace("_", " "), fault) for promise, fault in faults.items()]
+    Output(as_json).data(faults, table=table("", ("", "promise", "what is wrong"), rows))
+    if any(faults.values()):
         raise typer.Exit(1)
 
 
@@ -168,7 +183,9 @@ def make(
 ) -> None:
     """Draw a small dataset with exact masks, in MVTec's layout.
 
-    Example: dhdiff-ray data make --root data/drawn, then --dataset procedural --root data/drawn
+    Read it with --dataset procedural --root data/drawn.
+
+    Example: dhdiff-ray data make --root data/drawn
     """
     from dhdiff_ray.data.datasets.procedural import generate
 
@@ -178,38 +195,22 @@ def make(
 
 
 def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, Any]]:
-    """What a job that opens every file found: events ``finding``, and ``verified`` at the end.
+    """The findings of a job that opens every file: events ``finding``, and ``verified`` at the end.
 
     Raises:
         typer.Exit: the job did not end well; its reason was told.
     """
-    from dhdiff_ray.cli.commands.submit import attend
+    from dhdiff_ray.cli.follow import attend
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 
-    jobs, heard = Jobs(address), []
-    info = attend(jobs, jobs.submit("verify", config), output, heard=heard.append)
-    found = [event for event in heard if event.get("event") in ("finding", "verified")]
-    if info.exit_code or not found:
-        output.fail(
-            f"job {info.id}: {(info.message.splitlines() or ['it told nothing'])[0][:300]}", info.exit_code or 3
-        )
+    jobs, events = Jobs(address), []
+    info = attend(jobs, jobs.submit("verify", config), output, on_event=events.append)
+    findings = [event for event in events if event.get("event") in ("finding", "verified")]
+    if info.exit_code or not findings:
+        reason = (info.message.splitlines() or ["it told nothing"])[0][:300]
+        output.fail(f"job {info.id}: {reason}", info.exit_code or 3)
         raise typer.Exit(info.exit_code or 3)
-    return found
-
-
-def _config(
-    dataset: str, root: str, category: list[str] | None, sets: list[str] | None, *, here: bool = True
-) -> Config:
-    """The configuration that a run with these words would have; ``here``: the root is where it lies on this machine."""
-    from dhdiff_ray.config.load import load_config
-    from dhdiff_ray.data.mirror import local_root
-
-    flags: dict[str, tuple[str, Any]] = {
-        "data.dataset": ("--dataset", dataset),
-        "data.root": ("--root", str(local_root(root)) if here else root),
-        "data.categories": ("--category", category or []),
-    }
-    return load_config(flags=flags, sets=tuple(sets or ())).config
+    return findings
 
 
 def _percent(values: list[float] | None) -> str:

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.commands.submit import attend, make_report, private_cluster
+from dhdiff_ray.cli.commands.serve import wait_for_interrupt
+from dhdiff_ray.cli.follow import attend, private_cluster
 from dhdiff_ray.cli.memory import MEASURE, MemoryWatch
 from dhdiff_ray.cli.output import Output, table
-from dhdiff_ray.cli.resolve import Typed, resolve, run_folder
+from dhdiff_ray.cli.resolve import resolve, run_folder
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
@@ -37,12 +38,15 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint up until Ctrl-C.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Run the whole line on drawn images: train, synthesise, score, detect, serve, report.
+    """Run the whole line on drawn images, on this machine.
+
+    Train, synthesise, score, detect, ask the endpoint for a pair, and write the page.
 
     Example: dhdiff-ray demo --storage runs
     """
     from dhdiff_ray.data.datasets.procedural import generate
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
+    from dhdiff_ray.report.page import write_report
 
     output = Output(as_json)
     seconds: dict[str, float] = {}
@@ -74,23 +78,23 @@ def demo(
         }
         folder.write_json("timings.json", timings)
         with _timed("report", seconds, output):
-            page = make_report(config)
+            page = write_report(config)
         timings = timings | {"total_seconds": round(sum(seconds.values()), 1)}
         folder.write_json("timings.json", timings)
         _summary(output, folder, timings, page, served)
         if keep:
             output.note(f"the endpoint stays at {served['url']}; Ctrl-C ends it")
-            _wait()
+            wait_for_interrupt()
 
 
-def _typed(storage: str, run: str, sets: list[str] | None) -> Typed:
+def _typed(storage: str, run: str, sets: list[str] | None) -> options.Typed:
     """The demo's recipe where the repository is at hand; the same in flags where only the package is."""
     recipe = Path(__file__).resolve().parents[3] / "jobs" / "demo.toml"
     root = str(Path(storage).expanduser().resolve() / ".data" / f"procedural-{SEED}")
-    known = recipe.exists()
-    return Typed(
-        recipe=recipe if known else None,
-        preset=None if known else "tiny",
+    at_hand = recipe.exists()
+    return options.Typed(
+        recipe=recipe if at_hand else None,
+        preset=None if at_hand else "tiny",
         dataset="procedural",
         root=root,
         run=run,
@@ -99,7 +103,7 @@ def _typed(storage: str, run: str, sets: list[str] | None) -> Typed:
     )
 
 
-def _clear(typed: Typed) -> None:
+def _clear(typed: options.Typed) -> None:
     """Remove the run of an earlier demo; a folder that is no run is left alone.
 
     Raises:
@@ -152,8 +156,8 @@ def _summary(output: Output, folder: RunFolder, timings: dict[str, Any], page: s
     scores = folder.read_json("scores.json") if folder.exists("scores.json") else {}
     detection = folder.read_json("detection.json") if folder.exists("detection.json") else {}
     rows: list[tuple[str, Any]] = []
-    for category, found in scores.get("pair_alignment", {}).items():
-        rows += [(f"{category}: pair alignment, {key}", found.get(key)) for key in ("iou", "ap", "nonempty")]
+    for category, agreement in scores.get("pair_alignment", {}).items():
+        rows += [(f"{category}: pair alignment, {key}", agreement.get(key)) for key in ("iou", "ap", "nonempty")]
     shown = ("image_auroc", "pixel_auroc", "pixel_ap", "ratio")
     rows += [(name, number) for name, number in _numbers(detection) if name.split(" ")[-1].endswith(shown)]
     rows += [(f"{name}: seconds", value) for name, value in timings["seconds"].items()]
@@ -179,9 +183,3 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, f"{path} {key}".strip())
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
-
-
-def _wait() -> None:
-    from dhdiff_ray.cli.commands.serve import wait_for_interrupt
-
-    wait_for_interrupt()

@@ -42,7 +42,9 @@ def doctor(
     weights_dir: str = typer.Option("", help="Folder of the published networks' files; else PyTorch's hub cache."),
     as_json: options.Json = False,
 ) -> None:
-    """Check versions, cluster, dataset, weights and disk; 1 if something failed.
+    """Check versions, cluster, dataset, weights and disk.
+
+    Leaves with 1 if something failed; each failure comes with what to do.
 
     Example: dhdiff-ray doctor --dataset mvtec --root data/mvtec
     """
@@ -122,8 +124,8 @@ def _cluster(address: str) -> Iterator[Check]:
     except ClusterError as error:
         yield Check("cluster's door", "failed", address, str(error))
     have = jobs.resources()
-    found = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
-    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", found)
+    size = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
+    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", size)
 
 
 def _token() -> Iterator[Check]:
@@ -145,5 +147,5 @@ def _dataset(name: str, root: str) -> Iterator[Check]:
         return
     categories = {sample.category for sample in samples}
     anomalies = sum(not sample.is_good for sample in samples)
-    found = f"{len(categories)} categories, {len(samples)} images, {anomalies} of them anomalies"
-    yield Check("dataset", "ok", found)
+    counts = f"{len(categories)} categories, {len(samples)} images, {anomalies} of them anomalies"
+    yield Check("dataset", "ok", counts)

@@ -9,7 +9,7 @@ import typer
 
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output
-from dhdiff_ray.cli.resolve import Typed, resolve, run_folder
+from dhdiff_ray.cli.resolve import resolve
 
 if TYPE_CHECKING:
     from dhdiff_ray.report.explain import Explained
@@ -29,9 +29,11 @@ def explain(
     sets: options.Sets = None,
     as_json: options.Json = False,
 ) -> None:
-    """Draw a pair and what text attention saw: S^I, S^A, S^O and the maps after fusion (Eq. 6-7).
+    """Draw a pair and what its text attention saw.
 
-    Example: dhdiff-ray explain --run table8-dda-ssm-merge-s0 --against table8-entangled-s0 --seed 1
+    S^I, S^A, S^O and the maps after fusion (Eq. 6-7), at three denoising steps.
+
+    Example: dhdiff-ray explain --run table8-dda-s0 --against table8-entangled-s0
     """
     from dhdiff_ray.data.encode import save_png
     from dhdiff_ray.report.explain import draw
@@ -39,14 +41,14 @@ def explain(
     output = Output(as_json)
     rows = []
     for name in [run, *([against] if against else [])]:
-        typed = Typed(run=name, storage=storage, sets=sets)
+        typed = options.Typed(run=name, storage=storage, sets=sets)
         rows.append(_explained(typed, category, defect, seed))
         output.note(f"drawn with {rows[-1].name}")
     save_png(out, draw(rows))
     output.data({"picture": str(out), "runs": [row.name for row in rows], "seed": seed}, text=str(out))
 
 
-def _explained(typed: Typed, category: str | None, defect: str | None, seed: int) -> Explained:
+def _explained(typed: options.Typed, category: str | None, defect: str | None, seed: int) -> Explained:
     """One run's answer to the request.
 
     Raises:
@@ -58,31 +60,29 @@ def _explained(typed: Typed, category: str | None, defect: str | None, seed: int
 
     from dhdiff_ray.config.load import nearest
     from dhdiff_ray.data.prompts import prompt
-    from dhdiff_ray.data.split import Split
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.make import finished, prepare
     from dhdiff_ray.records import Request
     from dhdiff_ray.report.explain import SIDE, Explained, defect_maps
+    from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.checkpoint import model_facts
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    config = resolve("synthesize", typed).config
-    folder = run_folder(config)
-    split = Split.from_json(folder.read_json("split.json"))
-    category = category or split.categories[0]
-    facts = model_facts(folder, category)
-    own = split.category(category).train
+    trained = Run(resolve("synthesize", typed).config)
+    category = category or trained.split.categories[0]
+    facts = model_facts(trained.folder, category)
+    samples = trained.category(category).train
     defect = str(defect or facts["defects"][0])
     if defect not in facts["defects"]:
         raise ValueError(f"no defect {defect!r} in {category}{nearest(defect, facts['defects'])}; there are: "
                          f"{', '.join(facts['defects'])}")  # fmt: skip
     draw = np.random.default_rng(seed)
-    base = str(draw.choice(sorted(s.key for s in own if s.is_good)))
-    reference = str(draw.choice(sorted(s.key for s in own if s.defect == defect)))
+    base = str(draw.choice(sorted(s.key for s in samples if s.is_good)))
+    reference = str(draw.choice(sorted(s.key for s in samples if s.defect == defect)))
     request = Request(category, defect, 0, seed, prompt(category, defect), base, reference)
-    pipeline: Any = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
-    ready = prepare([request], config, own)
+    pipeline: Any = DHDiffPipeline.from_pretrained(trained.folder.local(f"models/{category}"))
+    ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
     (pair,) = finished([request], ready, made)
     edge = pair.image.copy()
@@ -90,7 +90,7 @@ def _explained(typed: Typed, category: str | None, defect: str | None, seed: int
     tokens = pipeline.encode_prompt([request.prompt], ready.call["defect"], False)[1][0].cpu().numpy()
     at = sorted({0, len(made.score_maps) // 2, len(made.score_maps) - 1})
     return Explained(
-        name=f"{config.run.name}: {category}, {defect}",
+        name=f"{trained.config.run.name}: {category}, {defect}",
         pictures={"base": ready.bases[0], "reference": ready.references[0], "image": pair.image, "mask": pair.mask,
                   "overlay": edge},
         steps=[(i + 1, defect_maps(made.score_maps[i], tokens, SIDE)) for i in at],

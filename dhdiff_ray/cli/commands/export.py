@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output
 
-
-class Form(StrEnum):
-    """What other tools read."""
-
-    webdataset = "webdataset"
-    coco = "coco"
-    yolo = "yolo"
-    folder = "folder"
+Form = Literal["webdataset", "coco", "yolo", "folder"]
+"""What other tools read."""
 
 
 def export(
-    run: Annotated[str, typer.Option(help="Name of the run: one folder in the storage.")],
+    run: Annotated[str, typer.Option(metavar="NAME", help="The run: one folder in the storage.")],
     out: Annotated[str, typer.Option(help="A new folder or URI to write to.")],
-    form: Annotated[Form, typer.Option("--format", help="What to write.")] = Form.webdataset,
+    form: Annotated[Form, typer.Option("--format", help="What to write.")] = "webdataset",
     storage: options.Storage = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs in one WebDataset shard.")] = 1000,
     self_contained: Annotated[
@@ -34,11 +27,13 @@ def export(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a run's pairs as WebDataset shards, COCO, YOLO boxes or a folder with a manifest; or a model with its code.
+    """Write a run's pairs, or a model, in another tool's form.
+
+    Pairs as WebDataset shards, COCO, YOLO boxes or a folder with a manifest; a model with its code.
 
     Example: dhdiff-ray export --run first --format coco --out first-coco
 
-    Example: dhdiff-ray export --run first --self-contained --category bottle --out bottle-model
+    Example: dhdiff-ray export --run first --self-contained -c bottle --out bottle
     """
     if self_contained:
         _export_model(Output(as_json), storage or "runs", run, category, out)
@@ -46,7 +41,7 @@ def export(
     from dhdiff_ray.pairs.export import export as write
     from dhdiff_ray.run.folder import RunFolder
 
-    done = write(RunFolder.of(storage or "runs", run), RunFolder.at(out), form.value, shard_size=shard_size)
+    done = write(RunFolder.of(storage or "runs", run), RunFolder.at(out), form, shard_size=shard_size)
     Output(as_json).data(done, text=f"{done['pairs']} pairs, {done['files']} files in {done['out']}")
 
 
@@ -64,10 +59,10 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
     from dhdiff_ray.training.checkpoint import is_trained
 
     folder = RunFolder.of(storage, run)
-    known = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith("/model_index.json")})
+    trained = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith("/model_index.json")})
     if category is None or not is_trained(folder, category):
-        wrong = "" if category is None else f"no model of {category!r}{nearest(category, known)}; "
-        raise ConfigError(f"{wrong}pass --category, one of: {', '.join(known) or 'none is trained yet'}")
+        wrong = "" if category is None else f"no model of {category!r}{nearest(category, trained)}; "
+        raise ConfigError(f"{wrong}pass --category, one of: {', '.join(trained) or 'none is trained yet'}")
     write_self_contained(folder.local(f"models/{category}"), Path(out))
     how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
     output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

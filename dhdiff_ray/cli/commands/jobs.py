@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.follow import attend, jobs_at
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
 
-app = options.group("jobs", "See, follow, stop and forget the jobs of a cluster.")
+app = group("jobs", "See, follow, stop and forget the jobs of a cluster.")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
 
 
@@ -24,14 +26,12 @@ def list_jobs(
 
     Example: dhdiff-ray jobs list --address http://127.0.0.1:8265
     """
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    found = Jobs(options.needed_address(address)).list(everything)
+    listed = jobs_at(address).list(everything)
     rows = [
         (job.id, job.verb, job.run, job.status, (job.ended or time.time()) - job.started if job.started else None)
-        for job in found
+        for job in listed
     ]
-    Output(as_json).data([job.as_dict() for job in found], table=table("", ("id", "verb", "run", "status", "s"), rows))
+    Output(as_json).data([job.as_dict() for job in listed], table=table("", ("id", "verb", "run", "status", "s"), rows))
 
 
 @app.command("logs")
@@ -45,11 +45,7 @@ def logs(
 
     Example: dhdiff-ray jobs logs --follow train-first-1a2b3c
     """
-    from dhdiff_ray.cli.commands.submit import attend
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    output = Output(as_json)
-    jobs = Jobs(options.needed_address(address))
+    output, jobs = Output(as_json), jobs_at(address)
     if not follow:
         text = jobs.logs(job_id)
         output.data({"job": job_id, "log": text}, text=text)
@@ -67,30 +63,30 @@ def status(
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show how far a job is: category by stage; with --run from the run's folder, without any cluster.
+    """Show how far a job or a run is: category by stage.
+
+    With --run it is read from the run's folder, without any cluster.
 
     Example: dhdiff-ray jobs status --run first
     """
     from dhdiff_ray.cli.status_view import status_table
     from dhdiff_ray.run.status import Status, failures
 
-    events, told = _events(job_id, run, storage, address)
-    found = Status(events)
+    events, owner = _events(job_id, run, storage, address)
+    progress = Status(events)
     output = Output(as_json)
-    output.data({**told, **found.as_dict(time.time())}, table=status_table(found))
-    for line in failures(found):
+    output.data({**owner, **progress.as_dict(time.time())}, table=status_table(progress))
+    for line in failures(progress):
         output.warn(line)
 
 
 @app.command("rm")
 def remove(job_id: JobId, address: options.Address = None, as_json: options.Json = False) -> None:
-    """Forget a job that has ended, and its log; the run keeps all it has.
+    """Forget a job that has ended, and its log; its run stays.
 
     Example: dhdiff-ray jobs rm train-first-1a2b3c
     """
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    Jobs(options.needed_address(address)).remove(job_id)
+    jobs_at(address).remove(job_id)
     Output(as_json).data({"removed": job_id}, text=job_id)
 
 
@@ -104,19 +100,15 @@ def _events(
         ValueError: there is no such run.
     """
     from dhdiff_ray.config.load import ConfigError
+    from dhdiff_ray.run.events import event_of, read_events
+    from dhdiff_ray.run.folder import RunFolder
 
     if (job_id is None) == (run is None):
         raise ConfigError("which one? name a job: dhdiff-ray jobs status JOB; or a run: dhdiff-ray jobs status --run R")
     if job_id is not None:
-        from dhdiff_ray.on_ray.cluster.jobs import Jobs
-        from dhdiff_ray.run.events import event_of
-
-        jobs = Jobs(options.needed_address(address))
-        found = (event_of(line) for line in jobs.logs(job_id).splitlines())
-        return [event for event in found if event], {"job": jobs.status(job_id).as_dict()}
-    from dhdiff_ray.run.events import read_events
-    from dhdiff_ray.run.folder import RunFolder
-
+        jobs = jobs_at(address)
+        events = [event for line in jobs.logs(job_id).splitlines() if (event := event_of(line))]
+        return events, {"job": jobs.status(job_id).as_dict()}
     folder = RunFolder.of(storage or "runs", str(run))
     if not folder.exists():
         raise ValueError(f"there is no run {folder.uri}")
@@ -129,9 +121,7 @@ def stop(job_id: JobId, address: options.Address = None, as_json: options.Json =
 
     Example: dhdiff-ray jobs stop train-first-1a2b3c
     """
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    jobs = Jobs(options.needed_address(address))
+    jobs = jobs_at(address)
     stopped = jobs.stop(job_id)
     info = jobs.wait(job_id, timeout=10)
     text = f"{job_id} {info.status}" if stopped else f"{job_id} had already ended: {info.status}"

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.output import Output, table
-from dhdiff_ray.cli.resolve import Typed, resolve, run_folder
+from dhdiff_ray.cli.resolve import resolve
+
+if TYPE_CHECKING:
+    from dhdiff_ray.config import Config
 
 
 def report(
-    run: Annotated[str, typer.Option(help="Run whose tables are printed.")],
+    run: Annotated[str, typer.Option(metavar="NAME", help="The run: one folder in the storage.")],
     storage: options.Storage = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print every table a run has by now, and write its page.
+    """Write a run's page and print its tables.
+
+    The paper's stand beside them. It needs no cluster; what was not run yet is named with the command that runs it.
 
     Example: dhdiff-ray report --run first --storage runs
     """
-    from dhdiff_ray.report.page import run_tables, write_report
+    show_report(resolve("report", options.Typed(run=run, storage=storage)).config, Output(as_json))
 
-    output = Output(as_json)
-    config = resolve("report", Typed(run=run, storage=storage)).config
-    tables = run_tables(run_folder(config))
+
+def show_report(config: Config, output: Output) -> None:
+    """Write the page of a run, and print every table that it has by now."""
+    from dhdiff_ray.report.page import run_tables, write_report
+    from dhdiff_ray.run.run import Run
+
+    tables = run_tables(Run(config).folder)
     page = write_report(config)
-    if as_json:
+    if output.as_json:
         output.data({"report": page, "tables": [asdict(one) for one in tables]})
         return
     for one in tables:
@@ -35,5 +44,5 @@ def report(
         conditions = ", ".join(f"{name} {value}" for name, value in one.conditions.items())
         output.note("\n".join(words for words in (one.note, conditions) if words))
     if not tables:
-        output.note(f"nothing is measured yet; next: dhdiff-ray submit score --run {run}")
+        output.note(f"nothing is measured yet; next: dhdiff-ray submit score --run {config.run.name}")
     output.data(None, text=page)

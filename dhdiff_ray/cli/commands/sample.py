@@ -32,7 +32,9 @@ TOKEN = "DHDIFF_TOKEN"
 
 def sample(
     url: Annotated[str, typer.Option(help="Address of the endpoint, http://HOST:8000.", show_default=False)],
-    category: Annotated[list[str], typer.Option("--category", "-c", help="May be repeated.", show_default=False)],
+    category: Annotated[
+        list[str], typer.Option("--category", "-c", metavar="NAME", help="May be repeated.", show_default=False)
+    ],
     out: Annotated[Path, typer.Option(help="Folder to fill: its tree is OUT/pairs, or OUT if that is named pairs.")],
     defect: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.", show_default=False)] = None,
     pairs: Annotated[int, typer.Option("--pairs", "-n", min=1, help="Pairs per defect.")] = 10,
@@ -42,11 +44,11 @@ def sample(
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on asking a busy endpoint.")] = 120.0,
     as_json: options.Json = False,
 ) -> None:
-    """Fetch many pairs from an endpoint; typed again, it goes on with what is missing.
+    """Fetch many pairs from an endpoint into a tree.
 
-    A token is read from the variable DHDIFF_TOKEN.
+    Typed again, it goes on with what is missing. A token is read from the variable DHDIFF_TOKEN.
 
-    Example: dhdiff-ray sample --url http://127.0.0.1:8000 --category mesh --out pairs/ -n 100
+    Example: dhdiff-ray sample --url http://127.0.0.1:8000 -c mesh --out pairs -n 100
     """
     from dhdiff_ray.client import Client, EndpointError
     from dhdiff_ray.config.load import ConfigError
@@ -80,11 +82,10 @@ def sample(
                 journal.end()
     except EndpointError as error:
         if error.status in (0, 401, 403, 421):
-            raise ClusterError(
-                f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
-            ) from None
-        kept_told = "" if error.status in (404, 422) else "; what was made is kept, type the same line again to go on"
-        raise ValueError(f"{error}{kept_told}") from None
+            hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""
+            raise ClusterError(f"{error}{hint}") from None
+        hint = "" if error.status in (404, 422) else "; what was made is kept, type the same line again to go on"
+        raise ValueError(f"{error}{hint}") from None
     value = {"folder": f"{folder.uri}/pairs", "made": made, "kept": kept, "categories": list(dict.fromkeys(category))}
     output.data(value, text=f"{folder.uri}/pairs")
 
@@ -115,12 +116,12 @@ class Journal:
             if any(row.get(name) != value for name, value in facts.items()):
                 raise ConfigError(f"pairs of other weights or steps lie in {folder.uri}; pass another --out")
         names = [field.name for field in fields(Request)]
-        self._known = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
+        self._made = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
 
     @property
     def requests(self) -> list[Request]:
         """Everything that was made."""
-        return list(self._known.values())
+        return list(self._made.values())
 
     def has(self, request: Request) -> bool:
         """Whether the pair was made.
@@ -130,14 +131,14 @@ class Journal:
         """
         from dhdiff_ray.config.load import ConfigError
 
-        found = self._known.get((request.defect, request.index))
-        if found is not None and found.seed != request.seed:
+        made = self._made.get((request.defect, request.index))
+        if made is not None and made.seed != request.seed:
             raise ConfigError("pairs of another --seed lie there; pass that seed, or another --out")
-        return found is not None
+        return made is not None
 
     def add(self, request: Request) -> None:
         """Write down a pair that lies in the tree."""
-        self._known[request.defect, request.index] = request
+        self._made[request.defect, request.index] = request
         with self._file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(request.as_dict() | self.facts) + "\n")
 

@@ -1,99 +1,113 @@
-"""``score``: the numbers of any folder of images, here and without a run."""
+"""``score``: the numbers of any folder of images, here and without a run; ``submit score`` has them for a run."""
 
 from __future__ import annotations
 
 import json
-from enum import StrEnum
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dhdiff_ray.cli import options
+from dhdiff_ray.cli.options import option
 from dhdiff_ray.cli.output import Output, table
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-class Centres(StrEnum):
-    """Which real images of a defect were trained on."""
-
-    third = "third"
-    half = "half"
-    all = "all"
+REAL, RULES = "Compared with", "How it is measured"
 
 
-def score(
-    folder: Annotated[Path, typer.Argument(help="Folder of made images.", show_default=False)],
-    real: Annotated[
-        Path | None, typer.Option(help="Folder of real anomalies: MVTec's tree, or one defect's images.")
-    ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Folder of masks, for a plain folder of images.")] = None,
-    category: options.Categories = None,
+@dataclass(frozen=True)
+class Rules(options.Knobs):
+    """How it is measured."""
+
     features: Annotated[
-        str | None, typer.Option(help="inception, small or standin. [default: inception]", show_default=False)
-    ] = None,
+        str | None, option(RULES, "inception, small or standin. [default: inception]", metavar="NAME")
+    ] = None
     profile: Annotated[
-        str | None,
-        typer.Option(help="Rule of IC-LPIPS: anomalydiffusion, full, cdc, dfmgan, seas.", show_default=False),
-    ] = None,
+        str | None, option(RULES, "Of IC-LPIPS: anomalydiffusion, full, cdc, dfmgan, seas.", metavar="NAME")
+    ] = None
     weights_dir: Annotated[
-        str | None, typer.Option(help="Folder of the networks' files; else PyTorch's hub cache.", show_default=False)
+        str | None, option(RULES, "Where the networks' files are; else PyTorch's hub cache.", metavar="FOLDER")
+    ] = None
+    sets: options.Sets = None
+
+
+@options.spread
+def score(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of made images.", show_default=False)],
+    rules: Rules,
+    real: Annotated[
+        Path | None, option(REAL, "Real anomalies: MVTec's tree, or one defect's images.", metavar="FOLDER")
     ] = None,
+    masks: Annotated[Path | None, option(RULES, "Masks, for a plain folder of images.", metavar="FOLDER")] = None,
+    category: options.Categories = None,
     centres: Annotated[
-        Centres, typer.Option(help="First real images by name that were trained on; the rest is held out.")
-    ] = Centres.third,
+        Literal["third", "half", "all"],
+        option(REAL, "First real images by name that were trained on; the rest is held out.", show_default=True),
+    ] = "third",
     resolution: Annotated[
-        int | None, typer.Option(min=8, help="Resize all images to this square.", show_default=False)
+        int | None, option(RULES, "Resize all images to this square.", min=8, metavar="PIXELS")
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(help="A scores.json, or what --output wrote, to put beside.", show_default=False)
+        Path | None, option(REAL, "A scores.json, or what --output wrote, to put beside.", metavar="FILE")
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Also write the result to this file.", show_default=False)] = None,
-    sets: options.Sets = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the result to this file.", show_default=False)
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score a folder of images: MVTec's tree, AnomalyDiffusion's or DualAnoDiff's output, or a plain folder.
+    """Score any folder of images, other people's too, here.
 
-    Example: dhdiff-ray score generated_dataset --real data/mvtec --weights-dir weights
+    It may be MVTec's tree, AnomalyDiffusion's or DualAnoDiff's output, or a plain folder. The pairs of a run are scored
+    by dhdiff-ray submit score --run NAME, on a cluster and with the same code.
+
+    Example: dhdiff-ray score generated --real data/mvtec --weights-dir weights
     """
-    from dhdiff_ray.config.load import load_config
     from dhdiff_ray.scoring.folder import score_folder
 
-    out = Output(as_json)
-    given = {"features": features, "profile": profile, "weights_dir": weights_dir}
-    flags = {
-        f"score.{name}": ("--" + name.replace("_", "-"), value) for name, value in given.items() if value is not None
-    }
-    config = load_config(flags=flags, sets=tuple(sets or ())).config
+    out, config = Output(as_json), rules.load()
     other = _other(against) if against else None  # before the work, so that a wrong path costs nothing
     result = score_folder(
         folder.expanduser().resolve(),
         config.score,
         real=real.expanduser().resolve() if real else None,
         masks=masks.expanduser().resolve() if masks else None,
-        cut=centres.value,
+        cut=centres,
         side=resolution,
         categories=category or (),
         seed=config.run.seed,
         tell=out.note,
     )
     if other is not None:
-        from dhdiff_ray.metrics.compare import compare
+        result |= {"against": str(against), **_compared(result["scores"], other, out)}
+    _remarks(result, out)
+    if output:
+        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    out.data(result, table=_table(result))
 
-        rows, warnings = compare(result["scores"], other)
-        result |= {"against": str(against), "compared": rows, "warnings": warnings}
-        for warning in warnings:
-            out.warn(f"not comparable: {warning}")
+
+def _compared(scores: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], out: Output) -> dict[str, Any]:
+    from dhdiff_ray.metrics.compare import compare
+
+    rows, warnings = compare(scores, other)
+    for warning in warnings:
+        out.warn(f"not comparable: {warning}")
+    return {"compared": rows, "warnings": warnings}
+
+
+def _remarks(result: dict[str, Any], out: Output) -> None:
     out.note("±: over the seeds of IC-LPIPS; real: the same for held-out real anomalies, the scale")
     for metric, reason in result["left_out"].items():
         out.note(f"left out: {metric}: {reason}")
     for row in result["scores"]:
-        if row["level"] == "defect" and row["conditions"].get("copies"):
-            found = row["conditions"]
-            names = ", ".join(found["copies_named"])
-            out.warn(f"{row['category']}/{row['defect']}: {found['copies']} of {row['n']} look like copies: {names}")
-    if output:
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
-    out.data(result, table=_table(result))
+        conditions = row["conditions"]
+        if row["level"] == "defect" and conditions.get("copies"):
+            names, copies = ", ".join(conditions["copies_named"]), conditions["copies"]
+            out.warn(f"{row['category']}/{row['defect']}: {copies} of {row['n']} look like copies: {names}")
 
 
 def _other(path: Path) -> list[dict[str, Any]]:
@@ -106,7 +120,7 @@ def _other(path: Path) -> list[dict[str, Any]]:
     return scores
 
 
-def _table(result: dict[str, Any]) -> Any:
+def _table(result: dict[str, Any]) -> Table:
     beside = {_key(row): row["other"] for row in result.get("compared", ())}
     heads = ["metric", "of", "value", "±", "real", "N"]
     rows = []
@@ -121,5 +135,5 @@ def _table(result: dict[str, Any]) -> Any:
     return table("", heads, rows)
 
 
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+def _key(row: dict[str, Any]) -> tuple[object, ...]:
     return row["metric"], row["level"], row["category"], row["defect"]

@@ -9,19 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.commands.submit import private_cluster
+from dhdiff_ray.cli.follow import jobs_at, private_cluster
+from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
-from dhdiff_ray.cli.resolve import Typed, resolve
+from dhdiff_ray.cli.resolve import resolve
 
 if TYPE_CHECKING:
-    from dhdiff_ray.on_ray.cluster.jobs import JobInfo
+    from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs
 
-app = options.group("serve", "Serve the models of a run.")
-
-
-@app.callback()
-def serve() -> None:
-    """Serve the models of a run."""
+app = group("serve", "Serve the models of a run.")
 
 
 @app.command("up")
@@ -41,7 +37,7 @@ def up(
     from dhdiff_ray.on_ray.serve import up as on_ray_serve
 
     output = Output(as_json)
-    config = resolve("serve", Typed(run=run, storage=storage, sets=sets)).config
+    config = resolve("serve", options.Typed(run=run, storage=storage, sets=sets)).config
     where = options.address_or_environment(address)
     chosen = config.serve.port if port is None else port
     auth_env()
@@ -63,19 +59,19 @@ def status(
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell whether an endpoint answers and what it serves; of a cluster, its serving jobs.
+    """Tell what an endpoint serves; of a cluster, its serving jobs.
 
     Example: dhdiff-ray serve status --url http://127.0.0.1:8000
     """
     output = Output(as_json)
     if url:
-        found = _asked(url)
-        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in found["models"]]
-        output.data(found, table=table(found["url"], ("category", "defects", "pixels"), rows))
+        state = _asked(url)
+        rows = [(m["category"], ", ".join(m["defects"]), m["resolution"]) for m in state["models"]]
+        output.data(state, table=table(state["url"], ("category", "defects", "pixels"), rows))
         return
-    jobs = _serving(options.needed_address(address))
-    rows = [(job.id, job.run, job.status) for job in jobs]
-    output.data([job.as_dict() for job in jobs], table=table("", ("id", "run", "status"), rows))
+    served = _serving(jobs_at(address))
+    rows = [(job.id, job.run, job.status) for job in served]
+    output.data([job.as_dict() for job in served], table=table("", ("id", "run", "status"), rows))
 
 
 @app.command("logs")
@@ -84,14 +80,13 @@ def logs(address: options.Address = None, as_json: options.Json = False) -> None
 
     Example: dhdiff-ray serve logs --address http://127.0.0.1:8265
     """
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
-
-    where = options.needed_address(address)
-    jobs = _serving(where)
-    if not jobs:
+    jobs = jobs_at(address)
+    served = _serving(jobs)
+    if not served:
+        where = options.needed_address(address)
         raise ValueError(f"nothing was served at {where}; begin with: dhdiff-ray serve up --run NAME --address {where}")
-    text = Jobs(where).logs(jobs[-1].id)
-    Output(as_json).data({"job": jobs[-1].id, "log": text}, text=text)
+    text = jobs.logs(served[-1].id)
+    Output(as_json).data({"job": served[-1].id, "log": text}, text=text)
 
 
 @app.command("down")
@@ -120,12 +115,11 @@ def wait_for_interrupt() -> None:
     threading.Event().wait()
 
 
-def _serving(address: str) -> list[JobInfo]:
+def _serving(jobs: Jobs) -> list[JobInfo]:
     """The serving jobs of a cluster, oldest first."""
-    from dhdiff_ray.on_ray.cluster.jobs import Jobs
     from dhdiff_ray.on_ray.serve.up import VERB
 
-    return [job for job in Jobs(address).list() if job.verb == VERB]
+    return [job for job in jobs.list() if job.verb == VERB]
 
 
 def _asked(url: str) -> dict[str, Any]:
@@ -142,5 +136,5 @@ def _asked(url: str) -> dict[str, Any]:
         with Client(url, os.environ.get(TOKEN), patience=0, timeout=10) as client:
             return {"url": url, "ready": True, "models": client.models()}
     except EndpointError as error:
-        told = f"{error}; a token is read from {TOKEN}" if error.status == 401 else str(error)
-        raise ClusterError(told) from None
+        hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""
+        raise ClusterError(f"{error}{hint}") from None

@@ -149,7 +149,7 @@ def test_a_wrong_token_is_refused_with_the_remedy(cluster):
 def test_ctrl_c_detaches_from_somebody_elses_cluster_and_stops_a_job_on_ours(cluster, tmp_path, capsys):
     import typer
 
-    from dhdiff_ray.cli.commands.submit import attend
+    from dhdiff_ray.cli.follow import attend
     from dhdiff_ray.cli.output import Output
 
     jobs = Jobs(cluster.address)
