@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -167,11 +167,12 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
 
         return StreamingResponse(lines(), media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
 
-    def page(name: str) -> FileResponse:
-        return FileResponse(PAGE / name, headers=PAGE_HEADERS)
+    def page(name: str) -> Callable[[], FileResponse]:
+        # Takes nothing: a parameter, even one with a default, would be the query's to set.
+        return lambda: FileResponse(PAGE / name, headers=PAGE_HEADERS)
 
     for address, name in (("/", "index.html"), ("/page/style.css", "style.css"), ("/page/app.js", "app.js")):
-        app.add_api_route(address, lambda name=name: page(name), include_in_schema=False, response_class=FileResponse)
+        app.add_api_route(address, page(name), include_in_schema=False, response_class=FileResponse)
     return app
 
 

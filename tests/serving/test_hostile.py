@@ -170,6 +170,12 @@ def test_an_address_that_is_none(client, name):
     refused(client.post(address, json={"defect": "bent"}), status, words)
 
 
+@pytest.mark.parametrize("address", ["/", "/page/app.js", "/page/style.css"])
+@pytest.mark.parametrize("name", ["/etc/hostname", "../api.py"])
+def test_no_query_chooses_the_pages_file(client, address, name):
+    assert client.get(address, params={"name": name}).content == client.get(address).content
+
+
 def test_pictures_of_every_mode_are_taken(client):
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
         answer = client.post(POST, json={"defect": "bent", "base": picture((40, 20), mode), "steps": 1})
