@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 SHORTEST = 16
 """Fewest characters of a token."""
-LOOK_SECONDS = 1.0
-"""How often the file's date is looked at."""
+DATE_SECONDS = 1.0
+"""How often the file's date is read."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Access:
     def __init__(self, file: str = "", per_minute: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.file, self.per_minute, self.clock = file, per_minute, clock
         self._keys = read_keys(file, per_minute) if file else []
-        self._stamp, self._looked = self._date(), clock()
+        self._stamp, self._stamped = self._date(), clock()
         self._left: dict[str, tuple[float, float]] = {}
         """Requests left and when they were counted, by key."""
 
@@ -65,27 +65,24 @@ class Access:
         Raises:
             DeniedError: 401 no or a wrong token, 403 another site's page, 421 a name that is not ours, 429 too often.
         """
-        self._no_other_site(method, headers)
+        self._refuse_other_sites(method, headers)
         if not self.file:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             if not is_loopback(host):
                 raise DeniedError(421, "without tokens this endpoint answers to localhost only; use that name")
             return ""
-        self._look()
+        self._read_again()
         scheme, _, token = headers.get("authorization", "").partition(" ")
         digest = _digest(token.strip())
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(key.digest, digest):
-                found = key
-        if found is None or scheme.lower() != "bearer":
+        same = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # every key is compared
+        if not same or scheme.lower() != "bearer":
             raise DeniedError(
                 401, "send the endpoint's token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
-        self._count(found)
-        return found.name
+        self._count(same[-1])
+        return same[-1].name
 
-    def _no_other_site(self, method: str, headers: Mapping[str, str]) -> None:
+    def _refuse_other_sites(self, method: str, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
         if foreign or (method != "GET" and headers.get("sec-fetch-site") == "cross-site"):
@@ -105,11 +102,11 @@ class Access:
             )
         self._left[key.name] = left - 1, now
 
-    def _look(self) -> None:
+    def _read_again(self) -> None:
         """Read the file again if it changed; one that cannot be used keeps the keys there were."""
-        if self.clock() - self._looked < LOOK_SECONDS:
+        if self.clock() - self._stamped < DATE_SECONDS:
             return
-        self._looked = self.clock()
+        self._stamped = self.clock()
         stamp = self._date()
         if stamp == self._stamp:
             return

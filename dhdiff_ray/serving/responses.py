@@ -1,6 +1,7 @@
-"""What goes back: pairs as JSON, ``multipart/mixed`` or zip, and errors as problem+json (RFC 9457).
+"""What goes back: pairs as JSON, ``multipart/mixed``, zip or a stream of lines, and errors as problem+json (RFC 9457).
 
-Not in the paper. Decided: an answer holds no date and no request's name, so that equal pairs are equal bytes.
+Not in the paper. Decided: pictures become base64 here and nowhere else; an answer holds no date and no request's name,
+so that equal pairs are equal bytes.
 """
 
 from __future__ import annotations
@@ -16,41 +17,76 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response
 
+from dhdiff_ray.serving.drawn import DrawnPair, Event
+
 PROBLEM = "application/problem+json"
+FACTS = ("category", "defect", "seed", "prompt", "reference", "base")
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """An error: its status, its name, what is wrong and what to do."""
+    return JSONResponse(problem_json(status, detail), status, dict(headers or {}), media_type=PROBLEM)
+
+
+def problem_json(status: int, detail: str) -> dict[str, str | int]:
+    """The same as an object."""
     try:
         title = HTTPStatus(status).phrase
     except ValueError:
         title = "Error"
-    value = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(value, status, dict(headers or {}), media_type=PROBLEM)
+    return {"type": "about:blank", "title": title, "status": status, "detail": detail}
 
 
-def answer(pairs: Sequence[dict[str, Any]], kind: str) -> Response:
+def answer(pairs: Sequence[DrawnPair], kind: str) -> Response:
     """The pairs.
 
     Args:
-        pairs: each with ``image`` and ``mask`` as base64 PNGs, what it was made from, and ``score_maps`` if asked for.
+        pairs: in order.
         kind: ``json``, ``multipart`` or ``zip``.
     """
     if kind == "json":
-        return JSONResponse({"pairs": list(pairs)})
-    rows: list[dict[str, Any]] = []
-    files: list[tuple[str, bytes]] = []
-    for pair in pairs:
-        row = {name: value for name, value in pair.items() if name not in ("image", "mask", "score_maps")}
-        stem, maps = f"{row['category']}_{row['defect']}_{row['seed']}", pair.get("score_maps")
-        parts = {"": pair["image"], "_mask": pair["mask"]}
-        parts |= {f"_score_{name}": told["png"] for name, told in (maps or {}).items()}
-        files += [(f"{stem}{end}.png", base64.b64decode(text)) for end, text in parts.items()]
-        if maps is not None:
-            row["score_maps"] = {name: {"low": told["low"], "high": told["high"]} for name, told in maps.items()}
-        rows.append(row)
-    about = json.dumps({"pairs": rows}, ensure_ascii=False).encode()
-    return _zip(files, rows) if kind == "zip" else _multipart(files, about)
+        return JSONResponse({"pairs": [pair_json(pair) for pair in pairs]})
+    files, rows = [file for pair in pairs for file in _files(pair)], [_row(pair) for pair in pairs]
+    return _zip(files, rows) if kind == "zip" else _multipart(files, rows)
+
+
+def pair_json(pair: DrawnPair) -> dict[str, Any]:
+    """A pair as an object, its pictures in base64."""
+    row = {"image": _base64(pair.image), "mask": _base64(pair.mask), **_row(pair)}
+    for name, score_map in (pair.score_maps or {}).items():
+        row["score_maps"][name] = {"png": _base64(score_map.png), **row["score_maps"][name]}
+    return row
+
+
+def line(event: Event) -> str:
+    """One line of a stream."""
+    values: dict[str, Any] = {"event": event.name, **event.values}
+    for name, value in event.values.items():
+        if isinstance(value, bytes):
+            values[name] = _base64(value)
+        elif isinstance(value, DrawnPair):
+            values[name] = pair_json(value)
+    return json.dumps(values) + "\n"
+
+
+def failed_line(status: int, detail: str) -> str:
+    """The last line of a stream that does not end well."""
+    return json.dumps({"event": "failed", "problem": problem_json(status, detail)}) + "\n"
+
+
+def _row(pair: DrawnPair) -> dict[str, Any]:
+    """What a pair was made from, and the values that its score maps' black and white stand for."""
+    row: dict[str, Any] = {name: getattr(pair, name) for name in FACTS}
+    if pair.score_maps is not None:
+        row["score_maps"] = {name: {"low": m.low, "high": m.high} for name, m in pair.score_maps.items()}
+    return row
+
+
+def _files(pair: DrawnPair) -> list[tuple[str, bytes]]:
+    """Names and bytes of a pair's pictures."""
+    stem = f"{pair.category}_{pair.defect}_{pair.seed}"
+    maps = [(f"{stem}_score_{name}.png", score_map.png) for name, score_map in (pair.score_maps or {}).items()]
+    return [(f"{stem}.png", pair.image), (f"{stem}_mask.png", pair.mask), *maps]
 
 
 def _zip(files: Sequence[tuple[str, bytes]], rows: Sequence[dict[str, Any]]) -> Response:
@@ -63,11 +99,16 @@ def _zip(files: Sequence[tuple[str, bytes]], rows: Sequence[dict[str, Any]]) -> 
     return Response(buffer.getvalue(), media_type="application/zip", headers=headers)
 
 
-def _multipart(files: Sequence[tuple[str, bytes]], about: bytes) -> Response:
-    boundary = "pair-" + hashlib.sha256(about + b"".join(data for _, data in files)).hexdigest()[:32]
-    parts = [("Content-Type: application/json", about)]
+def _multipart(files: Sequence[tuple[str, bytes]], rows: Sequence[dict[str, Any]]) -> Response:
+    facts = json.dumps({"pairs": rows}, ensure_ascii=False).encode()
+    boundary = "pair-" + hashlib.sha256(facts + b"".join(data for _, data in files)).hexdigest()[:32]
+    parts = [("Content-Type: application/json", facts)]
     for name, data in files:
         quoted = name.replace("\\", "_").replace('"', "_").encode("ascii", "replace").decode()
         parts.append((f'Content-Type: image/png\r\nContent-Disposition: attachment; filename="{quoted}"', data))
     body = b"".join(f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts)
     return Response(body + f"--{boundary}--\r\n".encode(), media_type=f"multipart/mixed; boundary={boundary}")
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

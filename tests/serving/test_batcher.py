@@ -8,8 +8,9 @@ import pytest
 
 from dhdiff_ray.records import Request
 from dhdiff_ray.serving.batcher import Batcher
-from dhdiff_ray.serving.model_cache import ModelCache
-from dhdiff_ray.serving.questions import BusyError, Order, Settings
+from dhdiff_ray.serving.orders import Order, Settings
+from dhdiff_ray.serving.questions import BusyError
+from dhdiff_ray.serving.sampler import ModelCache
 
 
 def order(seed, category="mesh", steps=3):

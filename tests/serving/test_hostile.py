@@ -14,6 +14,9 @@ from PIL import Image
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
+from dhdiff_ray.serving.questions import PairQuery
+from dhdiff_ray.serving.responses import pair_json
+from dhdiff_ray.serving.sampler import SamplerCore
 
 POST = "/v1/categories/mesh/pairs"
 JSON = {"content-type": "application/json"}
@@ -226,7 +229,7 @@ def test_a_key_may_ask_so_often_a_minute(tmp_path):
     access = Access(str(tmp_path / "keys"), clock=lambda: now[0])
 
     class Empty:
-        async def models(self):
+        async def read(self, reading):
             return []
 
     client = TestClient(make_app(Empty(), access), "http://any")
@@ -240,8 +243,6 @@ def test_a_key_may_ask_so_often_a_minute(tmp_path):
 
 
 def test_after_all_that_a_pair_is_drawn_as_ever(client, served_config):
-    from dhdiff_ray.serving.questions import Ask
-    from dhdiff_ray.serving.sampler import SamplerCore
-
     answer = client.post(POST, json={"defect": "bent", "seed": 1})
-    assert answer.json()["pairs"] == SamplerCore(served_config).pairs(Ask(category="mesh", defect="bent", seed=1))
+    (pair,) = SamplerCore(served_config).pairs(PairQuery(category="mesh", defect="bent", seed=1))
+    assert answer.json()["pairs"] == [pair_json(pair)]
