@@ -20,13 +20,13 @@ from starlette.exceptions import HTTPException
 
 from dhdiff_ray import __version__
 from dhdiff_ray.config import ServeConfig
-from dhdiff_ray.serving.access import Access, DeniedError
+from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.bodies import read_query, response_kind
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, Event
 from dhdiff_ray.serving.middleware import LOG, Counters, RequestMiddleware
 from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
-from dhdiff_ray.serving.responses import PROBLEM, answer, failed_line, line, problem
+from dhdiff_ray.serving.responses import PROBLEM, answer, line, problem, problem_json
 
 RETRY_SECONDS = 3
 READY_SECONDS = 5.0
@@ -69,7 +69,8 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
     app = FastAPI(title="dhdiff-ray", version=__version__, description="Defect images together with their masks.")
     largest = int(limits.max_body_mb * 2**20)
     app.add_middleware(RequestMiddleware, counters=counters, max_body=largest, body_seconds=limits.body_seconds)
-    _add_problems(app)
+    for kind in (RefusedError, HTTPException, BusyError, TimeoutError):
+        app.add_exception_handler(kind, _problem)
 
     def admitted(request: Request) -> None:
         request.state.key = access.admit(request.method, request.headers)
@@ -174,7 +175,7 @@ def _drawing(backend: Backend, counters: Counters, limits: ServeConfig) -> APIRo
                         pairs.inc(event.name == "pair")
                         yield line(event)
             except Exception as error:  # noqa: BLE001  the status is sent already
-                yield _failed(request, error)
+                yield line(_failed(request, error))
             finally:
                 await events.aclose()
 
@@ -227,39 +228,30 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _failed(request: Request, error: Exception) -> str:
-    """The last line of a stream that does not end well."""
+def _failed(request: Request, error: Exception) -> Event:
+    """The last event of a stream that does not end well."""
+    status, detail = 500, "a fault of ours; the log has it"
     if isinstance(error, RefusedError):
-        return failed_line(error.status, error.message)
-    if isinstance(error, BusyError):
-        return failed_line(503, "busy, ask again later")
-    if isinstance(error, TimeoutError):
-        return failed_line(504, "not done in time")
-    LOG.error("%s failed", request.state.request_id, exc_info=error)
-    return failed_line(500, "a fault of ours; the log has it")
+        status, detail = error.status, error.message
+    elif isinstance(error, BusyError):
+        status, detail = 503, "busy, ask again later"
+    elif isinstance(error, TimeoutError):
+        status, detail = 504, "not done in time"
+    else:
+        LOG.error("%s failed", request.state.request_id, exc_info=error)
+    return Event("failed", {"problem": problem_json(status, detail)})
 
 
-def _add_problems(app: FastAPI) -> None:
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        return problem(error.status, error.message)
-
-    @app.exception_handler(DeniedError)
-    async def denied(_: Request, error: DeniedError) -> JSONResponse:
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    """The answer that an error becomes."""
+    if isinstance(error, RefusedError):
         return problem(error.status, error.message, error.headers)
-
-    @app.exception_handler(BusyError)
-    async def busy(_: Request, error: BusyError) -> JSONResponse:
-        return problem(503, f"busy, ask again in {RETRY_SECONDS} s", {"Retry-After": str(RETRY_SECONDS)})
-
-    @app.exception_handler(TimeoutError)
-    async def late(_: Request, error: TimeoutError) -> JSONResponse:
-        return problem(504, "not done in time; ask for fewer pairs or steps, or allow more: X-Deadline-Seconds")
-
-    @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error, HTTPException):
         details = {404: "there is no such address; see /docs", 405: "not with this method; see /docs"}
         return problem(error.status_code, details.get(error.status_code, str(error.detail)), error.headers)
+    if isinstance(error, BusyError):
+        return problem(503, f"busy, ask again in {RETRY_SECONDS} s", {"Retry-After": str(RETRY_SECONDS)})
+    return problem(504, "not done in time; ask for fewer pairs or steps, or allow more: X-Deadline-Seconds")
 
 
 _OPTIONAL = PairQuery.model_json_schema() | {"required": []}

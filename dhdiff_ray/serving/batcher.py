@@ -8,9 +8,8 @@ more ends at its next step.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from dhdiff_ray.serving.drawn import DrawnPair, Preview
@@ -32,7 +31,6 @@ class _Waiting:
     order: Order
     drawing: asyncio.Future[DrawnPair]
     on_step: Callable[[int, int, Preview | None], None] | None
-    gone: threading.Event = field(default_factory=threading.Event)
 
 
 class Batcher:
@@ -83,9 +81,7 @@ class Batcher:
             self._worker = loop.create_task(self._work())
         items = []
         for place, order in enumerate(orders):
-            item = _Waiting(order, loop.create_future(), None if on_step is None else partial(on_step, place))
-            item.drawing.add_done_callback(lambda drawing, item=item: item.gone.set() if drawing.cancelled() else None)
-            items.append(item)
+            items.append(_Waiting(order, loop.create_future(), None if on_step is None else partial(on_step, place)))
         self._waiting += items
         self._arrived.set()
         return [item.drawing for item in items]
@@ -117,7 +113,7 @@ class Batcher:
     def _chosen(self) -> list[_Waiting]:
         """The oldest that waits and all that may share its pass."""
         alive = [item for item in self._waiting if not item.drawing.done()]
-        return [item for item in alive if item.order.settings == alive[0].order.settings][: self.size]
+        return [item for item in alive if item.order.shared == alive[0].order.shared][: self.size]
 
     async def _wait_for_more(self, first: _Waiting) -> None:
         limit = asyncio.get_running_loop().time() + self.wait_seconds
@@ -133,7 +129,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
 
         def on_step(done: int, total: int, previews: Sequence[Preview | None] | None = None) -> None:
-            if all(item.gone.is_set() for item in items):
+            if all(item.drawing.cancelled() for item in items):
                 raise AbandonedError
             loop.call_soon_threadsafe(_notify, items, done, total, previews)
 

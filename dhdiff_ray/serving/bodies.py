@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from email.message import Message
 from email.parser import HeaderParser
 from typing import Any
 
@@ -32,7 +31,7 @@ def read_query(content_type: str, body: bytes, category: str | None) -> PairQuer
     Raises:
         RefusedError: 400 for what cannot be read, 415 for another type, 422 for what does not fit.
     """
-    kind = _message(f"Content-Type: {content_type}")
+    kind = HeaderParser().parsestr(f"Content-Type: {content_type}")
     if kind.get_content_type() == "application/json":
         try:
             fields = json.loads(body)
@@ -55,7 +54,7 @@ def read_query(content_type: str, body: bytes, category: str | None) -> PairQuer
         raise RefusedError(422, "; ".join(faults)) from None
 
 
-def _form_fields(boundary: Any, body: bytes) -> dict[str, Any]:
+def _form_fields(boundary: object, body: bytes) -> dict[str, Any]:
     """Fields of a ``multipart/form-data`` body; pictures as bytes, lists and numbers as JSON says them."""
     if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70 or not boundary.isascii():
         raise RefusedError(400, "the form's Content-Type names no usable boundary")
@@ -72,7 +71,7 @@ def _form_fields(boundary: Any, body: bytes) -> dict[str, Any]:
         head, gap, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         if not gap or len(head) > 4096:
             raise RefusedError(400, "a part of the form has no end of its headers")
-        name = _message(head.decode("latin-1")).get_param("name", header="content-disposition")
+        name = HeaderParser().parsestr(head.decode("latin-1")).get_param("name", header="content-disposition")
         if not isinstance(name, str) or not name:
             raise RefusedError(400, "a part of the form has no name")
         if name in fields:
@@ -105,7 +104,3 @@ def response_kind(query: PairQuery, accept: str) -> str:
             if word.strip() == kind:
                 return name
     return "json"
-
-
-def _message(text: str) -> Message:
-    return HeaderParser().parsestr(text)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from dhdiff_ray.config import Config
@@ -25,7 +26,7 @@ FRESH_SECONDS = 2.0
 
 
 class Catalogue:
-    """The models and images of one run.
+    """The models and images of one run; what there is not is refused with 404, a model of another split with 409.
 
     Args:
         config: the run's configuration.
@@ -44,7 +45,7 @@ class Catalogue:
         self._facts: dict[str, dict[str, Any]] = {}
         self._left_out: dict[str, str] = {}
         """Categories whose model is of another split -> why it is left out."""
-        self._faults: dict[tuple[str, str | None], str] = {}
+        self._fault = cache(self._split_fault)
         self._keys: dict[tuple[str, str], list[str]] = {}
         if not self.facts:
             if self._left_out:
@@ -58,7 +59,11 @@ class Catalogue:
             folder = self.run.folder
             files = [f for f in folder.files("models") if f.count("/") == 2 and f.endswith("/dhdiff.json")]
             facts = {file.split("/")[1]: folder.read_json(file) for file in files}
-            left_out = {category: fault for category, row in facts.items() if (fault := self._fault(row))}
+            left_out = {
+                category: fault
+                for category, row in facts.items()
+                if (fault := self._fault(row["category"], row.get("split_digest")))
+            }
             for category in left_out.keys() - self._left_out.keys():
                 LOG.warning("not served: %s", left_out[category])
             self._facts = {category: row for category, row in facts.items() if category not in left_out}
@@ -66,11 +71,7 @@ class Catalogue:
         return self._facts
 
     def facts_of(self, category: str) -> dict[str, Any]:
-        """What was written down of one category's model.
-
-        Raises:
-            RefusedError: 404 no such category, 409 its model is of another split.
-        """
+        """What was written down of one category's model."""
         facts = self.facts
         if category in self._left_out:
             raise RefusedError(409, self._left_out[category])
@@ -87,11 +88,7 @@ class Catalogue:
         ]
 
     def model(self, category: str) -> dict[str, Any]:
-        """One category in full: the model's facts, its scores if the run has some, defaults and limits.
-
-        Raises:
-            RefusedError: as ``facts_of``.
-        """
+        """One category in full: the model's facts, its scores if the run has some, defaults and limits."""
         facts, c, folder = self.facts_of(category), self.config, self.run.folder
         scores = folder.read_json("scores.json") if folder.exists("scores.json") else {}
         return {
@@ -107,11 +104,7 @@ class Catalogue:
         }
 
     def base(self, category: str, number: int) -> bytes:
-        """One of the run's normal images at the model's resolution, as PNG.
-
-        Raises:
-            RefusedError: as ``facts_of``, and 404, no such image.
-        """
+        """One of the run's normal images at the model's resolution, as PNG."""
         self.facts_of(category)
         sample = self.samples[self.numbered("base_number", category, GOOD, number)]
         return png_bytes(read_image(sample, self.config.data.resolution))
@@ -124,26 +117,19 @@ class Catalogue:
         return self._keys[category, defect]
 
     def numbered(self, field: str, category: str, defect: str, number: int) -> str:
-        """The key that a number in a request means.
-
-        Raises:
-            RefusedError: 404, no such image.
-        """
+        """The key that a number in a request means."""
         keys = self.keys(category, defect)
         if not 0 <= number < len(keys):
             raise RefusedError(404, f"{field} = {number}: there are {len(keys)}, counted from 0")
         return keys[number]
 
-    def _fault(self, facts: dict[str, Any]) -> str:
+    def _split_fault(self, category: str, digest: str | None) -> str:
         """What is wrong with a model that was made under another split; empty for the others."""
-        key = facts["category"], facts.get("split_digest")
-        if key not in self._faults:
-            try:
-                self.run.check_same_split([facts], "the model")
-                self._faults[key] = ""
-            except ValueError as error:
-                self._faults[key] = str(error)
-        return self._faults[key]
+        try:
+            self.run.check_same_split([{"category": category, "split_digest": digest}], "the model")
+        except ValueError as error:
+            return str(error)
+        return ""
 
 
 def unknown(kind: str, name: str, names: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ class Preview:
 
 @dataclass(frozen=True)
 class Event:
-    """One line of a stream: its name, and what it says in the order it is sent."""
+    """One line of a stream, with its values in the order they are sent."""
 
-    name: Literal["queued", "progress", "preview", "pair", "done"]
-    values: Mapping[str, int | bytes | DrawnPair]
+    name: Literal["queued", "progress", "preview", "pair", "done", "failed"]
+    values: Mapping[str, int | bytes | DrawnPair | Mapping[str, str | int]]

@@ -10,12 +10,11 @@ from __future__ import annotations
 import io
 import random
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from dhdiff_ray.config import Config, ServeConfig
+from dhdiff_ray.config import Config, ServeConfig, SynthesizeConfig
 from dhdiff_ray.data.images import shrink_mask
 from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import control_from_points
@@ -30,27 +29,20 @@ FORMATS = ("PNG", "JPEG")
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What all pairs of one pass must have in common."""
-
-    category: str
-    steps: int
-    guidance: float
-    start: Literal["noise", "base"]
-    strength: float
-    control: bool
-    """Whether a control mask is given to the network."""
-
-
-@dataclass(frozen=True)
 class Order:
     """One pair to be drawn, and who looks at it; looking changes nothing, so it may differ within a pass."""
 
     request: Request
-    settings: Settings
+    settings: SynthesizeConfig
+    """The run's, with what the user asked for."""
     pictures: Own = field(default_factory=Own)
     previews: bool = False
     score_maps: bool = False
+
+    @property
+    def shared(self) -> tuple[str, SynthesizeConfig]:
+        """What all pairs of one pass must have in common."""
+        return self.request.category, self.settings
 
 
 def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
@@ -61,8 +53,7 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
     """
     config, category = catalogue.config, query.category
     defect = _defect(query, catalogue)
-    _check_amounts(query, config.serve)
-    _check_choices(query)
+    _check(query, config.serve)
     base, control = _place(query, config)
     reference, reference_mask = _reference(query, config, control is not None)
     pictures = Own(base, control, reference, reference_mask)
@@ -83,16 +74,10 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
     return orders
 
 
-def _settings(query: PairQuery, config: Config, placed: bool) -> Settings:
-    s = config.synthesize
-    return Settings(
-        query.category,
-        query.steps or s.steps,
-        s.guidance if query.guidance is None else query.guidance,
-        s.start if query.strength is None else "base",
-        s.strength if query.strength is None else query.strength,
-        s.control or placed,
-    )
+def _settings(query: PairQuery, config: Config, placed: bool) -> SynthesizeConfig:
+    asked = {"steps": query.steps, "guidance": query.guidance, "strength": query.strength}
+    asked |= {"start": "base" if query.strength is not None else None, "control": placed or None}
+    return config.synthesize.model_copy(update={name: value for name, value in asked.items() if value is not None})
 
 
 def _defect(query: PairQuery, catalogue: Catalogue) -> str:
@@ -110,16 +95,14 @@ def _defect(query: PairQuery, catalogue: Catalogue) -> str:
     return max(named, key=len)
 
 
-def _check_amounts(query: PairQuery, limits: ServeConfig) -> None:
+def _check(query: PairQuery, limits: ServeConfig) -> None:
+    """Refuse more than is made at once, and the same thing said twice."""
     if query.n > limits.max_n:
         raise RefusedError(422, f"n = {query.n} is more than {limits.max_n} pairs; ask several times")
     if query.steps is not None and query.steps > limits.max_steps:
         raise RefusedError(422, f"steps = {query.steps} is more than {limits.max_steps}; ask for fewer")
     if query.seed + query.n > 2**63:
         raise RefusedError(422, f"seed + n = {query.seed + query.n} must not pass 2**63")
-
-
-def _check_choices(query: PairQuery) -> None:
     for names in (("control_mask", "points", "boxes"), ("base", "base_number"), ("reference", "reference_number")):
         given = [name for name in names if getattr(query, name) is not None]
         if len(given) > 1:
@@ -135,15 +118,10 @@ def _place(query: PairQuery, config: Config) -> tuple[np.ndarray | None, np.ndar
     size = (side, side)
     if query.base is not None:
         picture = _opened("base", query.base, limit)
-        size = picture.size
-        base = _rgb(picture, side)
+        base, size = _rgb(picture, side), picture.size
     if query.control_mask is not None:
-        picture = _opened("control_mask", query.control_mask, limit)
-        if query.base is not None and picture.size != size:
-            raise RefusedError(422, f"control_mask is {_pixels(picture.size)} pixels, base is {_pixels(size)}")
-        control = shrink_mask(_inside(picture), side)
-        if not control.any():
-            raise RefusedError(422, "control_mask is empty; pixels above zero say where the defect shall be")
+        same_size = ("base", size) if query.base is not None else None
+        control = _mask("control_mask", query.control_mask, same_size, "the defect shall be", config)
     if query.points is not None:
         if outside := [p for p in query.points if not (0 <= p[0] < size[0] and 0 <= p[1] < size[1])]:
             raise RefusedError(422, f"point {outside[0]} lies outside the {_pixels(size)} image")
@@ -164,34 +142,35 @@ def _reference(query: PairQuery, config: Config, placed: bool) -> tuple[np.ndarr
     """The user's reference (h, w, 3) and its mask (h, w), each at the model's resolution."""
     if query.reference is None:
         return None, None
-    side, limit = config.data.resolution, config.serve.max_side
-    picture = _opened("reference", query.reference, limit)
-    if query.reference_mask is None:
-        if not placed:
-            raise RefusedError(
-                422, "where is the defect? send reference_mask, or control_mask, points or boxes for the new one"
-            )
-        return _rgb(picture, side), np.full((side, side), 255, np.uint8)
-    mask = _opened("reference_mask", query.reference_mask, limit)
-    if mask.size != picture.size:
-        raise RefusedError(422, f"reference_mask is {_pixels(mask.size)} pixels, reference is {_pixels(picture.size)}")
-    small = shrink_mask(_inside(mask), side)
-    if not small.any():
-        raise RefusedError(422, "reference_mask is empty; pixels above zero say where its defect is")
-    return _rgb(picture, side), small
+    side = config.data.resolution
+    picture = _opened("reference", query.reference, config.serve.max_side)
+    if query.reference_mask is not None:
+        same_size = ("reference", picture.size)
+        mask = _mask("reference_mask", query.reference_mask, same_size, "its defect is", config)
+    elif placed:
+        mask = np.full((side, side), 255, np.uint8)
+    else:
+        wanted = "send reference_mask, or control_mask, points or boxes for the new one"
+        raise RefusedError(422, f"where is the defect? {wanted}")
+    return _rgb(picture, side), mask
+
+
+def _mask(
+    field: str, data: bytes, same_size: tuple[str, tuple[int, int]] | None, where: str, config: Config
+) -> np.ndarray:
+    """A mask (h, w) at the model's resolution, as large as the picture it belongs to."""
+    picture = _opened(field, data, config.serve.max_side)
+    if same_size is not None and picture.size != same_size[1]:
+        other, size = same_size
+        raise RefusedError(422, f"{field} is {_pixels(picture.size)} pixels, {other} is {_pixels(size)}")
+    mask = shrink_mask(_inside(picture), config.data.resolution)
+    if not mask.any():
+        raise RefusedError(422, f"{field} is empty; pixels above zero say where {where}")
+    return mask
 
 
 def _opened(field: str, data: bytes, max_side: int) -> Image.Image:
-    """A picture from a request, upright.
-
-    Args:
-        field: its name in the request, for the message.
-        data: a PNG or JPEG file.
-        max_side: largest side in pixels; the file's own word is read before a pixel is unpacked.
-
-    Raises:
-        RefusedError: 422 with what is wrong.
-    """
+    """A picture from a request, upright; its size is read from the header before a pixel is unpacked."""
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
         width, height = picture.size

@@ -7,6 +7,7 @@ run's own pictures are named by number, so that no path from a request ever reac
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
@@ -14,16 +15,15 @@ from pydantic_core import PydanticKnownError
 
 
 class RefusedError(Exception):
-    """A question that cannot be answered; ``status`` is the HTTP status that says so."""
+    """A request that is not answered: its HTTP status, what to do, and headers that say so."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
-        self.status = status
-        self.message = message
+        self.status, self.message, self.headers = status, message, headers
 
-    def __reduce__(self) -> tuple[type[RefusedError], tuple[int, str]]:
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[int, str, Mapping[str, str] | None]]:
         """Keeps the status when it travels between processes."""
-        return RefusedError, (self.status, self.message)
+        return RefusedError, (self.status, self.message, self.headers)
 
 
 class BusyError(Exception):

@@ -17,10 +17,9 @@ from typing import Any
 
 from fastapi.responses import JSONResponse, Response
 
-from dhdiff_ray.serving.drawn import DrawnPair, Event
+from dhdiff_ray.serving.drawn import DrawnPair, Event, ScoreMap
 
 PROBLEM = "application/problem+json"
-FACTS = ("category", "defect", "seed", "prompt", "reference", "base")
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
@@ -38,55 +37,33 @@ def problem_json(status: int, detail: str) -> dict[str, str | int]:
 
 
 def answer(pairs: Sequence[DrawnPair], kind: str) -> Response:
-    """The pairs.
-
-    Args:
-        pairs: in order.
-        kind: ``json``, ``multipart`` or ``zip``.
-    """
+    """The pairs as ``json``, ``multipart`` or ``zip``."""
     if kind == "json":
-        return JSONResponse({"pairs": [pair_json(pair) for pair in pairs]})
-    files, rows = [file for pair in pairs for file in _files(pair)], [_row(pair) for pair in pairs]
+        return JSONResponse({"pairs": [as_json(pair) for pair in pairs]})
+    files: list[tuple[str, bytes]] = []
+    for pair in pairs:
+        stem = f"{pair.category}_{pair.defect}_{pair.seed}"
+        files += [(f"{stem}.png", pair.image), (f"{stem}_mask.png", pair.mask)]
+        files += [(f"{stem}_score_{name}.png", score_map.png) for name, score_map in (pair.score_maps or {}).items()]
+    rows = [as_json(pair, pictures=False) for pair in pairs]
     return _zip(files, rows) if kind == "zip" else _multipart(files, rows)
-
-
-def pair_json(pair: DrawnPair) -> dict[str, Any]:
-    """A pair as an object, its pictures in base64."""
-    row = {"image": _base64(pair.image), "mask": _base64(pair.mask), **_row(pair)}
-    for name, score_map in (pair.score_maps or {}).items():
-        row["score_maps"][name] = {"png": _base64(score_map.png), **row["score_maps"][name]}
-    return row
 
 
 def line(event: Event) -> str:
     """One line of a stream."""
-    values: dict[str, Any] = {"event": event.name, **event.values}
-    for name, value in event.values.items():
-        if isinstance(value, bytes):
-            values[name] = _base64(value)
-        elif isinstance(value, DrawnPair):
-            values[name] = pair_json(value)
-    return json.dumps(values) + "\n"
+    return json.dumps({"event": event.name, **as_json(event.values)}) + "\n"
 
 
-def failed_line(status: int, detail: str) -> str:
-    """The last line of a stream that does not end well."""
-    return json.dumps({"event": "failed", "problem": problem_json(status, detail)}) + "\n"
-
-
-def _row(pair: DrawnPair) -> dict[str, Any]:
-    """What a pair was made from, and the values that its score maps' black and white stand for."""
-    row: dict[str, Any] = {name: getattr(pair, name) for name in FACTS}
-    if pair.score_maps is not None:
-        row["score_maps"] = {name: {"low": m.low, "high": m.high} for name, m in pair.score_maps.items()}
-    return row
-
-
-def _files(pair: DrawnPair) -> list[tuple[str, bytes]]:
-    """Names and bytes of a pair's pictures."""
-    stem = f"{pair.category}_{pair.defect}_{pair.seed}"
-    maps = [(f"{stem}_score_{name}.png", score_map.png) for name, score_map in (pair.score_maps or {}).items()]
-    return [(f"{stem}.png", pair.image), (f"{stem}_mask.png", pair.mask), *maps]
+def as_json(value: object, pictures: bool = True) -> Any:
+    """A value as JSON has it: pictures in base64 or left out, a pair as an object, without maps if there are none."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, DrawnPair | ScoreMap):
+        value = {name: part for name, part in vars(value).items() if name != "score_maps" or part is not None}
+    if isinstance(value, Mapping):
+        kept = {name: part for name, part in value.items() if pictures or not isinstance(part, bytes)}
+        return {name: as_json(part, pictures) for name, part in kept.items()}
+    return value
 
 
 def _zip(files: Sequence[tuple[str, bytes]], rows: Sequence[dict[str, Any]]) -> Response:
@@ -108,7 +85,3 @@ def _multipart(files: Sequence[tuple[str, bytes]], rows: Sequence[dict[str, Any]
         parts.append((f'Content-Type: image/png\r\nContent-Disposition: attachment; filename="{quoted}"', data))
     body = b"".join(f"--{boundary}\r\n{head}\r\n\r\n".encode() + data + b"\r\n" for head, data in parts)
     return Response(body + f"--{boundary}--\r\n".encode(), media_type=f"multipart/mixed; boundary={boundary}")
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode()

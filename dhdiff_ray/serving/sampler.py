@@ -11,23 +11,25 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.pairs.make import finished, open_pipeline, prepare
-from dhdiff_ray.records import Pair, Sample
+from dhdiff_ray.records import Pair
 from dhdiff_ray.serving.batcher import OnStep
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, ScoreMap
-from dhdiff_ray.serving.orders import Order, Settings, orders_of
+from dhdiff_ray.serving.orders import Order, orders_of
 from dhdiff_ray.serving.previews import Previews
 from dhdiff_ray.serving.questions import PairQuery
 from dhdiff_ray.serving.score_maps import score_maps, steps_to_keep
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dhdiff_ray.model.pipeline import DHDiffPipeline
 
 K = TypeVar("K", bound=Hashable)
@@ -63,91 +65,55 @@ class SamplerCore:
         return pipeline
 
     def draw(self, orders: Sequence[Order], on_step: OnStep | None = None) -> list[DrawnPair]:
-        """One pass; the orders share their settings.
+        """One pass.
 
         Args:
-            orders: at most ``serve.max_batch_size``.
+            orders: at most ``serve.max_batch_size``, with the same settings.
             on_step: called after each step; what it raises ends the pass.
         """
         import torch
 
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
         torch.set_flush_denormal(True)  # of the thread that samples
-        category = orders[0].settings.category
+        category, settings = orders[0].shared
+        filled = [*orders, *[orders[-1]] * (self.config.serve.max_batch_size - len(orders))]
+        config = self.config.model_copy(update={"synthesize": settings})
+        samples = self.catalogue.samples.values()
+        ready = prepare([o.request for o in filled], config, samples, [o.pictures for o in filled])
+        steps = max(1, round(settings.steps * settings.strength)) if settings.start == "base" else settings.steps
+        kept = steps_to_keep(steps) if any(o.score_maps for o in orders) else False
         key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
         with self._turn, self.cache.using(key) as pipeline:
-            return draw_pass(orders, pipeline, self.config, self.catalogue.samples.values(), on_step)
+            previews = Previews(ready, [o.previews for o in orders], steps, config.serve.preview_share)
+
+            def after_step(pipeline: DHDiffPipeline, number: int, _timestep: int, tensors: dict[str, Tensor]) -> None:
+                if on_step is not None:
+                    on_step(number + 1, steps, previews.after_step(pipeline, number + 1, tensors["latents"]))
+
+            made = pipeline(**ready.call, callback_on_step_end=after_step, return_score_maps=kept)
+            pairs, maps = finished([o.request for o in orders], ready, made), made.score_maps or []
+            return [
+                _drawn(pair, o, score_maps(o.request, place, pipeline, ready, maps) if o.score_maps else None)
+                for place, (pair, o) in enumerate(zip(pairs, orders, strict=True))
+            ]
 
     def pairs(self, query: PairQuery) -> list[DrawnPair]:
-        """The answer to one question, drawn in this thread.
-
-        Raises:
-            RefusedError: see ``orders_of``.
-        """
+        """The answer to one question, drawn in this thread."""
         orders, size = self.orders(query), self.config.serve.max_batch_size
         return [pair for at in range(0, len(orders), size) for pair in self.draw(orders[at : at + size])]
 
     def warm_up(self) -> None:
         """Load as many models as are held and draw one step with each, so that the first request is not slow."""
         for category, facts in sorted(self.catalogue.facts.items())[: self.config.serve.models_held]:
-            self.draw(self.orders(PairQuery(category=category, defect=facts["defects"][0], steps=1)))
-
-
-def draw_pass(
-    orders: Sequence[Order],
-    pipeline: DHDiffPipeline,
-    config: Config,
-    samples: Iterable[Sample],
-    on_step: OnStep | None = None,
-) -> list[DrawnPair]:
-    """Draw orders of equal settings in one pass of ``serve.max_batch_size``.
-
-    Args:
-        orders: at most that many.
-        pipeline: the category's sampler.
-        config: the run's configuration.
-        samples: the training images that orders name.
-        on_step: called after each step; what it raises ends the pass.
-    """
-    settings = orders[0].settings
-    filled = [*orders, *[orders[-1]] * (config.serve.max_batch_size - len(orders))]
-    config = _with_settings(config, settings)
-    ready = prepare([o.request for o in filled], config, samples, [o.pictures for o in filled])
-    steps = max(1, round(settings.steps * settings.strength)) if settings.start == "base" else settings.steps
-    previews = Previews(ready, [o.previews for o in orders], steps, config.serve.preview_share)
-
-    def after_step(drawing: DHDiffPipeline, number: int, _timestep: int, tensors: dict[str, Any]) -> None:
-        if on_step is not None:
-            on_step(number + 1, steps, previews.after_step(drawing, number + 1, tensors["latents"]))
-
-    kept = steps_to_keep(steps) if any(o.score_maps for o in orders) else False
-    made = pipeline(**ready.call, callback_on_step_end=after_step, return_score_maps=kept)
-    pairs = finished([o.request for o in orders], ready, made)
-    maps = made.score_maps or []
-    return [
-        _drawn(pair, order, score_maps(order.request, place, pipeline, ready, maps) if order.score_maps else None)
-        for place, (pair, order) in enumerate(zip(pairs, orders, strict=True))
-    ]
-
-
-def _with_settings(config: Config, settings: Settings) -> Config:
-    asked = {name: getattr(settings, name) for name in ("steps", "guidance", "start", "strength", "control")}
-    return config.model_copy(update={"synthesize": config.synthesize.model_copy(update=asked)})
+            self.pairs(PairQuery(category=category, defect=facts["defects"][0], steps=1))
 
 
 def _drawn(pair: Pair, order: Order, maps: dict[str, ScoreMap] | None) -> DrawnPair:
-    request, pictures = order.request, order.pictures
-    return DrawnPair(
-        png_bytes(pair.image),
-        png_bytes(pair.mask),
-        request.category,
-        request.defect,
-        request.seed,
-        request.prompt,
-        reference=request.reference if pictures.reference is None else None,
-        base=request.base if pictures.base is None else None,
-        score_maps=maps,
-    )
+    r = order.request
+    reference = r.reference if order.pictures.reference is None else None
+    base = r.base if order.pictures.base is None else None
+    image, mask = png_bytes(pair.image), png_bytes(pair.mask)
+    return DrawnPair(image, mask, r.category, r.defect, r.seed, r.prompt, reference, base, maps)
 
 
 @dataclass

@@ -58,11 +58,8 @@ def score_maps(
     tokens = mark_defect_tokens(pipeline.tokenizer, tokenize(pipeline.tokenizer, [request.prompt]), words)[0].numpy()
     if not tokens.any():
         return {}
-    of_pair = [
-        {name: values[place : place + 1] for name, values in layer.items() if name != "layer"}
-        for step in maps
-        for layer in step
-    ]
+    layers = [layer for step in maps for layer in step]
+    of_pair = [{name: v[place : place + 1] for name, v in layer.items() if name != "layer"} for layer in layers]
     cut = ready.cuts[place]
     means = defect_maps(of_pair, tokens, cut[0].stop - cut[0].start)
     return {name: _stretched(values, cut, ready.bases[place].shape[:2]) for name, values in means.items()}

@@ -23,6 +23,9 @@ Ts = TypeVarTuple("Ts")
 class Service:
     """The backend of the application in one process; one replica's work on a cluster.
 
+    Each method may raise RefusedError (cannot be answered) or BusyError (the queue is full), a stream only before its
+    first event.
+
     Args:
         config: the run's configuration.
     """
@@ -33,30 +36,16 @@ class Service:
         self.batcher = Batcher(self.core.draw, s.max_batch_size, s.batch_wait_ms / 1000, s.queue)
 
     async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
-        """What a method of ``Catalogue`` says.
-
-        Raises:
-            RefusedError: there is no such category or image.
-        """
+        """What a method of ``Catalogue`` says."""
         return await asyncio.to_thread(reading, self.core.catalogue, *args)
 
     async def pairs(self, query: PairQuery) -> list[DrawnPair]:
-        """The pairs.
-
-        Raises:
-            RefusedError: the question cannot be answered.
-            BusyError: the queue is full.
-        """
+        """The pairs."""
         orders = await asyncio.to_thread(self.core.orders, query)
         return await self.batcher.finished(self.batcher.submit(orders))
 
     async def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
-        """Events: ``queued``, then ``progress``, ``preview`` if asked for, and ``pair`` for each pair, then ``done``.
-
-        Raises:
-            RefusedError: the question cannot be answered; before the first event.
-            BusyError: the queue is full; before the first event.
-        """
+        """Events: ``queued``, then ``progress``, ``preview`` if asked for, and ``pair`` for each pair, then ``done``."""
         orders = await asyncio.to_thread(self.core.orders, query)
         events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         ahead = self.batcher.waiting

@@ -21,7 +21,7 @@ from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
-from dhdiff_ray.serving.sampler import SamplerCore, draw_pass
+from dhdiff_ray.serving.sampler import ModelCache, SamplerCore
 from dhdiff_ray.serving.service import Service
 
 ASK = {"category": "mesh", "defect": "bent", "seed": 7}
@@ -211,11 +211,17 @@ def test_previews_show_a_pair_coming_and_change_no_byte_of_it(served_config):
 def test_looking_takes_no_more_than_its_share_of_the_time(core, monkeypatch):
     """Twenty-four quick steps, and a decoding that takes longer than several of them."""
     (order,) = core.orders(PairQuery(category="mesh", defect="bent", steps=24, previews=True))
-    pipeline = core.load("mesh")
-    decode = pipeline.decode_latents
-    monkeypatch.setattr(pipeline, "decode_latents", lambda latents: time.sleep(0.3) or decode(latents))
-    looks, start = [], time.monotonic()
-    draw_pass([order], pipeline, core.config, core.catalogue.samples.values(), lambda *what: looks.append(what[2]))
+    load, looks = core.cache.load, []
+
+    def slow(key):
+        pipeline = load(key)
+        decode = pipeline.decode_latents
+        pipeline.decode_latents = lambda latents: time.sleep(0.3) or decode(latents)
+        return pipeline
+
+    monkeypatch.setattr(core, "cache", ModelCache(slow, 1))
+    start = time.monotonic()
+    core.draw([order], lambda *what: looks.append(what[2]))
     drawing = time.monotonic() - start
     assert len(looks) == 24
     assert 1 <= sum(look is not None for look in looks) <= 2 + 0.1 * drawing / 0.3

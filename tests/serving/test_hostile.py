@@ -15,7 +15,7 @@ from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
 from dhdiff_ray.serving.questions import PairQuery
-from dhdiff_ray.serving.responses import pair_json
+from dhdiff_ray.serving.responses import as_json
 from dhdiff_ray.serving.sampler import SamplerCore
 
 POST = "/v1/categories/mesh/pairs"
@@ -245,4 +245,4 @@ def test_a_key_may_ask_so_often_a_minute(tmp_path):
 def test_after_all_that_a_pair_is_drawn_as_ever(client, served_config):
     answer = client.post(POST, json={"defect": "bent", "seed": 1})
     (pair,) = SamplerCore(served_config).pairs(PairQuery(category="mesh", defect="bent", seed=1))
-    assert answer.json()["pairs"] == [pair_json(pair)]
+    assert answer.json()["pairs"] == [as_json(pair)]

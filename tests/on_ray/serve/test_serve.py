@@ -15,14 +15,14 @@ from dhdiff_ray.on_ray.cluster.local import ClusterError
 from dhdiff_ray.on_ray.serve import replicas
 from dhdiff_ray.on_ray.serve import up as serve
 from dhdiff_ray.serving.questions import PairQuery
-from dhdiff_ray.serving.responses import pair_json
+from dhdiff_ray.serving.responses import as_json
 from dhdiff_ray.serving.sampler import SamplerCore
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
 def drawn_here(core, **query):
-    return [pair_json(pair) for pair in core.pairs(PairQuery(**query))]
+    return [as_json(pair) for pair in core.pairs(PairQuery(**query))]
 
 
 def test_others_can_reach_it_only_with_a_token(tmp_path, monkeypatch):
