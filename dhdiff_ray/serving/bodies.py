@@ -97,10 +97,6 @@ def _value(name: str, content: bytes) -> Any:
 
 def response_kind(query: PairQuery, accept: str) -> str:
     """``json``, ``multipart`` or ``zip``: what the question says, else what ``Accept`` says first."""
-    if query.response:
-        return query.response
-    for word in re.split(r"[,;]\s*", accept):
-        for kind, name in (("multipart/mixed", "multipart"), ("application/zip", "zip"), ("application/json", "json")):
-            if word.strip() == kind:
-                return name
-    return "json"
+    kinds = {"multipart/mixed": "multipart", "application/zip": "zip", "application/json": "json"}
+    words = [word.strip() for word in re.split(r"[,;]\s*", accept)]
+    return query.response or next((kinds[word] for word in words if word in kinds), "json")

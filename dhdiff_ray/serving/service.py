@@ -45,7 +45,7 @@ class Service:
         return await self.batcher.finished(self.batcher.submit(orders))
 
     async def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
-        """Events: ``queued``, then ``progress``, ``preview`` if asked for, and ``pair`` for each pair, then ``done``."""
+        """Events: ``queued``; ``progress``, ``preview`` if asked for, and ``pair`` for each pair; then ``done``."""
         orders = await asyncio.to_thread(self.core.orders, query)
         events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         ahead = self.batcher.waiting
