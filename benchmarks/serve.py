@@ -125,12 +125,12 @@ def _plain(config: Config, size: int, pairs: int = 24) -> dict[str, float]:
     config = config.model_copy(update={"serve": config.serve.model_copy(update={"max_batch_size": size})})
     code = (
         "import json, os, sys, time; from dhdiff_ray.config import Config; os.nice(int(sys.argv[2]));"
-        "from dhdiff_ray.serving.sampler import SamplerCore; from dhdiff_ray.serving.questions import Ask;"
+        "from dhdiff_ray.serving.sampler import SamplerCore; from dhdiff_ray.serving.questions import PairQuery;"
         "core = SamplerCore(Config.model_validate_json(sys.stdin.read())); core.warm_up(); n = int(sys.argv[1]);"
-        "asks = [core.orders(Ask(category='mesh', defect='bent', seed=i))[0] for i in range(n)];"
+        "orders = [core.orders(PairQuery(category='mesh', defect='bent', seed=i))[0] for i in range(n)];"
         "size = core.config.serve.max_batch_size; start = time.perf_counter();"
-        "[core.draw(asks[i:i + size]) for i in range(0, n, size)]; whole = time.perf_counter() - start;"
-        "one = core.orders(Ask(category='mesh', defect='bent', steps=1)); start = time.perf_counter();"
+        "[core.draw(orders[i:i + size]) for i in range(0, n, size)]; whole = time.perf_counter() - start;"
+        "one = core.orders(PairQuery(category='mesh', defect='bent', steps=1)); start = time.perf_counter();"
         "[core.draw(one) for _ in range(10)];"
         "print(json.dumps([whole, (time.perf_counter() - start) / 10]))"
     )

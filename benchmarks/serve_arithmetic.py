@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join
 from dhdiff_ray.model.latents import latent_shape
-from dhdiff_ray.serving.questions import Ask
+from dhdiff_ray.serving.questions import PairQuery
 from dhdiff_ray.serving.sampler import SamplerCore
 
 BATCHES = (1, 8, 16)
@@ -45,8 +45,8 @@ def _looking(core, rounds=3):
     taken, seen = {kind: [] for kind in kinds}, []
     for _ in range(rounds):
         for kind, more in kinds.items():
-            ask = Ask(category="mesh", defect="bent", n=core.config.serve.max_batch_size, **more)
-            orders, looks = core.orders(ask), []
+            query = PairQuery(category="mesh", defect="bent", n=core.config.serve.max_batch_size, **more)
+            orders, looks = core.orders(query), []
             taken[kind].append(_timed(lambda o=orders, k=looks: core.draw(o, lambda *what: k.append(what[2]))))
             seen += [sum(look is not None for look in looks)] if kind == "previews" else []
     middle = {kind: sorted(times)[rounds // 2] for kind, times in taken.items()}

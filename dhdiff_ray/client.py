@@ -112,11 +112,11 @@ class Client:
 
     def models(self) -> list[dict[str, Any]]:
         """Categories with their defects and limits."""
-        return self._asked("GET", "/v1/models").json()["models"]
+        return self._send("GET", "/v1/models").json()["models"]
 
     def model(self, category: str) -> dict[str, Any]:
         """One category in full."""
-        return self._asked("GET", f"/v1/models/{_quoted(category)}").json()
+        return self._send("GET", f"/v1/models/{quote(category, safe='')}").json()
 
     def pairs(
         self,
@@ -144,18 +144,18 @@ class Client:
         Raises:
             EndpointError: refused, or busy or away for longer than ``patience``.
         """
-        said = {name: value for name, value in locals().items() if name not in ("self", "category")}
-        answer = self._asked("POST", f"/v1/categories/{_quoted(category)}/pairs", _body(said))
+        query = {name: value for name, value in locals().items() if name not in ("self", "category")}
+        answer = self._send("POST", f"/v1/categories/{quote(category, safe='')}/pairs", _body(query))
         return [_pair(pair) for pair in answer.json()["pairs"]]
 
-    def stream(self, category: str, **asked: Any) -> Iterator[Progress | Preview | ServedPair]:
+    def stream(self, category: str, **query: Any) -> Iterator[Progress | Preview | ServedPair]:
         """As ``pairs``: the progress, previews with ``previews=True``, and each pair as soon as it is there.
 
         Raises:
             EndpointError: as ``pairs``; a stream that has begun is not asked for again.
         """
-        path, body = f"/v1/categories/{_quoted(category)}/pairs:stream", _body(asked)
-        answer = self._asked("POST", path, body, stream=True)
+        path, body = f"/v1/categories/{quote(category, safe='')}/pairs:stream", _body(query)
+        answer = self._send("POST", path, body, stream=True)
         try:
             for line in answer.iter_lines():
                 event = json.loads(line)
@@ -186,33 +186,34 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.close()
 
-    def _asked(self, method: str, path: str, body: Any = None, stream: bool = False) -> httpx.Response:
+    def _send(self, method: str, path: str, body: Any = None, stream: bool = False) -> httpx.Response:
         """An answer that is one; what is busy or away is asked again."""
         limit, pause = time.monotonic() + self.patience, FIRST_PAUSE
         while True:
-            answer, wait, told, status = None, 0.0, "", 0
+            answer, wait, detail, status = None, 0.0, "", 0
             try:
                 answer = self._http.send(self._http.build_request(method, path, json=body), stream=stream)
                 if answer.is_success:
                     return answer
                 answer.read()
-                told, status = _detail(answer), answer.status_code
+                detail, status = _detail(answer), answer.status_code
                 if status not in AGAIN:
-                    raise EndpointError(status, told, _id(answer))
-                wait = _seconds(answer.headers.get("Retry-After", ""))
+                    raise EndpointError(status, detail, _id(answer))
+                after = answer.headers.get("Retry-After", "")
+                wait = float(after) if after.isdecimal() and after.isascii() else 0.0
             except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError) as error:
-                told = f"nobody answers at {self.url} ({type(error).__name__}); is it up? dhdiff-ray serve status"
+                detail = f"nobody answers at {self.url} ({type(error).__name__}); is it up? dhdiff-ray serve status"
             except httpx.TimeoutException:
                 raise EndpointError(0, f"{self.url} did not answer in time; ask for less at once") from None
             pause = min(pause * 2, LONGEST_PAUSE)
             wait = max(wait, pause * random.uniform(0.5, 1))  # not all at the same moment
             if time.monotonic() + wait > limit:
-                raise EndpointError(status, told, _id(answer) if answer is not None else "")
+                raise EndpointError(status, detail, _id(answer) if answer is not None else "")
             self._sleep(wait)
 
 
-def _body(said: Mapping[str, Any]) -> dict[str, Any]:
-    body = {name: value for name, value in said.items() if value is not None}
+def _body(query: Mapping[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in query.items() if value is not None}
     return body | {name: base64.b64encode(body[name]).decode() for name in PICTURES if name in body}
 
 
@@ -220,8 +221,8 @@ def _pair(row: Mapping[str, Any]) -> ServedPair:
     rest: dict[str, Any] = {name: row[name] for name in ("category", "defect", "seed", "prompt", "base", "reference")}
     if "score_maps" in row:
         rest["score_maps"] = {
-            name: ScoreMap(base64.b64decode(told["png"]), told["low"], told["high"])
-            for name, told in row["score_maps"].items()
+            name: ScoreMap(base64.b64decode(score_map["png"]), score_map["low"], score_map["high"])
+            for name, score_map in row["score_maps"].items()
         }
     return ServedPair(base64.b64decode(row["image"]), base64.b64decode(row["mask"]), **rest)
 
@@ -233,13 +234,5 @@ def _detail(answer: httpx.Response) -> str:
         return f"the endpoint answered {answer.status_code}"
 
 
-def _seconds(text: str) -> float:
-    return float(text) if text.isdecimal() and text.isascii() else 0.0
-
-
 def _id(answer: httpx.Response) -> str:
     return answer.headers.get("X-Request-ID", "")
-
-
-def _quoted(category: str) -> str:
-    return quote(category, safe="")

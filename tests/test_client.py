@@ -1,4 +1,4 @@
-"""The client against answers as the endpoint gives them; against the endpoint itself in on_ray/test_drawing_page.py."""
+"""The client against answers as the endpoint gives them; against the endpoint itself in test_drawing_page.py."""
 
 import base64
 import json

@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from dhdiff_ray.serving.questions import RefusedError
+
 SHORTEST = 16
 """Fewest characters of a token."""
-LOOK_SECONDS = 1.0
-"""How often the file's date is looked at."""
+DATE_SECONDS = 1.0
+"""How often the file's date is read."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,6 @@ class Key:
     name: str
     digest: bytes
     per_minute: float
-
-
-class DeniedError(Exception):
-    """A request that is not let in: its status, what to do, and headers that say so."""
-
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status, self.message, self.headers = status, message, dict(headers or {})
 
 
 class Access:
@@ -55,7 +49,7 @@ class Access:
     def __init__(self, file: str = "", per_minute: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.file, self.per_minute, self.clock = file, per_minute, clock
         self._keys = read_keys(file, per_minute) if file else []
-        self._stamp, self._looked = self._date(), clock()
+        self._stamp, self._stamped = self._date(), clock()
         self._left: dict[str, tuple[float, float]] = {}
         """Requests left and when they were counted, by key."""
 
@@ -63,33 +57,30 @@ class Access:
         """The name of the key that is let in, or nothing where none is needed.
 
         Raises:
-            DeniedError: 401 no or a wrong token, 403 another site's page, 421 a name that is not ours, 429 too often.
+            RefusedError: 401 no or a wrong token, 403 another site's page, 421 a name that is not ours, 429 too often.
         """
-        self._no_other_site(method, headers)
+        self._refuse_other_sites(method, headers)
         if not self.file:
             host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
             if not is_loopback(host):
-                raise DeniedError(421, "without tokens this endpoint answers to localhost only; use that name")
+                raise RefusedError(421, "without tokens this endpoint answers to localhost only; use that name")
             return ""
-        self._look()
+        self._read_again()
         scheme, _, token = headers.get("authorization", "").partition(" ")
         digest = _digest(token.strip())
-        found = None
-        for key in self._keys:
-            if hmac.compare_digest(key.digest, digest):
-                found = key
-        if found is None or scheme.lower() != "bearer":
-            raise DeniedError(
+        same = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # every key is compared
+        if not same or scheme.lower() != "bearer":
+            raise RefusedError(
                 401, "send the endpoint's token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
             )
-        self._count(found)
-        return found.name
+        self._count(same[-1])
+        return same[-1].name
 
-    def _no_other_site(self, method: str, headers: Mapping[str, str]) -> None:
+    def _refuse_other_sites(self, method: str, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
         foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
         if foreign or (method != "GET" and headers.get("sec-fetch-site") == "cross-site"):
-            raise DeniedError(403, "pages of other sites may not ask; open the endpoint's own page at /")
+            raise RefusedError(403, "pages of other sites may not ask; open the endpoint's own page at /")
 
     def _count(self, key: Key) -> None:
         """A bucket of a minute's requests that fills steadily."""
@@ -100,16 +91,16 @@ class Access:
         left = min(max(key.per_minute, 1.0), left + (now - at) * key.per_minute / 60)
         if left < 1:
             wait = int((1 - left) * 60 / key.per_minute) + 1
-            raise DeniedError(
+            raise RefusedError(
                 429, f"{key.per_minute:g} requests a minute; ask again in {wait} s", {"Retry-After": str(wait)}
             )
         self._left[key.name] = left - 1, now
 
-    def _look(self) -> None:
+    def _read_again(self) -> None:
         """Read the file again if it changed; one that cannot be used keeps the keys there were."""
-        if self.clock() - self._looked < LOOK_SECONDS:
+        if self.clock() - self._stamped < DATE_SECONDS:
             return
-        self._looked = self.clock()
+        self._stamped = self.clock()
         stamp = self._date()
         if stamp == self._stamp:
             return

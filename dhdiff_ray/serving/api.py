@@ -8,24 +8,25 @@ away, or whose time is up, stops the drawing.
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, TypeVarTuple
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from dhdiff_ray import __version__
 from dhdiff_ray.config import ServeConfig
-from dhdiff_ray.serving.access import Access, DeniedError
-from dhdiff_ray.serving.bodies import read_ask, wanted
-from dhdiff_ray.serving.middleware import LOG, Counters, Gate
-from dhdiff_ray.serving.questions import Ask, BusyError, RefusedError
-from dhdiff_ray.serving.responses import PROBLEM, answer, problem
+from dhdiff_ray.serving.access import Access
+from dhdiff_ray.serving.bodies import read_query, response_kind
+from dhdiff_ray.serving.catalogue import Catalogue
+from dhdiff_ray.serving.drawn import DrawnPair, Event
+from dhdiff_ray.serving.middleware import LOG, Counters, RequestMiddleware
+from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
+from dhdiff_ray.serving.responses import PROBLEM, answer, line, problem, problem_json
 
 RETRY_SECONDS = 3
 READY_SECONDS = 5.0
@@ -37,29 +38,22 @@ PAGE_HEADERS = {
     "Cache-Control": "no-cache",
 }
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Backend(Protocol):
     """What answers; each may raise RefusedError (cannot be answered) or BusyError (not now)."""
 
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
+    async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
+        """What a method of ``Catalogue`` says."""
         ...
 
-    async def model(self, category: str) -> dict[str, Any]:
-        """One category in full."""
-        ...
-
-    async def base(self, category: str, number: int) -> bytes:
-        """One of the run's normal images, as PNG."""
-        ...
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]]:
+    async def pairs(self, query: PairQuery) -> list[DrawnPair]:
         """The pairs."""
         ...
 
-    def stream(self, ask: Ask) -> AsyncIterator[dict[str, Any]]:
-        """Events, a result in each ``pair``."""
+    def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
+        """The same as events."""
         ...
 
 
@@ -73,106 +67,130 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
     """
     limits, access, counters = limits or ServeConfig(), access or Access(), Counters()
     app = FastAPI(title="dhdiff-ray", version=__version__, description="Defect images together with their masks.")
-    app.add_middleware(
-        Gate, counters=counters, max_body=int(limits.max_body_mb * 2**20), body_seconds=limits.body_seconds
-    )
-    _tell_errors(app)
+    largest = int(limits.max_body_mb * 2**20)
+    app.add_middleware(RequestMiddleware, counters=counters, max_body=largest, body_seconds=limits.body_seconds)
+    for kind in (RefusedError, HTTPException, BusyError, TimeoutError):
+        app.add_exception_handler(kind, _problem)
 
-    def allowed(request: Request) -> None:
+    def admitted(request: Request) -> None:
         request.state.key = access.admit(request.method, request.headers)
 
-    guarded = [Depends(allowed)]
+    app.include_router(_health(backend))
+    for guarded in (_catalogue(backend, counters), _drawing(backend, counters, limits)):
+        app.include_router(guarded, dependencies=[Depends(admitted)])
+    for address, name in (("/", "index.html"), ("/page/style.css", "style.css"), ("/page/app.js", "app.js")):
+        app.add_api_route(address, _page(name), include_in_schema=False, response_class=FileResponse)
+    return app
 
-    @app.get("/healthz")
+
+def _health(backend: Backend) -> APIRouter:
+    """Addresses that everybody may ask."""
+    router = APIRouter()
+
+    @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Whether the endpoint is up."""
         return {"status": "ok", "version": __version__}
 
-    @app.get("/readyz")
+    @router.get("/readyz")
     async def readyz() -> JSONResponse:
         """Whether somebody answers behind it."""
         try:
             async with asyncio.timeout(READY_SECONDS):
-                found = await backend.models()
+                models = await backend.read(Catalogue.models)
         except (BusyError, TimeoutError):
             return problem(503, "no sampler answers yet", {"Retry-After": str(RETRY_SECONDS)})
-        return JSONResponse({"status": "ready", "models": len(found)})
+        return JSONResponse({"status": "ready", "models": len(models)})
 
-    @app.get("/metrics", dependencies=guarded)
+    return router
+
+
+def _catalogue(backend: Backend, counters: Counters) -> APIRouter:
+    """What there is."""
+    router = APIRouter()
+
+    @router.get("/metrics")
     async def metrics() -> Response:
         """Counters in Prometheus' format."""
         return Response(generate_latest(counters.registry), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/models", dependencies=guarded)
+    @router.get("/v1/models")
     async def models() -> dict[str, Any]:
         """Categories and defects that can be asked for."""
-        return {"models": await backend.models()}
+        return {"models": await backend.read(Catalogue.models)}
 
-    @app.get("/v1/models/{category}", dependencies=guarded)
+    @router.get("/v1/models/{category}")
     async def model(category: str) -> dict[str, Any]:
         """One category: its defects, size, scores, licence, defaults and limits."""
-        return await backend.model(category)
+        return await backend.read(Catalogue.model, category)
 
-    @app.get("/v1/models/{category}/bases/{number}", dependencies=guarded, response_class=Response)
+    @router.get("/v1/models/{category}/bases/{number}", response_class=Response)
     async def base(category: str, number: str) -> Response:
         """A normal image of the run that a pair can be put on, as PNG."""
         if not (number.isascii() and number.isdecimal() and len(number) < 10):
             raise RefusedError(404, "normal images are numbered from 0")
-        return Response(await backend.base(category, int(number)), media_type="image/png")
+        return Response(await backend.read(Catalogue.base, category, int(number)), media_type="image/png")
 
-    async def asked(request: Request, category: str | None) -> Ask:
-        return read_ask(request.headers.get("content-type", ""), await request.body(), category)
+    return router
+
+
+def _drawing(backend: Backend, counters: Counters, limits: ServeConfig) -> APIRouter:
+    """Pairs."""
+    router = APIRouter()
+    described: dict[str, Any] = {"openapi_extra": _BODY, "responses": _ERRORS}
 
     async def drawn(request: Request, category: str | None) -> Response:
-        ask = await asked(request, category)
+        query = await _query(request, category)
         async with asyncio.timeout(_deadline(request, limits)):
-            pairs = await _while_there(request, backend.pairs(ask))
-        counters.pairs.labels(ask.category).inc(len(pairs))
-        return answer(pairs, wanted(ask, request.headers.get("accept", "")))
+            pairs = await _while_there(request, backend.pairs(query))
+        counters.pairs.labels(query.category).inc(len(pairs))
+        return answer(pairs, response_kind(query, request.headers.get("accept", "")))
 
-    @app.post("/v1/categories/{category}/pairs", dependencies=guarded, openapi_extra=_BODY, responses=_ERRORS)
+    @router.post("/v1/categories/{category}/pairs", **described)
     async def pairs(request: Request, category: str) -> Response:
         """Pairs of image and mask; the same question always has the same answer."""
         return await drawn(request, category)
 
-    @app.post("/v1/pairs", dependencies=guarded, openapi_extra=_BODY, responses=_ERRORS)
+    @router.post("/v1/pairs", **described)
     async def pairs_of_any(request: Request) -> Response:
         """The same with the category in the body."""
         return await drawn(request, None)
 
-    @app.post("/v1/categories/{category}/pairs:stream", dependencies=guarded, openapi_extra=_BODY, responses=_ERRORS)
+    @router.post("/v1/categories/{category}/pairs:stream", **described)
     async def stream(request: Request, category: str) -> Response:
         """The same as events, one JSON object a line: queued, progress, preview, pair, done or failed."""
-        ask = await asked(request, category)
-        events = backend.stream(ask)
+        query = await _query(request, category)
+        events = backend.stream(query)
         seconds = _deadline(request, limits)
         limit = asyncio.get_running_loop().time() + seconds
         async with asyncio.timeout(seconds):
             first = await _while_there(request, anext(events))  # what is refused is refused with a status
+        pairs = counters.pairs.labels(query.category)
 
         async def lines() -> AsyncIterator[str]:
             try:
-                yield json.dumps(first) + "\n"
+                yield line(first)
                 async with asyncio.timeout_at(limit):
                     async for event in events:
-                        counters.pairs.labels(ask.category).inc(event["event"] == "pair")
-                        yield json.dumps(event) + "\n"
-            except (BusyError, RefusedError, TimeoutError) as error:
-                yield json.dumps({"event": "failed", "problem": _problem_of(error)}) + "\n"
-            except Exception:  # noqa: BLE001  the status is sent already
-                LOG.exception("%s failed", request.state.request_id)
-                yield json.dumps({"event": "failed", "problem": _FAULT}) + "\n"
+                        pairs.inc(event.name == "pair")
+                        yield line(event)
+            except Exception as error:  # noqa: BLE001  the status is sent already
+                yield line(_failed(request, error))
             finally:
-                await events.aclose()  # pyright: ignore[reportAttributeAccessIssue]
+                await events.aclose()
 
         return StreamingResponse(lines(), media_type="application/x-ndjson", headers={"Cache-Control": "no-store"})
 
-    def page(name: str) -> FileResponse:
-        return FileResponse(PAGE / name, headers=PAGE_HEADERS)
+    return router
 
-    for address, name in (("/", "index.html"), ("/page/style.css", "style.css"), ("/page/app.js", "app.js")):
-        app.add_api_route(address, lambda name=name: page(name), include_in_schema=False, response_class=FileResponse)
-    return app
+
+def _page(name: str) -> Callable[[], FileResponse]:
+    # Takes nothing: a parameter, even one with a default, would be the query's to set.
+    return lambda: FileResponse(PAGE / name, headers=PAGE_HEADERS)
+
+
+async def _query(request: Request, category: str | None) -> PairQuery:
+    return read_query(request.headers.get("content-type", ""), await request.body(), category)
 
 
 def _deadline(request: Request, limits: ServeConfig) -> float:
@@ -210,41 +228,33 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _tell_errors(app: FastAPI) -> None:
-    busy = f"busy, ask again in {RETRY_SECONDS} s"
-
-    @app.exception_handler(RefusedError)
-    async def refused(_: Request, error: RefusedError) -> JSONResponse:
-        return problem(error.status, error.message)
-
-    @app.exception_handler(DeniedError)
-    async def denied(_: Request, error: DeniedError) -> JSONResponse:
-        return problem(error.status, error.message, error.headers)
-
-    @app.exception_handler(BusyError)
-    async def full(_: Request, error: BusyError) -> JSONResponse:
-        return problem(503, busy, {"Retry-After": str(RETRY_SECONDS)})
-
-    @app.exception_handler(TimeoutError)
-    async def late(_: Request, error: TimeoutError) -> JSONResponse:
-        return problem(504, "not done in time; ask for fewer pairs or steps, or allow more: X-Deadline-Seconds")
-
-    @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
-        told = {404: "there is no such address; see /docs", 405: "not with this method; see /docs"}
-        return problem(error.status_code, told.get(error.status_code, str(error.detail)), error.headers)
-
-
-def _problem_of(error: Exception) -> dict[str, Any]:
-    status, told = (503, "busy, ask again later") if isinstance(error, BusyError) else (504, "not done in time")
+def _failed(request: Request, error: Exception) -> Event:
+    """The last event of a stream that does not end well."""
+    status, detail = 500, "a fault of ours; the log has it"
     if isinstance(error, RefusedError):
-        status, told = error.status, error.message
-    return json.loads(bytes(problem(status, told).body))
+        status, detail = error.status, error.message
+    elif isinstance(error, BusyError):
+        status, detail = 503, "busy, ask again later"
+    elif isinstance(error, TimeoutError):
+        status, detail = 504, "not done in time"
+    else:
+        LOG.error("%s failed", request.state.request_id, exc_info=error)
+    return Event("failed", {"problem": problem_json(status, detail)})
 
 
-_FAULT = json.loads(bytes(problem(500, "a fault of ours; the log has it").body))
-_SCHEMA = Ask.model_json_schema()
-_OPTIONAL = _SCHEMA | {"required": []}
+async def _problem(_: Request, error: Exception) -> JSONResponse:
+    """The answer that an error becomes."""
+    if isinstance(error, RefusedError):
+        return problem(error.status, error.message, error.headers)
+    if isinstance(error, HTTPException):
+        details = {404: "there is no such address; see /docs", 405: "not with this method; see /docs"}
+        return problem(error.status_code, details.get(error.status_code, str(error.detail)), error.headers)
+    if isinstance(error, BusyError):
+        return problem(503, f"busy, ask again in {RETRY_SECONDS} s", {"Retry-After": str(RETRY_SECONDS)})
+    return problem(504, "not done in time; ask for fewer pairs or steps, or allow more: X-Deadline-Seconds")
+
+
+_OPTIONAL = PairQuery.model_json_schema() | {"required": []}
 _BODY = {
     "requestBody": {
         "required": True,
@@ -252,8 +262,8 @@ _BODY = {
     }
 }
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"description": told, "content": {PROBLEM: {"schema": {"type": "object"}}}}
-    for status, told in {
+    status: {"description": words, "content": {PROBLEM: {"schema": {"type": "object"}}}}
+    for status, words in {
         400: "cannot be read",
         401: "no or a wrong token",
         404: "no such category or defect",

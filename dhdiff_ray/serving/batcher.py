@@ -8,17 +8,18 @@ more ends at its next step.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from functools import partial
 
-from dhdiff_ray.serving.questions import BusyError, Order
+from dhdiff_ray.serving.drawn import DrawnPair, Preview
+from dhdiff_ray.serving.orders import Order
+from dhdiff_ray.serving.questions import BusyError
 
-OnStep = Callable[[int, int, Sequence[Any] | None], None]
+OnStep = Callable[[int, int, Sequence[Preview | None] | None], None]
 """Steps done, their number, and a preview for each order now and then."""
-Draw = Callable[[Sequence[Order], OnStep], Sequence[Any]]
-"""Draws orders of equal settings: (orders, called after each step) -> a result for each."""
+Draw = Callable[[Sequence[Order], OnStep], Sequence[DrawnPair]]
+"""Draws orders of equal settings: (orders, called after each step) -> a pair for each."""
 
 
 class AbandonedError(Exception):
@@ -28,9 +29,8 @@ class AbandonedError(Exception):
 @dataclass(eq=False)
 class _Waiting:
     order: Order
-    answer: asyncio.Future[Any]
-    on_step: Callable[[int, int, Any], None] | None
-    gone: threading.Event = field(default_factory=threading.Event)
+    drawing: asyncio.Future[DrawnPair]
+    on_step: Callable[[int, int, Preview | None], None] | None
 
 
 class Batcher:
@@ -58,7 +58,9 @@ class Batcher:
         """Orders that wait for their pass."""
         return len(self._waiting)
 
-    def submit(self, orders: Sequence[Order], on_step: Callable[[int, int, int, Any], None] | None = None) -> list[Any]:
+    def submit(
+        self, orders: Sequence[Order], on_step: Callable[[int, int, int, Preview | None], None] | None = None
+    ) -> list[asyncio.Future[DrawnPair]]:
         """Put orders into the queue; all or none.
 
         Args:
@@ -79,32 +81,29 @@ class Batcher:
             self._worker = loop.create_task(self._work())
         items = []
         for place, order in enumerate(orders):
-            tell = None if on_step is None else (lambda done, total, seen, at=place: on_step(at, done, total, seen))
-            items.append(_Waiting(order, loop.create_future(), tell))
-        for item in items:
-            item.answer.add_done_callback(lambda answer, item=item: item.gone.set() if answer.cancelled() else None)
+            items.append(_Waiting(order, loop.create_future(), None if on_step is None else partial(on_step, place)))
         self._waiting += items
         self._arrived.set()
-        return [item.answer for item in items]
+        return [item.drawing for item in items]
 
-    async def finished(self, answers: Sequence[Any]) -> list[Any]:
-        """The results in order; who is cancelled while waiting, or fails, takes its orders out of their passes."""
+    async def finished(self, drawings: Sequence[asyncio.Future[DrawnPair]]) -> list[DrawnPair]:
+        """The pairs in order; who is cancelled while waiting, or fails, takes its orders out of their passes."""
         try:
-            return list(await asyncio.gather(*answers))
+            return list(await asyncio.gather(*drawings))
         finally:
-            for answer in answers:
-                answer.cancel()
+            for drawing in drawings:
+                drawing.cancel()
 
     async def _work(self) -> None:
         while True:
-            self._waiting = [item for item in self._waiting if not item.answer.done()]
+            self._waiting = [item for item in self._waiting if not item.drawing.done()]
             if not self._waiting:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
             chosen = self._chosen()
             if len(chosen) < self.size and self.wait_seconds:
-                await self._company(chosen[0])
+                await self._wait_for_more(chosen[0])
                 chosen = self._chosen()
             if not chosen:
                 continue
@@ -113,12 +112,12 @@ class Batcher:
 
     def _chosen(self) -> list[_Waiting]:
         """The oldest that waits and all that may share its pass."""
-        alive = [item for item in self._waiting if not item.answer.done()]
-        return [item for item in alive if item.order.settings == alive[0].order.settings][: self.size]
+        alive = [item for item in self._waiting if not item.drawing.done()]
+        return [item for item in alive if item.order.shared == alive[0].order.shared][: self.size]
 
-    async def _company(self, first: _Waiting) -> None:
+    async def _wait_for_more(self, first: _Waiting) -> None:
         limit = asyncio.get_running_loop().time() + self.wait_seconds
-        while not first.answer.done() and len(self._chosen()) < self.size:
+        while not first.drawing.done() and len(self._chosen()) < self.size:
             self._arrived.clear()
             left = limit - asyncio.get_running_loop().time()
             try:
@@ -129,30 +128,30 @@ class Batcher:
     async def _pass(self, items: list[_Waiting]) -> None:
         loop = asyncio.get_running_loop()
 
-        def on_step(done: int, total: int, previews: Sequence[Any] | None = None) -> None:
-            if all(item.gone.is_set() for item in items):
+        def on_step(done: int, total: int, previews: Sequence[Preview | None] | None = None) -> None:
+            if all(item.drawing.cancelled() for item in items):
                 raise AbandonedError
-            loop.call_soon_threadsafe(_told, items, done, total, previews)
+            loop.call_soon_threadsafe(_notify, items, done, total, previews)
 
         try:
-            results = await asyncio.to_thread(self.draw, [item.order for item in items], on_step)
+            pairs = await asyncio.to_thread(self.draw, [item.order for item in items], on_step)
         except AbandonedError:
             return
         except Exception as error:  # noqa: BLE001  whoever asked gets it
             if len(items) > 1:  # one of them may have spoilt it for all
                 for item in items:
                     await self._pass([item])
-            elif not items[0].answer.done():
-                items[0].answer.set_exception(error)
+            elif not items[0].drawing.done():
+                items[0].drawing.set_exception(error)
             return
         self.passes += 1
         self.drawn += len(items)
-        for item, result in zip(items, results, strict=True):
-            if not item.answer.done():
-                item.answer.set_result(result)
+        for item, pair in zip(items, pairs, strict=True):
+            if not item.drawing.done():
+                item.drawing.set_result(pair)
 
 
-def _told(items: Sequence[_Waiting], done: int, total: int, previews: Sequence[Any] | None) -> None:
-    for at, item in enumerate(items):
-        if item.on_step is not None and not item.answer.done():
-            item.on_step(done, total, previews[at] if previews else None)
+def _notify(items: Sequence[_Waiting], done: int, total: int, previews: Sequence[Preview | None] | None) -> None:
+    for place, item in enumerate(items):
+        if item.on_step is not None and not item.drawing.done():
+            item.on_step(done, total, previews[place] if previews else None)

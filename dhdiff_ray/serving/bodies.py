@@ -1,28 +1,26 @@
 """A question as it arrives: JSON, or a form with pictures as files.
 
-Not in the paper. Decided: both end as one ``Ask``; a form is taken apart in memory, by its own few rules, since a
+Not in the paper. Decided: both end as one ``PairQuery``; a form is taken apart in memory, by its own few rules, since a
 part never becomes a file here and its file name is never looked at.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import re
-from email.message import Message
 from email.parser import HeaderParser
 from typing import Any
 
 from pydantic import ValidationError
 
-from dhdiff_ray.serving.questions import Ask, RefusedError
+from dhdiff_ray.serving.questions import PairQuery, RefusedError
 
 MAX_PARTS = 64
 PICTURES = ("base", "reference", "reference_mask", "control_mask")
 LISTS = ("points", "boxes")
 
 
-def read_ask(content_type: str, body: bytes, category: str | None) -> Ask:
+def read_query(content_type: str, body: bytes, category: str | None) -> PairQuery:
     """The question in a request's body.
 
     Args:
@@ -33,7 +31,7 @@ def read_ask(content_type: str, body: bytes, category: str | None) -> Ask:
     Raises:
         RefusedError: 400 for what cannot be read, 415 for another type, 422 for what does not fit.
     """
-    kind = _message(f"Content-Type: {content_type}")
+    kind = HeaderParser().parsestr(f"Content-Type: {content_type}")
     if kind.get_content_type() == "application/json":
         try:
             fields = json.loads(body)
@@ -42,7 +40,7 @@ def read_ask(content_type: str, body: bytes, category: str | None) -> Ask:
         if not isinstance(fields, dict):
             raise RefusedError(422, 'the body must be a JSON object such as {"defect": "scratch", "seed": 1}')
     elif kind.get_content_type() == "multipart/form-data":
-        fields = _form(kind.get_param("boundary"), body)
+        fields = _form_fields(kind.get_param("boundary"), body)
     else:
         raise RefusedError(415, "send application/json or multipart/form-data, and say which in Content-Type")
     if category is not None:
@@ -50,14 +48,14 @@ def read_ask(content_type: str, body: bytes, category: str | None) -> Ask:
             raise RefusedError(422, f"the address says category {category!r}, the body another; leave the latter out")
         fields["category"] = category
     try:
-        return Ask.model_validate(fields)
+        return PairQuery.model_validate(fields)
     except ValidationError as error:
-        told = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in error.errors()[:8]]
-        raise RefusedError(422, "; ".join(told)) from None
+        faults = [f"{'.'.join(str(p) for p in e['loc']) or 'body'}: {e['msg']}" for e in error.errors()[:8]]
+        raise RefusedError(422, "; ".join(faults)) from None
 
 
-def _form(boundary: Any, body: bytes) -> dict[str, Any]:
-    """Fields of a ``multipart/form-data`` body; pictures as base64, lists and numbers as JSON says them."""
+def _form_fields(boundary: object, body: bytes) -> dict[str, Any]:
+    """Fields of a ``multipart/form-data`` body; pictures as bytes, lists and numbers as JSON says them."""
     if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70 or not boundary.isascii():
         raise RefusedError(400, "the form's Content-Type names no usable boundary")
     mark = b"--" + boundary.encode()
@@ -73,7 +71,7 @@ def _form(boundary: Any, body: bytes) -> dict[str, Any]:
         head, gap, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         if not gap or len(head) > 4096:
             raise RefusedError(400, "a part of the form has no end of its headers")
-        name = _message(head.decode("latin-1")).get_param("name", header="content-disposition")
+        name = HeaderParser().parsestr(head.decode("latin-1")).get_param("name", header="content-disposition")
         if not isinstance(name, str) or not name:
             raise RefusedError(400, "a part of the form has no name")
         if name in fields:
@@ -84,7 +82,7 @@ def _form(boundary: Any, body: bytes) -> dict[str, Any]:
 
 def _value(name: str, content: bytes) -> Any:
     if name in PICTURES:
-        return base64.b64encode(content).decode()
+        return content
     try:
         text = content.decode()
     except UnicodeDecodeError:
@@ -97,16 +95,8 @@ def _value(name: str, content: bytes) -> Any:
     return text
 
 
-def wanted(ask: Ask, accept: str) -> str:
+def response_kind(query: PairQuery, accept: str) -> str:
     """``json``, ``multipart`` or ``zip``: what the question says, else what ``Accept`` says first."""
-    if ask.response:
-        return ask.response
-    for word in re.split(r"[,;]\s*", accept):
-        for kind, name in (("multipart/mixed", "multipart"), ("application/zip", "zip"), ("application/json", "json")):
-            if word.strip() == kind:
-                return name
-    return "json"
-
-
-def _message(text: str) -> Message:
-    return HeaderParser().parsestr(text)
+    kinds = {"multipart/mixed": "multipart", "application/zip": "zip", "application/json": "json"}
+    words = [word.strip() for word in re.split(r"[,;]\s*", accept)]
+    return query.response or next((kinds[word] for word in words if word in kinds), "json")

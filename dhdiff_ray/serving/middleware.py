@@ -11,9 +11,10 @@ import logging
 import re
 import secrets
 import time
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dhdiff_ray.serving.responses import problem
 
@@ -37,7 +38,7 @@ class SlowError(Exception):
     """A client that takes too long to send its request."""
 
 
-class Gate:
+class RequestMiddleware:
     """The ASGI application, guarded.
 
     Args:
@@ -47,10 +48,10 @@ class Gate:
         body_seconds: longest a client may take to send it.
     """
 
-    def __init__(self, app: Any, counters: Counters, max_body: int, body_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, counters: Counters, max_body: int, body_seconds: float) -> None:
         self.app, self.counters, self.max_body, self.body_seconds = app, counters, max_body, body_seconds
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
@@ -59,11 +60,12 @@ class Gate:
         given = headers.get("x-request-id", "")
         name = given if GIVEN_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = name
-        start, told = time.monotonic(), {"status": 0}
+        start, status = time.monotonic(), 0
 
-        async def stamped(message: Any) -> None:
+        async def stamped(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                told["status"] = message["status"]
+                status = message["status"]
                 extra = [(b"x-request-id", name.encode()), (b"x-content-type-options", b"nosniff")]
                 kept = [h for h in message.get("headers", []) if h[0].lower() != b"x-request-id"]
                 message = {**message, "headers": [*kept, *extra]}
@@ -71,27 +73,26 @@ class Gate:
 
         self.counters.in_flight.inc()
         try:
-            refused = self._refused(scope["method"], headers)
-            if refused is not None:
-                await refused(scope, receive, stamped)
+            refusal = self._refusal(scope["method"], headers)
+            if refusal is not None:
+                await refusal(scope, receive, stamped)
             else:
                 await self.app(scope, self._timed(receive, start), stamped)
         except SlowError:
-            if told["status"]:
+            if status:
                 raise
-            wanted = f"the request did not arrive within {self.body_seconds:g} s"
-            await problem(408, wanted, {"Connection": "close"})(scope, receive, stamped)
+            late = f"the request did not arrive within {self.body_seconds:g} s"
+            await problem(408, late, {"Connection": "close"})(scope, receive, stamped)
         except Exception:
             LOG.exception("%s failed", name)
-            if told["status"]:
+            if status:
                 raise
-            told_where = f"a fault of ours; its log has it as request {name}"
-            await problem(500, told_where)(scope, receive, stamped)
+            await problem(500, f"a fault of ours; its log has it as request {name}")(scope, receive, stamped)
         finally:
             self.counters.in_flight.dec()
-            self._tell(scope, name, told["status"], time.monotonic() - start)
+            self._record(scope, name, status or 499, time.monotonic() - start)
 
-    def _refused(self, method: str, headers: dict[str, str]) -> Any:
+    def _refusal(self, method: str, headers: dict[str, str]) -> Response | None:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdecimal()):
             return problem(400, "Content-Length must be a number of bytes", {"Connection": "close"})
@@ -101,11 +102,11 @@ class Gate:
             return problem(411, "say how long the request is: Content-Length", {"Connection": "close"})
         return None
 
-    def _timed(self, receive: Any, start: float) -> Any:
+    def _timed(self, receive: Receive, start: float) -> Receive:
         """``receive`` with a limit until the body is whole; what comes after is the client going away."""
         whole = False
 
-        async def limited() -> Any:
+        async def limited() -> Message:
             nonlocal whole
             if whole:
                 return await receive()
@@ -119,11 +120,9 @@ class Gate:
 
         return limited
 
-    def _tell(self, scope: Any, name: str, status: int, seconds: float) -> None:
+    def _record(self, scope: Scope, name: str, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "other")
-        self.counters.requests.labels(route, status or 499).inc()
+        self.counters.requests.labels(route, status).inc()
         self.counters.seconds.labels(route).observe(seconds)
-        who = scope["state"].get("key", "")
-        LOG.info(
-            "request=%s key=%s %s %s status=%s ms=%.0f", name, who, scope["method"], route, status or 499, seconds * 1e3
-        )
+        key, method = scope["state"].get("key", ""), scope["method"]
+        LOG.info("request=%s key=%s %s %s status=%s ms=%.0f", name, key, method, route, status, seconds * 1e3)

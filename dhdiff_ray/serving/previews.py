@@ -7,7 +7,6 @@ time, however slow the autoencoder is; none of them draws a random number, so a 
 
 from __future__ import annotations
 
-import base64
 import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
+from dhdiff_ray.serving.drawn import Preview
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,14 +41,14 @@ class Previews:
 
     def __init__(self, ready: Prepared, wanted: Sequence[bool], total: int, share: float) -> None:
         self.ready, self.total, self.share = ready, total, share
-        self.at = [i for i, yes in enumerate(wanted) if yes]
+        self.places = [i for i, yes in enumerate(wanted) if yes]
         self.spent = 0.0
         """Seconds that looking took so far."""
         self._begun = time.perf_counter()
-        self._next = 1 if self.at and share > 0 else total
+        self._next = 1 if self.places and share > 0 else total
 
-    def look(self, pipeline: DHDiffPipeline, done: int, latents: Tensor) -> list[dict[str, str] | None] | None:
-        """Image and mask of each pair that somebody looks at, as base64 PNGs; None while it is not time for one.
+    def after_step(self, pipeline: DHDiffPipeline, done: int, latents: Tensor) -> list[Preview | None] | None:
+        """A preview of each pair that somebody looks at; None while it is not time for one.
 
         Args:
             pipeline: that draws.
@@ -65,11 +65,11 @@ class Previews:
         if self.spent > self.share * (start - self._begun - self.spent):
             return None
         self._next = done + -(-self.total // MOST)
-        found: list[dict[str, str] | None] = [None] * len(self.ready.cuts)
-        for i, (image, mask) in zip(self.at, self._pictures(pipeline, latents), strict=True):
-            found[i] = {name: _small(picture) for name, picture in (("image", image), ("mask", mask))}
+        previews: list[Preview | None] = [None] * len(self.ready.cuts)
+        for place, (image, mask) in zip(self.places, self._pictures(pipeline, latents), strict=True):
+            previews[place] = Preview(_small_png(image), _small_png(mask))
         self.spent += time.perf_counter() - start
-        return found
+        return previews
 
     def _pictures(self, pipeline: DHDiffPipeline, latents: Tensor) -> list[tuple[np.ndarray, np.ndarray]]:
         """Image (h, w, 3) and mask (h, w) as the sampler expects them, in their whole images."""
@@ -79,17 +79,17 @@ class Previews:
         from dhdiff_ray.model.latents import latent_shape
 
         image, annotation = split(_estimate(pipeline.scheduler, latents))
-        decoded, float_masks = pipeline.decode_latents(join(image[self.at], annotation[self.at]))
+        decoded, float_masks = pipeline.decode_latents(join(image[self.places], annotation[self.places]))
         images = (decoded * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
         masks = (float_masks[:, 0] > 0.5).cpu().numpy()
         drawn = np.ones(masks.shape, bool)
         if self.ready.call["background"] != "free":  # as the pipeline puts the base back at the end
             factor = latent_shape(pipeline.vae)[1]
-            pooled = functional.max_pool2d(self.ready.call["raw_mask"][self.at], factor)
+            pooled = functional.max_pool2d(self.ready.call["raw_mask"][self.places], factor)
             drawn = functional.interpolate(pooled, scale_factor=factor)[:, 0].numpy() > 0
         pictures = []
-        for j, i in enumerate(self.at):
-            whole, cut = self.ready.bases[i].copy(), self.ready.cuts[i]
+        for j, place in enumerate(self.places):
+            whole, cut = self.ready.bases[place].copy(), self.ready.cuts[place]
             mask = np.zeros(whole.shape[:2], np.uint8)
             whole[cut] = np.where(drawn[j][..., None], images[j], whole[cut])
             mask[cut] = (drawn[j] & masks[j]) * np.uint8(255)
@@ -105,11 +105,11 @@ def _estimate(scheduler: Any, latents: Tensor) -> Tensor:
     return latents
 
 
-def _small(picture: np.ndarray) -> str:
-    """Base64 of a PNG of the picture, at most ``SIDE`` large."""
-    opened = Image.fromarray(picture)
-    if max(opened.size) > SIDE:
-        kind = Image.Resampling.NEAREST if picture.ndim == 2 else Image.Resampling.BOX
-        scale = SIDE / max(opened.size)
-        opened = opened.resize((round(opened.width * scale), round(opened.height * scale)), kind)
-    return base64.b64encode(png_bytes(np.asarray(opened))).decode()
+def _small_png(array: np.ndarray) -> bytes:
+    """The picture as PNG, at most ``SIDE`` large."""
+    picture = Image.fromarray(array)
+    if max(picture.size) > SIDE:
+        kind = Image.Resampling.NEAREST if array.ndim == 2 else Image.Resampling.BOX
+        scale = SIDE / max(picture.size)
+        picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), kind)
+    return png_bytes(np.asarray(picture))

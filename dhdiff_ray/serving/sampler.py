@@ -1,45 +1,43 @@
-"""The sampler behind the endpoint: one run's models and what they can be asked; knows nothing of Ray or HTTP.
+"""The sampler behind the endpoint: orders in, pairs out, with a few models loaded at a time.
 
-Not in the paper. Decided: a pair is a function of (run, category, defect, seed) and what the user adds; base and
-reference are drawn from the seed as ``synthesis.plan`` draws them, and every pass has the same size, so the same
-question always has the same bytes as answer.
+Not in the paper. Decided: a pass is filled up to a fixed size with copies of its last order. With batches of different
+sizes the same pair differed by one grey value here and there; with one size neither its place nor its company changed
+a bit (on a CPU, 8 orders in 3 orders of drawing). The cache of models is our own in place of ``serve.multiplexed``'s,
+which takes a model from under the request that uses it.
 """
 
 from __future__ import annotations
 
-import base64
-import logging
-import random
+import contextlib
 import threading
-import time
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.encode import png_bytes
-from dhdiff_ray.data.images import read_image, shrink_mask
-from dhdiff_ray.data.prompts import defect_words, prompt
-from dhdiff_ray.data.regions import control_from_points
-from dhdiff_ray.data.split import Split
-from dhdiff_ray.pairs.make import Own, open_pipeline
-from dhdiff_ray.records import GOOD, Request, Sample
-from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import check_same_split
+from dhdiff_ray.pairs.make import finished, open_pipeline, prepare
+from dhdiff_ray.records import Pair
 from dhdiff_ray.serving.batcher import OnStep
-from dhdiff_ray.serving.draw import draw_pass
-from dhdiff_ray.serving.model_cache import ModelCache
-from dhdiff_ray.serving.questions import Ask, Order, RefusedError, Settings, bools, picture, rgb
+from dhdiff_ray.serving.catalogue import Catalogue
+from dhdiff_ray.serving.drawn import DrawnPair, ScoreMap
+from dhdiff_ray.serving.orders import Order, orders_of
+from dhdiff_ray.serving.previews import Previews
+from dhdiff_ray.serving.questions import PairQuery
+from dhdiff_ray.serving.score_maps import score_maps, steps_to_keep
 
-LOG = logging.getLogger("dhdiff_ray.serve")
-LOOK_SECONDS = 2.0
-"""How old the list of models may be before the run folder is looked at again."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+K = TypeVar("K", bound=Hashable)
+M = TypeVar("M")
 
 
 class SamplerCore:
-    """Answers questions with the models of one run.
+    """Draws with the models of one run; knows nothing of Ray or HTTP.
 
     Args:
         config: the run's configuration.
@@ -49,287 +47,134 @@ class SamplerCore:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.folder = RunFolder.of(config.run.storage, config.run.name)
-        if not self.folder.exists("split.json"):
-            raise ValueError(f"{self.folder.uri} is not a trained run; train first: dhdiff-ray submit train --run NAME")
-        self.split = Split.from_json(self.folder.read_json("split.json"))
-        self.by_key = {sample.key: sample for sample in self.split.train}
-        self._looked = 0.0
-        self._facts: dict[str, dict[str, Any]] = {}
-        self._foreign: dict[str, str] = {}
-        self._judged: dict[tuple[str, str | None], str] = {}
-        self._listed: dict[tuple[str, str], list[str]] = {}
+        self.config, self.catalogue = config, Catalogue(config)
+        self.cache: ModelCache[tuple[str, str], DHDiffPipeline]
         self.cache = ModelCache(lambda key: self.load(key[0]), config.serve.models_held)
         self._turn = threading.Lock()
         """A scheduler counts its steps, so one pass is drawn at a time."""
-        if not self.facts:
-            if self._foreign:
-                raise ValueError(next(iter(self._foreign.values())))
-            raise ValueError(f"{self.folder.uri} has no trained model; go on with: dhdiff-ray submit train --resume")
 
-    @property
-    def facts(self) -> dict[str, dict[str, Any]]:
-        """What is known of each trained category; models that were trained since are found without a restart.
+    def orders(self, query: PairQuery) -> list[Order]:
+        """What each pair is made from, see ``orders_of``."""
+        return orders_of(query, self.catalogue)
 
-        A model of another split is left out, and the others are served: it learned from images that are held out
-        here, and the bases and references of this split may be what it is tested on.
-        """
-        if time.monotonic() - self._looked > LOOK_SECONDS:
-            marks = [f for f in self.folder.files("models") if f.count("/") == 2 and f.endswith("/dhdiff.json")]
-            found = {mark.split("/")[1]: self.folder.read_json(mark) for mark in marks}
-            foreign = {category: told for category, facts in found.items() if (told := self._other_split(facts))}
-            for category in foreign.keys() - self._foreign.keys():
-                LOG.warning("not served: %s", foreign[category])
-            self._facts = {category: facts for category, facts in found.items() if category not in foreign}
-            self._foreign, self._looked = foreign, time.monotonic()
-        return self._facts
-
-    def models(self) -> list[dict[str, Any]]:
-        """What can be asked for, and the limits."""
-        s = self.config.serve
-        return [
-            {
-                "category": category,
-                "defects": facts["defects"],
-                "resolution": facts["resolution"],
-                "weights_sha256": facts["weights_sha256"],
-                "max_n": s.max_n,
-            }
-            for category, facts in sorted(self.facts.items())
-        ]
-
-    def model(self, category: str) -> dict[str, Any]:
-        """One category in full: the model's facts, its scores if the run has some, defaults and limits.
-
-        Raises:
-            RefusedError: 404, no such category.
-        """
-        facts, c = self._known(category), self.config
-        scores = self.folder.read_json("scores.json") if self.folder.exists("scores.json") else {}
-        anomalies = {d: len(self._keys(category, d)) for d in facts["defects"]}
-        return {
-            **facts,
-            "scores": [score for score in scores.get("scores", []) if score.get("category") == category],
-            "pair_alignment": scores.get("pair_alignment", {}).get(category),
-            "grid": c.data.grid,
-            "bases": len(self._keys(category, GOOD)),
-            "references": anomalies,
-            "defaults": {name: getattr(c.synthesize, name) for name in ("steps", "guidance", "background", "start")},
-            "pass_size": c.serve.max_batch_size,
-            "limits": {name: getattr(c.serve, name) for name in ("max_n", "max_steps", "max_side", "max_body_mb")},
-        }
-
-    def base(self, category: str, number: int) -> bytes:
-        """One of the run's normal images at the model's resolution, as PNG.
-
-        Raises:
-            RefusedError: 404, no such category or image.
-        """
-        self._known(category)
-        sample = self.by_key[self._numbered("base_number", category, GOOD, number)]
-        return png_bytes(read_image(sample, self.config.data.resolution))
-
-    def orders(self, ask: Ask) -> list[Order]:
-        """What each pair is made from; refuses what cannot be made, before a model is loaded.
-
-        Raises:
-            RefusedError: 404 for an unknown category or defect, 422 for anything else that does not fit.
-        """
-        s = self.config.synthesize
-        defect = self._defect(ask)
-        self._check_numbers(ask)
-        base, control = self._place(ask)
-        reference, reference_mask = self._reference(ask, control is not None)
-        settings = Settings(
-            ask.category,
-            ask.steps or s.steps,
-            s.guidance if ask.guidance is None else ask.guidance,
-            s.start if ask.strength is None else "base",
-            s.strength if ask.strength is None else ask.strength,
-            s.control or control is not None,
-        )
-        bases, references = self._keys(ask.category, GOOD), self._keys(ask.category, defect)
-        orders = []
-        for index in range(ask.n):
-            draw = random.Random(ask.seed + index)
-            base_key, reference_key = draw.choice(bases), draw.choice(references)  # in the order of synthesis.plan
-            if ask.base_number is not None:
-                base_key = self._numbered("base_number", ask.category, GOOD, ask.base_number)
-            if ask.reference_number is not None:
-                reference_key = self._numbered("reference_number", ask.category, defect, ask.reference_number)
-            words = ask.prompt or prompt(ask.category, defect)
-            request = Request(ask.category, defect, index, ask.seed + index, words, base_key, reference_key)
-            own = Own(base, control, reference, reference_mask)
-            orders.append(Order(request, settings, own, ask.previews, ask.score_maps))
-        return orders
-
-    def load(self, category: str) -> Any:
+    def load(self, category: str) -> DHDiffPipeline:
         """The category's pipeline."""
-        model, gpus = self.folder.local(f"models/{category}"), self.config.serve.gpus_per_replica
-        pipeline = open_pipeline(self.config, model, gpus)
+        model = self.catalogue.run.folder.local(f"models/{category}")
+        pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
-    def draw(self, orders: Sequence[Order], on_step: OnStep | None = None) -> list[dict[str, Any]]:
-        """Pairs as base64 PNGs with what they were made from; the orders share their settings.
+    def draw(self, orders: Sequence[Order], on_step: OnStep | None = None) -> list[DrawnPair]:
+        """One pass.
 
         Args:
-            orders: at most ``serve.max_batch_size``.
+            orders: at most ``serve.max_batch_size``, with the same settings.
             on_step: called after each step; what it raises ends the pass.
         """
         import torch
 
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
         torch.set_flush_denormal(True)  # of the thread that samples
-        category = orders[0].settings.category
-        key = category, self._known(category)["weights_sha256"]  # a model trained anew is another one
+        category, settings = orders[0].shared
+        filled = [*orders, *[orders[-1]] * (self.config.serve.max_batch_size - len(orders))]
+        config = self.config.model_copy(update={"synthesize": settings})
+        samples = self.catalogue.samples.values()
+        ready = prepare([o.request for o in filled], config, samples, [o.pictures for o in filled])
+        steps = max(1, round(settings.steps * settings.strength)) if settings.start == "base" else settings.steps
+        kept = steps_to_keep(steps) if any(o.score_maps for o in orders) else False
+        key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
         with self._turn, self.cache.using(key) as pipeline:
-            drawn = draw_pass(orders, pipeline, self.config, self.by_key.values(), on_step)
-        answers = []
-        for one, order in zip(drawn, orders, strict=True):
-            facts = {n: getattr(order.request, n) for n in ("category", "defect", "seed", "prompt")}
-            facts["reference"] = order.request.reference if order.own.reference is None else None
-            facts["base"] = order.request.base if order.own.base is None else None
-            maps = {} if one.score_maps is None else {"score_maps": one.score_maps}
-            answers.append({"image": _text(one.pair.image), "mask": _text(one.pair.mask), **facts, **maps})
-        return answers
+            previews = Previews(ready, [o.previews for o in orders], steps, config.serve.preview_share)
 
-    def pairs(self, ask: Ask) -> list[dict[str, Any]]:
-        """The answer to one question, drawn in this thread.
+            def after_step(pipeline: DHDiffPipeline, number: int, _timestep: int, tensors: dict[str, Tensor]) -> None:
+                if on_step is not None:
+                    on_step(number + 1, steps, previews.after_step(pipeline, number + 1, tensors["latents"]))
 
-        Raises:
-            RefusedError: see ``orders``.
-        """
-        orders, size = self.orders(ask), self.config.serve.max_batch_size
+            made = pipeline(**ready.call, callback_on_step_end=after_step, return_score_maps=kept)
+            pairs, maps = finished([o.request for o in orders], ready, made), made.score_maps or []
+            return [
+                _drawn(pair, o, score_maps(o.request, place, pipeline, ready, maps) if o.score_maps else None)
+                for place, (pair, o) in enumerate(zip(pairs, orders, strict=True))
+            ]
+
+    def pairs(self, query: PairQuery) -> list[DrawnPair]:
+        """The answer to one question, drawn in this thread."""
+        orders, size = self.orders(query), self.config.serve.max_batch_size
         return [pair for at in range(0, len(orders), size) for pair in self.draw(orders[at : at + size])]
 
     def warm_up(self) -> None:
         """Load as many models as are held and draw one step with each, so that the first request is not slow."""
-        for category, facts in sorted(self.facts.items())[: self.config.serve.models_held]:
-            self.draw(self.orders(Ask(category=category, defect=facts["defects"][0], steps=1)))
-
-    def _other_split(self, facts: dict[str, Any]) -> str:
-        """What is wrong with a model that was made under another split; empty for the others."""
-        key = facts["category"], facts.get("split_digest")
-        if key not in self._judged:
-            try:
-                check_same_split([facts], self.split, "the model")
-                self._judged[key] = ""
-            except ValueError as error:
-                self._judged[key] = str(error)
-        return self._judged[key]
-
-    def _known(self, category: str) -> dict[str, Any]:
-        known = self.facts
-        if category in self._foreign:
-            raise RefusedError(409, self._foreign[category])
-        if category not in known:
-            raise RefusedError(404, _unknown("category", category, sorted(known)))
-        return known[category]
-
-    def _defect(self, ask: Ask) -> str:
-        defects = self._known(ask.category)["defects"]
-        if ask.defect is not None:
-            if ask.defect not in defects:
-                raise RefusedError(404, _unknown("defect", ask.defect, defects))
-            return ask.defect
-        if ask.prompt is None:
-            raise RefusedError(422, f"say which defect: one of {', '.join(defects)}; or name one in a prompt")
-        told = f" {' '.join(ask.prompt.lower().split())} "
-        named = [defect for defect in defects if f" {defect_words(defect)} " in told]
-        if not named:
-            raise RefusedError(422, f"the prompt names no defect of {ask.category}; use one of: {', '.join(defects)}")
-        return max(named, key=len)
-
-    def _check_numbers(self, ask: Ask) -> None:
-        s = self.config.serve
-        if ask.n > s.max_n:
-            raise RefusedError(422, f"n = {ask.n} is more than {s.max_n} pairs; ask several times")
-        if ask.steps is not None and ask.steps > s.max_steps:
-            raise RefusedError(422, f"steps = {ask.steps} is more than {s.max_steps}; ask for fewer")
-        if ask.seed + ask.n > 2**63:
-            raise RefusedError(422, f"seed + n = {ask.seed + ask.n} must not pass 2**63")
-        given = [name for name in ("control_mask", "points", "boxes") if getattr(ask, name) is not None]
-        if len(given) > 1:
-            raise RefusedError(422, f"{' and '.join(given)} say the same thing; give one of them")
-        for own, number in (("base", "base_number"), ("reference", "reference_number")):
-            if getattr(ask, own) is not None and getattr(ask, number) is not None:
-                raise RefusedError(422, f"{own} and {number} say the same thing; give one of them")
-        if ask.reference_mask is not None and ask.reference is None:
-            raise RefusedError(422, "reference_mask belongs to reference; send that too")
-
-    def _place(self, ask: Ask) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """The user's base (h, w, 3) and control mask (h, w), each at the model's resolution."""
-        side, limit = self.config.data.resolution, self.config.serve.max_side
-        base = control = None
-        seen = (side, side)
-        if ask.base is not None:
-            opened = picture("base", ask.base, limit)
-            seen = opened.size
-            base = rgb(opened, side)
-        if ask.control_mask is not None:
-            opened = picture("control_mask", ask.control_mask, limit)
-            if ask.base is not None and opened.size != seen:
-                raise RefusedError(422, f"control_mask is {_size(opened.size)} pixels, base is {_size(seen)}")
-            control = shrink_mask(bools(opened), side)
-            if not control.any():
-                raise RefusedError(422, "control_mask is empty; pixels above zero say where the defect shall be")
-        if ask.points is not None:
-            if outside := [p for p in ask.points if not (0 <= p[0] < seen[0] and 0 <= p[1] < seen[1])]:
-                raise RefusedError(422, f"point {outside[0]} lies outside the {_size(seen)} image")
-            scaled = [(x * side / seen[0], y * side / seen[1]) for x, y in ask.points]
-            control = control_from_points(scaled, side, self.config.data.grid)
-        if ask.boxes is not None:
-            drawn = np.zeros((side, side), np.uint8)
-            for left, top, right, bottom in ask.boxes:
-                if not (0 <= left < right <= seen[0] and 0 <= top < bottom <= seen[1]):
-                    told = f"box {(left, top, right, bottom)} must be (left, top, right, bottom) inside"
-                    raise RefusedError(422, f"{told} the {_size(seen)} image")
-                rows = slice(int(top * side / seen[1]), -int(-bottom * side // seen[1]))
-                drawn[rows, int(left * side / seen[0]) : -int(-right * side // seen[0])] = 255
-            control = drawn
-        return base, control
-
-    def _reference(self, ask: Ask, placed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-        if ask.reference is None:
-            return None, None
-        side, limit = self.config.data.resolution, self.config.serve.max_side
-        opened = picture("reference", ask.reference, limit)
-        if ask.reference_mask is None:
-            if not placed:
-                raise RefusedError(
-                    422, "where is the defect? send reference_mask, or control_mask, points or boxes for the new one"
-                )
-            return rgb(opened, side), np.full((side, side), 255, np.uint8)
-        mask = picture("reference_mask", ask.reference_mask, limit)
-        if mask.size != opened.size:
-            raise RefusedError(422, f"reference_mask is {_size(mask.size)} pixels, reference is {_size(opened.size)}")
-        small = shrink_mask(bools(mask), side)
-        if not small.any():
-            raise RefusedError(422, "reference_mask is empty; pixels above zero say where its defect is")
-        return rgb(opened, side), small
-
-    def _keys(self, category: str, defect: str) -> list[str]:
-        if (category, defect) not in self._listed:
-            own: Sequence[Sample] = self.split.category(category).train
-            self._listed[category, defect] = sorted(sample.key for sample in own if sample.defect == defect)
-        return self._listed[category, defect]
-
-    def _numbered(self, field: str, category: str, defect: str, number: int) -> str:
-        keys = self._keys(category, defect)
-        if not 0 <= number < len(keys):
-            raise RefusedError(404, f"{field} = {number}: there are {len(keys)}, counted from 0")
-        return keys[number]
+        for category, facts in sorted(self.catalogue.facts.items())[: self.config.serve.models_held]:
+            self.pairs(PairQuery(category=category, defect=facts["defects"][0], steps=1))
 
 
-def _unknown(what: str, name: str, known: Sequence[str]) -> str:
-    return f"no {what} {name!r}{nearest(name, list(known))}; there are: {', '.join(known)}"
+def _drawn(pair: Pair, order: Order, maps: dict[str, ScoreMap] | None) -> DrawnPair:
+    r = order.request
+    reference = r.reference if order.pictures.reference is None else None
+    base = r.base if order.pictures.base is None else None
+    image, mask = png_bytes(pair.image), png_bytes(pair.mask)
+    return DrawnPair(image, mask, r.category, r.defect, r.seed, r.prompt, reference, base, maps)
 
 
-def _size(size: tuple[int, int]) -> str:
-    return f"{size[0]} x {size[1]}"
+@dataclass
+class _Held(Generic[M]):
+    model: M
+    users: int = 0
 
 
-def _text(array: np.ndarray) -> str:
-    return base64.b64encode(png_bytes(array)).decode()
+class ModelCache(Generic[K, M]):
+    """Models by key; safe to use from several threads.
+
+    The least recently used leaves first, and never while it is in use; one is loaded at a time, so that memory never
+    holds two half-loaded ones.
+
+    Args:
+        load: makes the model of a key.
+        size: models held; one more stays only while every one of them is in use.
+    """
+
+    def __init__(self, load: Callable[[K], M], size: int) -> None:
+        self.load, self.size = load, size
+        self._held: OrderedDict[K, _Held[M]] = OrderedDict()
+        self._lock = threading.Lock()
+        self._loading = threading.Lock()
+
+    @contextlib.contextmanager
+    def using(self, key: K) -> Iterator[M]:
+        """The key's model, loaded if it is not there; it stays at least until the block ends."""
+        held = self._take(key)
+        if held is None:
+            with self._loading:
+                held = self._take(key)  # somebody may have loaded it while we waited
+                if held is None:
+                    self._make_room()
+                    held = _Held(self.load(key), users=1)
+                    with self._lock:
+                        self._held[key] = held
+        try:
+            yield held.model
+        finally:
+            with self._lock:
+                held.users -= 1
+            self._make_room(0)
+
+    @property
+    def keys(self) -> list[K]:
+        """What is held, the least recently used first."""
+        with self._lock:
+            return list(self._held)
+
+    def _take(self, key: K) -> _Held[M] | None:
+        with self._lock:
+            held = self._held.get(key)
+            if held is not None:
+                held.users += 1
+                self._held.move_to_end(key)
+            return held
+
+    def _make_room(self, wanted: int = 1) -> None:
+        with self._lock:
+            for key in [key for key, held in self._held.items() if not held.users]:
+                if len(self._held) + wanted <= self.size:
+                    return
+                del self._held[key]

@@ -7,17 +7,19 @@ told beside it, and is transparent where the network did not look.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.prompts import defect_words
 from dhdiff_ray.report.explain import defect_maps
+from dhdiff_ray.serving.drawn import ScoreMap
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.make import Prepared
     from dhdiff_ray.records import Request
@@ -26,30 +28,29 @@ STEPS = 4
 """Steps that are looked at: the first, the last, and some between."""
 
 
-def looked_at(total: int) -> list[int]:
-    """Which of so many steps, counted from 0."""
+def steps_to_keep(total: int) -> list[int]:
+    """Which of so many steps are looked at, counted from 0."""
     return sorted({round(i * (total - 1) / (STEPS - 1)) for i in range(STEPS)})
 
 
 def score_maps(
     request: Request,
-    at: int,
+    place: int,
     pipeline: DHDiffPipeline,
     ready: Prepared,
-    maps: Sequence[Sequence[dict[str, Any]]],
-) -> dict[str, dict[str, Any]]:
+    maps: Sequence[Sequence[dict[str, Tensor]]],
+) -> dict[str, ScoreMap]:
     """One pair's maps.
 
     Args:
         request: of the pair.
-        at: its place in the pass.
+        place: its place in the pass.
         pipeline: that drew it.
         ready: what the pass was drawn from.
         maps: of each step that was looked at, of each layer: tensors (b, t, h, w).
 
     Returns:
-        Name of a map -> ``png`` (base64, grey with alpha, at the pair's size), ``low`` and ``high`` (the values that
-        are black and white). Empty where the prompt does not name the defect in the network's own words.
+        By name; empty where the prompt does not name the defect in the network's own words.
     """
     from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 
@@ -57,15 +58,16 @@ def score_maps(
     tokens = mark_defect_tokens(pipeline.tokenizer, tokenize(pipeline.tokenizer, [request.prompt]), words)[0].numpy()
     if not tokens.any():
         return {}
-    own = [{k: v[at : at + 1] for k, v in layer.items() if k != "layer"} for step in maps for layer in step]
-    cut = ready.cuts[at]
-    found = defect_maps(own, tokens, cut[0].stop - cut[0].start)
-    return {name: _told(values, cut, ready.bases[at].shape[:2]) for name, values in found.items()}
+    layers = [layer for step in maps for layer in step]
+    of_pair = [{name: v[place : place + 1] for name, v in layer.items() if name != "layer"} for layer in layers]
+    cut = ready.cuts[place]
+    means = defect_maps(of_pair, tokens, cut[0].stop - cut[0].start)
+    return {name: _stretched(values, cut, ready.bases[place].shape[:2]) for name, values in means.items()}
 
 
-def _told(values: np.ndarray, cut: tuple[slice, slice], size: tuple[int, ...]) -> dict[str, Any]:
+def _stretched(values: np.ndarray, cut: tuple[slice, slice], size: tuple[int, ...]) -> ScoreMap:
     low, high = float(values.min()), float(values.max())
-    stretched = (values - low) / (high - low) if high > low else np.zeros_like(values)
+    grey = (values - low) / (high - low) if high > low else np.zeros_like(values)
     picture = np.zeros((*size, 2), np.uint8)
-    picture[cut] = np.stack([(stretched * 255).round(), np.full_like(values, 255)], axis=-1).astype(np.uint8)
-    return {"png": base64.b64encode(png_bytes(picture)).decode(), "low": round(low, 6), "high": round(high, 6)}
+    picture[cut] = np.stack([(grey * 255).round(), np.full_like(values, 255)], axis=-1).astype(np.uint8)
+    return ScoreMap(png_bytes(picture), round(low, 6), round(high, 6))

@@ -6,17 +6,25 @@ Not in the paper. Decided: who stops waiting stops the drawing; a stream tells e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, Callable
+from typing import TypeVar, TypeVarTuple
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.serving.batcher import Batcher
-from dhdiff_ray.serving.questions import Ask
+from dhdiff_ray.serving.catalogue import Catalogue
+from dhdiff_ray.serving.drawn import DrawnPair, Event, Preview
+from dhdiff_ray.serving.questions import PairQuery
 from dhdiff_ray.serving.sampler import SamplerCore
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Service:
     """The backend of the application in one process; one replica's work on a cluster.
+
+    Each method may raise RefusedError (cannot be answered) or BusyError (the queue is full), a stream only before its
+    first event.
 
     Args:
         config: the run's configuration.
@@ -27,65 +35,46 @@ class Service:
         self.core = SamplerCore(config)
         self.batcher = Batcher(self.core.draw, s.max_batch_size, s.batch_wait_ms / 1000, s.queue)
 
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
-        return await asyncio.to_thread(self.core.models)
+    async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
+        """What a method of ``Catalogue`` says."""
+        return await asyncio.to_thread(reading, self.core.catalogue, *args)
 
-    async def model(self, category: str) -> dict[str, Any]:
-        """One category in full."""
-        return await asyncio.to_thread(self.core.model, category)
-
-    async def base(self, category: str, number: int) -> bytes:
-        """One of the run's normal images, as PNG."""
-        return await asyncio.to_thread(self.core.base, category, number)
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]]:
-        """The pairs.
-
-        Raises:
-            RefusedError: the question cannot be answered.
-            BusyError: the queue is full.
-        """
-        orders = await asyncio.to_thread(self.core.orders, ask)
+    async def pairs(self, query: PairQuery) -> list[DrawnPair]:
+        """The pairs."""
+        orders = await asyncio.to_thread(self.core.orders, query)
         return await self.batcher.finished(self.batcher.submit(orders))
 
-    async def stream(self, ask: Ask) -> AsyncIterator[dict[str, Any]]:
-        """Events: ``queued``, then ``progress``, ``preview`` if asked for, and ``pair`` for each pair, then ``done``.
-
-        Raises:
-            RefusedError: the question cannot be answered; before the first event.
-            BusyError: the queue is full; before the first event.
-        """
-        orders = await asyncio.to_thread(self.core.orders, ask)
-        events: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    async def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
+        """Events: ``queued``; ``progress``, ``preview`` if asked for, and ``pair`` for each pair; then ``done``."""
+        orders = await asyncio.to_thread(self.core.orders, query)
+        events: asyncio.Queue[Event | BaseException] = asyncio.Queue()
         ahead = self.batcher.waiting
 
-        def tell(at: int, done: int, total: int, seen: dict[str, str] | None) -> None:
-            step = {"pair": at, "done": done, "total": total}
-            events.put_nowait({"event": "progress", **step})
-            if seen is not None:
-                events.put_nowait({"event": "preview", **step, **seen})
+        def on_step(place: int, done: int, total: int, preview: Preview | None) -> None:
+            step = {"pair": place, "done": done, "total": total}
+            events.put_nowait(Event("progress", step))
+            if preview is not None:
+                events.put_nowait(Event("preview", {**step, "image": preview.image, "mask": preview.mask}))
 
-        answers = self.batcher.submit(orders, tell)
-        for at, answer in enumerate(answers):
-            answer.add_done_callback(lambda answer, at=at: events.put_nowait(_told(at, answer)))
+        drawings = self.batcher.submit(orders, on_step)
+        for place, drawing in enumerate(drawings):
+            drawing.add_done_callback(lambda drawing, place=place: events.put_nowait(_outcome(place, drawing)))
         try:
-            yield {"event": "queued", "ahead": ahead, "n": len(orders)}
+            yield Event("queued", {"ahead": ahead, "n": len(orders)})
             missing = len(orders)
             while missing:
                 event = await events.get()
-                if error := event.get("error"):
-                    raise error
-                missing -= event["event"] == "pair"
+                if isinstance(event, BaseException):
+                    raise event
+                missing -= event.name == "pair"
                 yield event
-            yield {"event": "done", "n": len(orders)}
+            yield Event("done", {"n": len(orders)})
         finally:
-            for answer in answers:
-                answer.cancel()
+            for drawing in drawings:
+                drawing.cancel()
 
 
-def _told(at: int, answer: asyncio.Future[Any]) -> dict[str, Any]:
-    if answer.cancelled():
-        return {"event": "failed", "error": asyncio.CancelledError()}
-    error = answer.exception()
-    return {"event": "failed", "error": error} if error else {"event": "pair", "index": at, "pair": answer.result()}
+def _outcome(place: int, drawing: asyncio.Future[DrawnPair]) -> Event | BaseException:
+    if drawing.cancelled():
+        return asyncio.CancelledError()
+    return drawing.exception() or Event("pair", {"index": place, "pair": drawing.result()})

@@ -2,7 +2,8 @@
 
 import pytest
 
-from dhdiff_ray.serving.access import Access, DeniedError, first_token, read_keys
+from dhdiff_ray.serving.access import Access, first_token, read_keys
+from dhdiff_ray.serving.questions import RefusedError
 
 A, B = "a" * 16, "b" * 16
 
@@ -43,7 +44,7 @@ def test_a_key_is_taken_away_without_a_restart_and_a_slip_keeps_the_old_ones(tmp
     assert access.admit("GET", {"authorization": f"Bearer {B}"}) == "two"
     written(tmp_path, f"one {A}\n")
     now[0] = 2.0
-    with pytest.raises(DeniedError, match="send the endpoint's token"):
+    with pytest.raises(RefusedError, match="send the endpoint's token"):
         access.admit("GET", {"authorization": f"Bearer {B}"})
     written(tmp_path, "oops\n")
     now[0] = 4.0

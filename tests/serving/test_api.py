@@ -6,6 +6,7 @@ import io
 import json
 import time
 import zipfile
+from dataclasses import replace
 from email.parser import BytesParser
 
 import numpy as np
@@ -15,11 +16,12 @@ from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.pairs.plan import plan
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
-from dhdiff_ray.serving.draw import draw_pass
-from dhdiff_ray.serving.questions import Ask, BusyError, RefusedError
-from dhdiff_ray.serving.sampler import SamplerCore
+from dhdiff_ray.serving.catalogue import Catalogue
+from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
+from dhdiff_ray.serving.sampler import ModelCache, SamplerCore
 from dhdiff_ray.serving.service import Service
 
 ASK = {"category": "mesh", "defect": "bent", "seed": 7}
@@ -62,9 +64,8 @@ def test_the_same_question_has_the_same_bytes_alone_or_among_others(client):
 
 
 def test_a_runs_own_seed_asks_for_what_the_run_would_make(core):
-    (first, *_) = plan(core.config, core.split, "mesh")
-    ask = Ask(category="mesh", defect=first.defect, seed=first.seed)
-    (order,) = core.orders(ask)
+    (first, *_) = plan(core.config, core.catalogue.run.split, "mesh")
+    (order,) = core.orders(PairQuery(category="mesh", defect=first.defect, seed=first.seed))
     assert order.request == first
 
 
@@ -209,12 +210,18 @@ def test_previews_show_a_pair_coming_and_change_no_byte_of_it(served_config):
 
 def test_looking_takes_no_more_than_its_share_of_the_time(core, monkeypatch):
     """Twenty-four quick steps, and a decoding that takes longer than several of them."""
-    (order,) = core.orders(Ask(category="mesh", defect="bent", steps=24, previews=True))
-    pipeline = core.load("mesh")
-    decode = pipeline.decode_latents
-    monkeypatch.setattr(pipeline, "decode_latents", lambda latents: time.sleep(0.3) or decode(latents))
-    looks, start = [], time.monotonic()
-    draw_pass([order], pipeline, core.config, core.by_key.values(), lambda *what: looks.append(what[2]))
+    (order,) = core.orders(PairQuery(category="mesh", defect="bent", steps=24, previews=True))
+    load, looks = core.cache.load, []
+
+    def slow(key):
+        pipeline = load(key)
+        decode = pipeline.decode_latents
+        pipeline.decode_latents = lambda latents: time.sleep(0.3) or decode(latents)
+        return pipeline
+
+    monkeypatch.setattr(core, "cache", ModelCache(slow, 1))
+    start = time.monotonic()
+    core.draw([order], lambda *what: looks.append(what[2]))
     drawing = time.monotonic() - start
     assert len(looks) == 24
     assert 1 <= sum(look is not None for look in looks) <= 2 + 0.1 * drawing / 0.3
@@ -243,26 +250,26 @@ def test_score_maps_come_with_the_pair_and_change_no_byte_of_it(client):
 def test_who_looks_and_who_does_not_share_a_pass(served_config):
     service = Service(served_config)
     service.batcher.wait_seconds = 5.0
-    plain, looked = Ask(category="mesh", defect="bent", seed=1), {"previews": True, "score_maps": True}
-    asks = [plain, plain.model_copy(update=looked), plain, plain.model_copy(update=looked)]
+    plain, looked = PairQuery(category="mesh", defect="bent", seed=1), {"previews": True, "score_maps": True}
+    queries = [plain, plain.model_copy(update=looked), plain, plain.model_copy(update=looked)]
 
     async def at_once():
-        return await asyncio.gather(*(service.pairs(ask) for ask in asks))
+        return await asyncio.gather(*(service.pairs(query) for query in queries))
 
     (a,), (b,), (c,), (d,) = asyncio.run(at_once())
     assert service.batcher.passes == 1
     assert b == d
-    assert len(b.pop("score_maps")) == 5
-    assert a == b == c
+    assert len(b.score_maps) == 5
+    assert a == replace(b, score_maps=None) == c
 
 
 def test_a_model_of_another_split_is_not_served_and_the_others_are(trained, caplog):
     config = trained()
-    core = SamplerCore(config)
-    facts = core.folder.read_json("models/mesh/dhdiff.json")
-    core.folder.write_json("models/mesh/dhdiff.json", {**facts, "split_digest": core.split.category("mesh").digest})
-    assert [m["category"] for m in SamplerCore(config).models()] == ["capsule", "mesh"]
-    core.folder.write_json("models/mesh/dhdiff.json", {**facts, "split_digest": "0123456789abcdef"})
+    run, model = Run(config), "models/mesh/dhdiff.json"
+    facts = run.folder.read_json(model)
+    run.folder.write_json(model, {**facts, "split_digest": run.category("mesh").digest})
+    assert [m["category"] for m in Catalogue(config).models()] == ["capsule", "mesh"]
+    run.folder.write_json(model, {**facts, "split_digest": "0123456789abcdef"})
     with TestClient(make_app(Service(config)), "http://localhost") as client:
         assert [m["category"] for m in client.get("/v1/models").json()["models"]] == ["capsule"]
         for answer in (client.post(POST, json={"defect": "bent"}), client.get("/v1/models/mesh/bases/0")):
@@ -270,22 +277,22 @@ def test_a_model_of_another_split_is_not_served_and_the_others_are(trained, capl
             assert "the model of 'mesh' was made under the split 0123456789abcdef" in answer.json()["detail"]
         assert client.post("/v1/categories/capsule/pairs", json={"defect": "crack"}).status_code == 200
     assert "not served: the model of 'mesh'" in caplog.text
-    core.folder.delete("models/capsule/dhdiff.json")
+    run.folder.delete("models/capsule/dhdiff.json")
     with pytest.raises(ValueError, match="was made under the split 0123456789abcdef"):
-        SamplerCore(config)
+        Catalogue(config)
 
 
 def test_requests_of_several_clients_share_a_pass_and_change_nothing(served_config):
     service = Service(served_config)
     service.batcher.wait_seconds = 5.0  # a full pass does not wait
-    asks = [Ask(category="mesh", defect=defect, seed=seed) for defect in ("bent", "stain") for seed in (1, 2)]
+    queries = [PairQuery(category="mesh", defect=defect, seed=seed) for defect in ("bent", "stain") for seed in (1, 2)]
 
     async def at_once():
-        return await asyncio.gather(*(service.pairs(ask) for ask in asks))
+        return await asyncio.gather(*(service.pairs(query) for query in queries))
 
     together = asyncio.run(at_once())
     assert service.batcher.passes == 1
-    assert together == [service.core.pairs(ask) for ask in asks]
+    assert together == [service.core.pairs(query) for query in queries]
 
 
 def test_health_and_readiness_and_counters(client):
@@ -310,10 +317,10 @@ class Backend:
     def __init__(self, error):
         self.error = error
 
-    async def models(self):
+    async def read(self, reading):
         raise self.error
 
-    async def pairs(self, ask):
+    async def pairs(self, query):
         raise self.error
 
 
@@ -381,22 +388,22 @@ def test_a_client_that_goes_away_stops_the_drawing(served_config):
 
         await app({**scope, "http_version": "1.1", "scheme": "http", "client": None, "server": None}, receive, send)
         assert service.batcher.waiting == 12  # withdrawn, and swept at the next pass
-        assert len(await service.pairs(Ask(category="mesh", defect="bent"))) == 1
+        assert len(await service.pairs(PairQuery(category="mesh", defect="bent"))) == 1
 
     asyncio.run(leave())
     assert service.batcher.drawn == 1
 
 
-def test_a_model_trained_meanwhile_is_found_without_a_restart(trained, served_config):
-    config = trained()
-    core = SamplerCore(config)
-    hidden = core.folder.read_json("models/mesh/dhdiff.json")
-    core.folder.delete("models/mesh/dhdiff.json")
-    core = SamplerCore(config)
-    assert [m["category"] for m in core.models()] == ["capsule"]
-    core.folder.write_json("models/mesh/dhdiff.json", hidden)
-    core._looked = 0.0  # as if two seconds had passed
-    assert [m["category"] for m in core.models()] == ["capsule", "mesh"]
+def test_a_model_trained_meanwhile_is_found_without_a_restart(trained):
+    config, model = trained(), "models/mesh/dhdiff.json"
+    folder = Run(config).folder
+    hidden = folder.read_json(model)
+    folder.delete(model)
+    catalogue = Catalogue(config)
+    assert [m["category"] for m in catalogue.models()] == ["capsule"]
+    folder.write_json(model, hidden)
+    catalogue._read_at = 0.0  # as if two seconds had passed
+    assert [m["category"] for m in catalogue.models()] == ["capsule", "mesh"]
 
 
 def test_a_refusal_keeps_its_status_between_processes():

@@ -6,15 +6,17 @@ import time
 
 import pytest
 
+from dhdiff_ray.config import SynthesizeConfig
 from dhdiff_ray.records import Request
 from dhdiff_ray.serving.batcher import Batcher
-from dhdiff_ray.serving.model_cache import ModelCache
-from dhdiff_ray.serving.questions import BusyError, Order, Settings
+from dhdiff_ray.serving.orders import Order
+from dhdiff_ray.serving.questions import BusyError
+from dhdiff_ray.serving.sampler import ModelCache
 
 
 def order(seed, category="mesh", steps=3):
     request = Request(category, "bent", 0, seed, "", "", "")
-    return Order(request, Settings(category, steps, 1.0, "noise", 1.0, True))
+    return Order(request, SynthesizeConfig(steps=steps))
 
 
 class Drawing:

@@ -14,6 +14,9 @@ from PIL import Image
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
+from dhdiff_ray.serving.questions import PairQuery
+from dhdiff_ray.serving.responses import as_json
+from dhdiff_ray.serving.sampler import SamplerCore
 
 POST = "/v1/categories/mesh/pairs"
 JSON = {"content-type": "application/json"}
@@ -170,6 +173,12 @@ def test_an_address_that_is_none(client, name):
     refused(client.post(address, json={"defect": "bent"}), status, words)
 
 
+@pytest.mark.parametrize("address", ["/", "/page/app.js", "/page/style.css"])
+@pytest.mark.parametrize("name", ["/etc/hostname", "../api.py"])
+def test_no_query_chooses_the_pages_file(client, address, name):
+    assert client.get(address, params={"name": name}).content == client.get(address).content
+
+
 def test_pictures_of_every_mode_are_taken(client):
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
         answer = client.post(POST, json={"defect": "bent", "base": picture((40, 20), mode), "steps": 1})
@@ -220,7 +229,7 @@ def test_a_key_may_ask_so_often_a_minute(tmp_path):
     access = Access(str(tmp_path / "keys"), clock=lambda: now[0])
 
     class Empty:
-        async def models(self):
+        async def read(self, reading):
             return []
 
     client = TestClient(make_app(Empty(), access), "http://any")
@@ -234,8 +243,6 @@ def test_a_key_may_ask_so_often_a_minute(tmp_path):
 
 
 def test_after_all_that_a_pair_is_drawn_as_ever(client, served_config):
-    from dhdiff_ray.serving.questions import Ask
-    from dhdiff_ray.serving.sampler import SamplerCore
-
     answer = client.post(POST, json={"defect": "bent", "seed": 1})
-    assert answer.json()["pairs"] == SamplerCore(served_config).pairs(Ask(category="mesh", defect="bent", seed=1))
+    (pair,) = SamplerCore(served_config).pairs(PairQuery(category="mesh", defect="bent", seed=1))
+    assert answer.json()["pairs"] == [as_json(pair)]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, TypeVar, TypeVarTuple
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve import Application
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 
 from dhdiff_ray.config import Config, ServeConfig
@@ -22,7 +23,9 @@ from dhdiff_ray.config.load import load_config
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.serving.access import Access, is_loopback, read_keys
 from dhdiff_ray.serving.api import make_app
-from dhdiff_ray.serving.questions import Ask, BusyError, RefusedError
+from dhdiff_ray.serving.catalogue import Catalogue
+from dhdiff_ray.serving.drawn import DrawnPair, Event
+from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
 from dhdiff_ray.serving.service import Service
 
 APP = "dhdiff"
@@ -40,6 +43,8 @@ STUCK_SECONDS = 120.0
 """How long a replica may take to answer when it is looked after."""
 LOST = (BackPressureError, DeploymentUnavailableError, RayActorError)
 """What Serve raises for a full queue and for a replica that is gone."""
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 @serve.deployment(name="Sampler")
@@ -52,63 +57,45 @@ class Sampler:
         if config.serve.warm:
             self.service.core.warm_up()
 
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
-        return await self.service.models()
-
-    async def model(self, category: str) -> dict[str, Any] | RefusedError:
-        """One category in full."""
-        return await _returned(self.service.model(category))
-
-    async def base(self, category: str, number: int) -> bytes | RefusedError:
-        """One of the run's normal images."""
-        return await _returned(self.service.base(category, number))
-
-    @serve.multiplexed(max_num_models_per_replica=MODELS_TOLD)
-    async def holds(self, category: str) -> str:
-        """Tells Serve which categories are asked for here; the models themselves are the service's."""
-        return category
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]] | RefusedError | BusyError:
-        """The pairs."""
-        tell: Any = self.holds  # what the decorator makes of it
-        await tell(ask.category)
-        return await _returned(self.service.pairs(ask))
-
-    async def stream(self, ask: Ask) -> AsyncIterator[Any]:
-        """The pairs as events; a refusal is the last."""
-        tell: Any = self.holds
-        await tell(ask.category)
+    async def answer(self, name: str, category: str | None, *args: Any) -> Any:
+        """What the service's method of that name returns, or a refusal: Ray would wrap one that is raised."""
+        if category is not None:
+            await self._holds(category)  # pyright: ignore[reportCallIssue]  the decorator makes a function of it
         try:
-            async for event in self.service.stream(ask):
+            return await getattr(self.service, name)(*args)
+        except (RefusedError, BusyError) as error:
+            return error
+
+    async def stream(self, query: PairQuery) -> AsyncIterator[Event | RefusedError | BusyError]:
+        """The pairs as events; a refusal is the last."""
+        await self._holds(query.category)  # pyright: ignore[reportCallIssue]
+        try:
+            async for event in self.service.stream(query):
                 yield event
         except (RefusedError, BusyError) as error:
             yield error
+
+    @serve.multiplexed(max_num_models_per_replica=MODELS_TOLD)
+    async def _holds(self, category: str) -> str:
+        """Tells Serve which categories are asked for here; the models themselves are the service's."""
+        return category
 
 
 class Replicas:
     """The application's backend: asks the replicas; what a replica that died was asked is asked once more."""
 
-    async def models(self) -> list[dict[str, Any]]:
-        """What can be asked for."""
-        return await self._answer(lambda: self._handle().models.remote())
+    async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
+        """What a method of ``Catalogue`` says, from any replica."""
+        return await self._answer("read", None, reading, *args)
 
-    async def model(self, category: str) -> dict[str, Any]:
-        """One category in full."""
-        return await self._answer(lambda: self._handle().model.remote(category))
-
-    async def base(self, category: str, number: int) -> bytes:
-        """One of the run's normal images, as PNG."""
-        return await self._answer(lambda: self._handle().base.remote(category, number))
-
-    async def pairs(self, ask: Ask) -> list[dict[str, Any]]:
+    async def pairs(self, query: PairQuery) -> list[DrawnPair]:
         """The pairs, from a replica that holds the model if there is one."""
-        return await self._answer(lambda: self._handle(ask).pairs.remote(ask))
+        return await self._answer("pairs", query.category, query)
 
-    async def stream(self, ask: Ask) -> AsyncIterator[dict[str, Any]]:
+    async def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
         """Events; once the first was passed on, a dead replica ends them with "busy"."""
         for left in range(ASKED_AGAIN, -1, -1):
-            begun, events = False, self._handle(ask).options(stream=True).stream.remote(ask)
+            begun, events = False, self._handle(query.category).options(stream=True).stream.remote(query)
             try:
                 async for event in events:
                     if isinstance(event, RefusedError | BusyError):
@@ -122,13 +109,13 @@ class Replicas:
             finally:
                 events.cancel()
 
-    def _handle(self, ask: Ask | None = None) -> Any:
+    def _handle(self, category: str | None) -> Any:
         handle = serve.get_deployment_handle("Sampler", APP)
-        return handle.options(multiplexed_model_id=ask.category) if ask else handle
+        return handle if category is None else handle.options(multiplexed_model_id=category)
 
-    async def _answer(self, question: Callable[[], Any]) -> Any:
+    async def _answer(self, name: str, category: str | None, *args: Any) -> Any:
         for left in range(ASKED_AGAIN, -1, -1):
-            response = question()
+            response = self._handle(category).answer.remote(name, category, *args)
             try:
                 answer = await response
             except LOST as error:
@@ -143,15 +130,7 @@ class Replicas:
             return answer
 
 
-async def _returned(work: Awaitable[Any]) -> Any:
-    """The result; a refusal is returned, since Ray would wrap what is raised."""
-    try:
-        return await work
-    except (RefusedError, BusyError) as error:
-        return error
-
-
-def build(config: Config, token_file: str = "") -> Any:
+def build(config: Config, token_file: str = "") -> Application:
     """The Serve application: ingress and samplers."""
     s = config.serve
     # On the head node, where the token's file is; it forwards and takes no core.
@@ -191,7 +170,7 @@ class ServeArgs(BaseModel):
     """Knobs as on the command line: ``serve.gpus_per_replica=1``."""
 
 
-def app(args: dict[str, Any]) -> Any:
+def app(args: dict[str, Any]) -> Application:
     """The application of ``jobs/serve.yaml``: a run of the storage, with its own configuration.
 
     Args:
@@ -200,14 +179,14 @@ def app(args: dict[str, Any]) -> Any:
     Raises:
         ValueError: no such run, or no token where others can ask.
     """
-    said = ServeArgs.model_validate(args)
-    folder = RunFolder.of(said.storage, said.run)
+    chosen = ServeArgs.model_validate(args)
+    folder = RunFolder.of(chosen.storage, chosen.run)
     if not folder.exists("config.json"):
         raise ValueError(f"there is no run {folder.uri}; a run begins with: dhdiff-ray submit train")
     base = folder.read_json("config.json")
-    moved = {"run.storage": ("args.storage", said.storage)}
-    config = load_config(base=base, flags=moved, sets=tuple(said.sets)).config
-    return build(config, checked_token("0.0.0.0" if said.public else "127.0.0.1"))
+    moved = {"run.storage": ("args.storage", chosen.storage)}
+    config = load_config(base=base, flags=moved, sets=tuple(chosen.sets)).config
+    return build(config, checked_token("0.0.0.0" if chosen.public else "127.0.0.1"))
 
 
 def _number(s: ServeConfig) -> dict[str, Any]:

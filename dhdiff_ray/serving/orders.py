@@ -1,0 +1,207 @@
+"""What a question becomes: one order per pair, from the run's own pictures and the user's.
+
+Not in the paper. Decided: a pair is a function of (run, category, defect, seed) and what the user adds; base and
+reference are drawn from the seed as ``pairs.plan`` draws them. A user's picture is decoded with limits, turned upright
+and made an array before anything sees it.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dhdiff_ray.config import Config, ServeConfig, SynthesizeConfig
+from dhdiff_ray.data.images import shrink_mask
+from dhdiff_ray.data.prompts import defect_words, prompt
+from dhdiff_ray.data.regions import control_from_points
+from dhdiff_ray.pairs.make import Own
+from dhdiff_ray.records import GOOD, Request
+from dhdiff_ray.serving.catalogue import Catalogue, unknown
+from dhdiff_ray.serving.questions import PairQuery, RefusedError
+
+MIN_SIDE = 8
+"""Smallest side of a picture that is taken, in pixels."""
+FORMATS = ("PNG", "JPEG")
+
+
+@dataclass(frozen=True)
+class Order:
+    """One pair to be drawn, and who looks at it; looking changes nothing, so it may differ within a pass."""
+
+    request: Request
+    settings: SynthesizeConfig
+    """The run's, with what the user asked for."""
+    pictures: Own = field(default_factory=Own)
+    previews: bool = False
+    score_maps: bool = False
+
+    @property
+    def shared(self) -> tuple[str, SynthesizeConfig]:
+        """What all pairs of one pass must have in common."""
+        return self.request.category, self.settings
+
+
+def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
+    """What each pair is made from; refuses what cannot be made, before a model is loaded.
+
+    Raises:
+        RefusedError: 404 for an unknown category or defect, 422 for anything else that does not fit.
+    """
+    config, category = catalogue.config, query.category
+    defect = _defect(query, catalogue)
+    _check(query, config.serve)
+    base, control = _place(query, config)
+    reference, reference_mask = _reference(query, config, control is not None)
+    pictures = Own(base, control, reference, reference_mask)
+    settings = _settings(query, config, control is not None)
+    bases, references = catalogue.keys(category, GOOD), catalogue.keys(category, defect)
+    orders = []
+    for index in range(query.n):
+        seed = query.seed + index
+        draw = random.Random(seed)
+        base_key, reference_key = draw.choice(bases), draw.choice(references)  # in the order of pairs.plan
+        if query.base_number is not None:
+            base_key = catalogue.numbered("base_number", category, GOOD, query.base_number)
+        if query.reference_number is not None:
+            reference_key = catalogue.numbered("reference_number", category, defect, query.reference_number)
+        words = query.prompt or prompt(category, defect)
+        request = Request(category, defect, index, seed, words, base_key, reference_key)
+        orders.append(Order(request, settings, pictures, query.previews, query.score_maps))
+    return orders
+
+
+def _settings(query: PairQuery, config: Config, placed: bool) -> SynthesizeConfig:
+    asked = {"steps": query.steps, "guidance": query.guidance, "strength": query.strength}
+    asked |= {"start": "base" if query.strength is not None else None, "control": placed or None}
+    return config.synthesize.model_copy(update={name: value for name, value in asked.items() if value is not None})
+
+
+def _defect(query: PairQuery, catalogue: Catalogue) -> str:
+    defects = catalogue.facts_of(query.category)["defects"]
+    if query.defect is not None:
+        if query.defect not in defects:
+            raise RefusedError(404, unknown("defect", query.defect, defects))
+        return query.defect
+    if query.prompt is None:
+        raise RefusedError(422, f"say which defect: one of {', '.join(defects)}; or name one in a prompt")
+    words = f" {' '.join(query.prompt.lower().split())} "
+    named = [defect for defect in defects if f" {defect_words(defect)} " in words]
+    if not named:
+        raise RefusedError(422, f"the prompt names no defect of {query.category}; use one of: {', '.join(defects)}")
+    return max(named, key=len)
+
+
+def _check(query: PairQuery, limits: ServeConfig) -> None:
+    """Refuse more than is made at once, and the same thing said twice."""
+    if query.n > limits.max_n:
+        raise RefusedError(422, f"n = {query.n} is more than {limits.max_n} pairs; ask several times")
+    if query.steps is not None and query.steps > limits.max_steps:
+        raise RefusedError(422, f"steps = {query.steps} is more than {limits.max_steps}; ask for fewer")
+    if query.seed + query.n > 2**63:
+        raise RefusedError(422, f"seed + n = {query.seed + query.n} must not pass 2**63")
+    for names in (("control_mask", "points", "boxes"), ("base", "base_number"), ("reference", "reference_number")):
+        given = [name for name in names if getattr(query, name) is not None]
+        if len(given) > 1:
+            raise RefusedError(422, f"{' and '.join(given)} say the same thing; give one of them")
+    if query.reference_mask is not None and query.reference is None:
+        raise RefusedError(422, "reference_mask belongs to reference; send that too")
+
+
+def _place(query: PairQuery, config: Config) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The user's base (h, w, 3) and control mask (h, w), each at the model's resolution."""
+    side, limit = config.data.resolution, config.serve.max_side
+    base = control = None
+    size = (side, side)
+    if query.base is not None:
+        picture = _opened("base", query.base, limit)
+        base, size = _rgb(picture, side), picture.size
+    if query.control_mask is not None:
+        same_size = ("base", size) if query.base is not None else None
+        control = _mask("control_mask", query.control_mask, same_size, "the defect shall be", config)
+    if query.points is not None:
+        if outside := [p for p in query.points if not (0 <= p[0] < size[0] and 0 <= p[1] < size[1])]:
+            raise RefusedError(422, f"point {outside[0]} lies outside the {_pixels(size)} image")
+        scaled = [(x * side / size[0], y * side / size[1]) for x, y in query.points]
+        control = control_from_points(scaled, side, config.data.grid)
+    if query.boxes is not None:
+        control = np.zeros((side, side), np.uint8)
+        for left, top, right, bottom in query.boxes:
+            if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
+                wanted = f"box {(left, top, right, bottom)} must be (left, top, right, bottom) inside"
+                raise RefusedError(422, f"{wanted} the {_pixels(size)} image")
+            rows = slice(int(top * side / size[1]), -int(-bottom * side // size[1]))
+            control[rows, int(left * side / size[0]) : -int(-right * side // size[0])] = 255
+    return base, control
+
+
+def _reference(query: PairQuery, config: Config, placed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The user's reference (h, w, 3) and its mask (h, w), each at the model's resolution."""
+    if query.reference is None:
+        return None, None
+    side = config.data.resolution
+    picture = _opened("reference", query.reference, config.serve.max_side)
+    if query.reference_mask is not None:
+        same_size = ("reference", picture.size)
+        mask = _mask("reference_mask", query.reference_mask, same_size, "its defect is", config)
+    elif placed:
+        mask = np.full((side, side), 255, np.uint8)
+    else:
+        wanted = "send reference_mask, or control_mask, points or boxes for the new one"
+        raise RefusedError(422, f"where is the defect? {wanted}")
+    return _rgb(picture, side), mask
+
+
+def _mask(
+    field: str, data: bytes, same_size: tuple[str, tuple[int, int]] | None, where: str, config: Config
+) -> np.ndarray:
+    """A mask (h, w) at the model's resolution, as large as the picture it belongs to."""
+    picture = _opened(field, data, config.serve.max_side)
+    if same_size is not None and picture.size != same_size[1]:
+        other, size = same_size
+        raise RefusedError(422, f"{field} is {_pixels(picture.size)} pixels, {other} is {_pixels(size)}")
+    mask = shrink_mask(_inside(picture), config.data.resolution)
+    if not mask.any():
+        raise RefusedError(422, f"{field} is empty; pixels above zero say where {where}")
+    return mask
+
+
+def _opened(field: str, data: bytes, max_side: int) -> Image.Image:
+    """A picture from a request, upright; its size is read from the header before a pixel is unpacked."""
+    try:
+        picture = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = picture.size
+        if max(width, height) > max_side or min(width, height) < MIN_SIDE:
+            raise RefusedError(
+                422, f"{field} is {_pixels(picture.size)} pixels; at least {MIN_SIDE} and at most {max_side} a side"
+            )
+        picture.load()
+        return ImageOps.exif_transpose(picture)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RefusedError(422, f"{field} unpacks to far too many pixels; at most {max_side} a side") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise RefusedError(422, f"{field} is not a PNG or JPEG in base64: {error}") from None
+
+
+def _rgb(picture: Image.Image, side: int) -> np.ndarray:
+    """The picture as uint8 (side, side, 3); 16-bit grey is scaled, transparency is dropped."""
+    if picture.mode.startswith("I"):
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+    return np.array(picture.convert("RGB").resize((side, side), Image.Resampling.BICUBIC), dtype=np.uint8)
+
+
+def _inside(picture: Image.Image) -> np.ndarray:
+    """The picture as (h, w) of True where any colour is above zero and not wholly transparent."""
+    values = np.asarray(picture.convert("RGBA") if "transparency" in picture.info or picture.mode == "P" else picture)
+    if values.ndim == 2:
+        return values > 0
+    bands = picture.getbands() if values.shape[2] == len(picture.getbands()) else ("R", "G", "B", "A")
+    colours = values[..., [i for i, band in enumerate(bands) if band != "A"]].max(axis=-1) > 0
+    return colours & (values[..., bands.index("A")] > 0) if "A" in bands else colours
+
+
+def _pixels(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
