@@ -26,8 +26,7 @@ from dhdiff_ray.data.regions import control_from_points
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.pairs.make import Own, open_pipeline
 from dhdiff_ray.records import GOOD, Request, Sample
-from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import check_same_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.batcher import OnStep
 from dhdiff_ray.serving.draw import draw_pass
 from dhdiff_ray.serving.model_cache import ModelCache
@@ -49,8 +48,8 @@ class SamplerCore:
     """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.folder = RunFolder.of(config.run.storage, config.run.name)
+        self.config, self.run = config, Run(config)
+        self.folder = self.run.folder
         if not self.folder.exists("split.json"):
             raise ValueError(f"{self.folder.uri} is not a trained run; train first: dhdiff-ray submit train --run NAME")
         self.split = Split.from_json(self.folder.read_json("split.json"))
@@ -214,7 +213,7 @@ class SamplerCore:
         key = facts["category"], facts.get("split_digest")
         if key not in self._judged:
             try:
-                check_same_split([facts], self.split, "the model")
+                self.run.check_same_split([facts], "the model")
                 self._judged[key] = ""
             except ValueError as error:
                 self._judged[key] = str(error)

@@ -23,7 +23,7 @@ from dhdiff_ray.on_ray.cluster.local import ClusterError
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.serve.replicas import APP, TOKEN_FILE, build, checked_token
 from dhdiff_ray.run.events import event_of
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.sampler import SamplerCore
 
 __all__ = ["TOKEN_FILE", "checked_token", "down", "main", "up"]
@@ -98,7 +98,7 @@ def main(config: Config, resume: bool = False) -> int:
     """The endpoint as a job: up, told as an event, until the job is stopped."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        with Events(run_folder(config), "serve") as events:
+        with Events(Run(config).folder, "serve") as events:
             events.emit("serving", url=up(config, block=False))
             threading.Event().wait()
     except KeyboardInterrupt:
