@@ -6,14 +6,14 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.run.status import VERBS, Status, as_cells
+from dhdiff_ray.run.status import STAGES, Status, as_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from dhdiff_ray.cli.output import Output
 
-COLUMNS = ("category", *VERBS, "GPU s")
+COLUMNS = ("category", *STAGES, "GPU s")
 
 
 class StatusView:

@@ -9,23 +9,23 @@ from __future__ import annotations
 from typing import Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.pairs.writer import conditions_of, write_card
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 
 RESULT = "detection.json"
-KINDS = ("real", "real_synthetic", "cutpaste", "draem", "normal")
-"""Baselines in the order they are told."""
+BASELINES = ("real", "real_synthetic", "cutpaste", "draem", "normal")
+"""Kinds of detectors beside the one trained on made pairs, in the order they are told."""
 
 
 def kinds_of(config: Config) -> tuple[str, ...]:
     """The kinds of detectors that are trained."""
-    return ("synthetic", *(kind for kind in KINDS if kind in config.detect.baselines))
+    return ("synthetic", *(kind for kind in BASELINES if kind in config.detect.baselines))
 
 
-def keep(folder: RunFolder, category: str, kind: str, conditions: dict[str, Any], found: dict[str, Any]) -> None:
+def keep(folder: RunFolder, category: str, kind: str, conditions: dict[str, Any], figures: dict[str, Any]) -> None:
     """Write down what one detector's test gave."""
-    folder.write_json(_name(category, kind), {"conditions": conditions, "figures": found})
+    folder.write_json(_name(category, kind), {"conditions": conditions, "figures": figures})
 
 
 def kept(folder: RunFolder, category: str, kind: str) -> dict[str, Any] | None:
@@ -42,14 +42,15 @@ def together(figures: dict[str, Any]) -> dict[str, Any]:
     return {**figures, "ratio_pixel_ap": made / real if made is not None and real else None}
 
 
-def collect(config: Config, folder: RunFolder, split: Split) -> None:
+def collect(run: Run) -> None:
     """Write ``detection.json`` from the figures of every category all of whose detectors were tested alike."""
+    config, folder, split = run.config, run.folder, run.split
     result: dict[str, Any] = {}
-    for name in split.categories:
-        own = {kind: kept(folder, name, kind) for kind in kinds_of(config)}
-        now = conditions_of(config, folder, split, name)
-        if all(part and part["conditions"] == now for part in own.values()):
-            result[name] = together({kind: part["figures"] for kind, part in own.items() if part})
+    for category in split.categories:
+        parts = {kind: kept(folder, category, kind) for kind in kinds_of(config)}
+        now = conditions_of(run, category)
+        if all(part and part["conditions"] == now for part in parts.values()):
+            result[category] = together({kind: part["figures"] for kind, part in parts.items() if part})
     result["conditions"] = {
         "split_digest": split.digest,
         "test_holds_training_images": split.test_holds_training_images,

@@ -14,16 +14,27 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, cast
 
 import ray
+from ray.actor import ActorHandle
 
-from dhdiff_ray.on_ray.pool import beside_driver
+from dhdiff_ray.on_ray.pool import RemoteMethod, beside_driver
 from dhdiff_ray.run.events import FILE, PREFIX
 from dhdiff_ray.run.folder import RunFolder
 
 FLUSH_SECONDS = 10.0
 """How often events reach a storage that cannot append."""
+PROGRESS_SECONDS = 1.0
+"""How often one training tells how far it is."""
+
+
+class Hub(Protocol):
+    """A handle of :class:`EventHub`, as workers and the driver have it."""
+
+    emit: RemoteMethod
+    arrived: RemoteMethod
+    drain: RemoteMethod
 
 
 class Events:
@@ -64,9 +75,9 @@ class Events:
                 self._flush()
 
     @contextlib.contextmanager
-    def hub(self, every: float = 1.0) -> Iterator[Any]:
+    def hub(self, every: float = 1.0) -> Iterator[Hub]:
         """An actor for workers to send through (``hub.emit.remote({...})``), emptied into this log by a thread."""
-        handle: Any = EventHub.options(scheduling_strategy=beside_driver()).remote()
+        handle = cast(Hub, EventHub.options(scheduling_strategy=beside_driver()).remote())
         stop = threading.Event()
 
         def pump() -> None:
@@ -81,11 +92,11 @@ class Events:
             stop.set()
             thread.join()
             self.pump(handle)
-            ray.kill(handle)
+            ray.kill(cast(ActorHandle, handle))
 
-    def pump(self, hub: Any) -> int:
+    def pump(self, hub: Hub) -> int:
         """Write what workers sent since the last call; returns how many events that were."""
-        records = ray.get(hub.drain.remote())
+        records = cast("list[dict[str, Any]]", ray.get(hub.drain.remote()))
         for record in records:
             self.emit(**record)
         return len(records)
@@ -115,7 +126,7 @@ class Events:
 class Relay(Events):
     """The same from inside a task: everything goes to the mailbox of the job's driver, which alone writes."""
 
-    def __init__(self, folder: RunFolder, verb: str, hub: Any) -> None:
+    def __init__(self, folder: RunFolder, verb: str, hub: Hub) -> None:
         super().__init__(folder, verb)
         self._hub = hub
 
@@ -125,7 +136,7 @@ class Relay(Events):
         self._hub.emit.remote(record)
 
     @contextlib.contextmanager
-    def hub(self, every: float = 1.0) -> Iterator[Any]:
+    def hub(self, every: float = 1.0) -> Iterator[Hub]:
         """The driver's own mailbox."""
         yield self._hub
 
@@ -152,6 +163,27 @@ class EventHub:
         """Take everything out."""
         taken, self._events = self._events, []
         return taken
+
+
+class Teller:
+    """Sends the progress of one training to the driver; where the name stands for the bar it is drawn as."""
+
+    def __init__(self, hub: Hub, verb: str, name: str, steps: int) -> None:
+        self._send = lambda **event: hub.emit.remote({"verb": verb, "category": name, **event})
+        self._steps = steps
+        self._last = 0.0
+
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """Tell the steps done, at most once a second and after the last."""
+        now = time.monotonic()
+        if done == self._steps or now - self._last >= PROGRESS_SECONDS:
+            self._last = now
+            loss = None if loss is None else round(loss, 5)
+            self._send(event="progress", done=done, total=self._steps, loss=loss)
+
+    def warn(self, message: str) -> None:
+        """Tell something that needs a look."""
+        self._send(event="warning", message=message)
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,10 @@ listens on a port; made where they are counted, since a meter lives in its proce
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ray.util.metrics import Counter, Gauge, Histogram
 
 SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 """Bounds of the histogram of seconds per pair."""
@@ -34,28 +37,28 @@ def memory(category: str) -> None:
 
 
 @functools.cache
-def _pairs() -> Any:
+def _pairs() -> Counter:
     from ray.util.metrics import Counter
 
     return Counter("dhdiff_pairs_total", "Pairs made.", tag_keys=("run", "category"))
 
 
 @functools.cache
-def _failures() -> Any:
+def _failures() -> Counter:
     from ray.util.metrics import Counter
 
     return Counter("dhdiff_failures_total", "Units and stages that failed.", tag_keys=("verb", "category"))
 
 
 @functools.cache
-def _seconds() -> Any:
+def _seconds() -> Histogram:
     from ray.util.metrics import Histogram
 
     return Histogram("dhdiff_seconds_per_pair", "Seconds per pair.", boundaries=SECONDS, tag_keys=("category",))
 
 
 @functools.cache
-def _memory() -> Any:
+def _memory() -> Gauge:
     from ray.util.metrics import Gauge
 
     return Gauge("dhdiff_gpu_memory_bytes", "Most GPU memory of a worker.", tag_keys=("category",))

@@ -10,27 +10,42 @@ from __future__ import annotations
 import pickle
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import ray
+from ray.actor import ActorHandle
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from dhdiff_ray.on_ray.ray_private import finished_rows
 
 TRIES = 3
 """How often a unit is begun before it counts as failed."""
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
 
+Unit = TypeVar("Unit")
+Answer = TypeVar("Answer")
+Key = TypeVar("Key")
+
+
+class RemoteMethod(Protocol):
+    """A task, or a method of an actor; Ray's own types do not say which methods an actor has."""
+
+    def remote(self, *arguments: object) -> ray.ObjectRef:
+        """Call it; the answer is there later."""
+        ...
+
 
 def map_units(
-    units: Sequence[Any],
-    worker: Callable[..., Callable[[Any], Any]],
-    arguments: Mapping[str, Any],
+    units: Sequence[Unit],
+    worker: Callable[..., Callable[[Unit], Answer]],
+    arguments: Mapping[str, object],
     *,
     workers: int = 0,
     cpus: float = 1,
     gpus: float = 0,
-) -> Iterator[tuple[int, Any, str]]:
+) -> Iterator[tuple[int, Answer, str]]:
     """Hand each unit to one of a pool of actors.
 
     Args:
@@ -49,43 +64,26 @@ def map_units(
     """
     if not units:
         return
-    ledger: Any = Ledger.remote()
-    try:
-        yield from _map(units, worker, arguments, ledger, workers, cpus, gpus)
-    finally:
-        ray.kill(ledger)
-
-
-def _map(
-    units: Sequence[Any],
-    worker: Callable[..., Callable[[Any], Any]],
-    arguments: Mapping[str, Any],
-    ledger: Any,
-    workers: int,
-    cpus: float,
-    gpus: float,
-) -> Iterator[tuple[int, Any, str]]:
     from ray.data import ActorPoolStrategy, DataContext, from_items
 
-    context = DataContext.get_current()
-    context.enable_progress_bars = False  # the events are the progress; bars would fill the job's log
+    DataContext.get_current().enable_progress_bars = False  # the events are the progress; bars would fill the log
     size = min(room(cpus, gpus), len(units), workers or len(units))
     rows = [{"at": at, "unit": pickle.dumps(unit)} for at, unit in enumerate(units)]
-    answers = from_items(rows, override_num_blocks=len(rows)).map(
-        cast(Any, Actor),
-        fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments), "ledger": ledger},
-        compute=ActorPoolStrategy(size=size),
-        num_cpus=cpus,
-        num_gpus=gpus or None,
-        max_restarts=-1,  # the ledger ends it
-        max_task_retries=-1,
-    )
-    # Block by block: iter_rows keeps four threads and a call to an actor busy to fetch ahead what is a few bytes.
-    for bundle in answers.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            block: Any = ray.get(cast(Any, entry.ref))
-            for row in block.to_pylist():
-                yield row["at"], pickle.loads(row["answer"]), row["error"]
+    ledger = Ledger.remote()
+    try:
+        answers = from_items(rows, override_num_blocks=len(rows)).map(
+            cast(Any, Actor),  # Ray's types know functions alone
+            fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments), "ledger": ledger},
+            compute=ActorPoolStrategy(size=size),
+            num_cpus=cpus,
+            num_gpus=gpus or None,
+            max_restarts=-1,  # the ledger ends it
+            max_task_retries=-1,
+        )
+        for row in finished_rows(answers):
+            yield row["at"], pickle.loads(row["answer"]), row["error"]
+    finally:
+        ray.kill(cast(ActorHandle, ledger))
 
 
 class Actor:
@@ -127,9 +125,14 @@ class Ledger:
 
 def room(cpus: float, gpus: float = 0) -> int:
     """How many workers of that size the cluster holds; at least one, so that Ray says what is missing."""
-    have = ray.cluster_resources()
-    rooms = [have.get(name, 0) // need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
+    resources = ray.cluster_resources()
+    rooms = [resources.get(name, 0) // need for name, need in (("CPU", cpus), ("GPU", gpus)) if need]
     return max(1, int(min(rooms, default=1)))
+
+
+def one_core(work: Callable[..., object], gpus: float) -> RemoteMethod:
+    """A function as a task of one core and at most one GPU, begun again where its process or node is lost."""
+    return cast(RemoteMethod, ray.remote(num_cpus=1, num_gpus=min(1.0, gpus), max_retries=2)(work))
 
 
 def beside_driver() -> NodeAffinitySchedulingStrategy:
@@ -137,14 +140,14 @@ def beside_driver() -> NodeAffinitySchedulingStrategy:
     return NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
 
 
-def side_by_side(tasks: Mapping[Any, Any]) -> tuple[dict[Any, Any], dict[Any, str]]:
+def side_by_side(tasks: Mapping[Key, ray.ObjectRef[Answer]]) -> tuple[dict[Key, Answer], dict[Key, str]]:
     """Wait for running tasks, given by a key; one that fails does not stop the others.
 
     Returns:
         Values, and reasons of failure, both by key.
     """
-    values: dict[Any, Any] = {}
-    errors: dict[Any, str] = {}
+    values: dict[Key, Answer] = {}
+    errors: dict[Key, str] = {}
     for key, reference in tasks.items():
         try:
             values[key] = ray.get(reference)

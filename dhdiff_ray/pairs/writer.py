@@ -16,13 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import read_image
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.pairs.card import card_text
 from dhdiff_ray.records import GOOD, Pair, Request, Sample
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 
 PAIRS = "pairs"
 METADATA = "metadata.jsonl"
@@ -158,10 +157,10 @@ def pairs_digest(folder: RunFolder, category: str) -> str:
     return hashlib.sha256(folder.read_bytes(_name(category, METADATA))).hexdigest()[:16]
 
 
-def conditions_of(config: Config, folder: RunFolder, split: Split, category: str) -> dict[str, Any]:
+def conditions_of(run: Run, category: str) -> dict[str, Any]:
     """What the scores and figures of a category depend on: settings, split and pairs."""
-    digests = {"config_digest": config.digest(), "split_digest": split.category(category).digest}
-    return {**digests, "pairs_digest": pairs_digest(folder, category)}
+    digests = {"config_digest": run.config.digest(), "split_digest": run.category(category).digest}
+    return {**digests, "pairs_digest": pairs_digest(run.folder, category)}
 
 
 def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:

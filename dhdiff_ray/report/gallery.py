@@ -7,7 +7,8 @@ the nearest real image is looked for among all training anomalies of the categor
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,10 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import jpeg_bytes, png_bytes
 from dhdiff_ray.data.images import ImageError, read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask, reference_image
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import SPLIT, Run
 
 SIDE = 192
 """Largest side of a picture on the page, in pixels."""
@@ -59,12 +60,11 @@ class CategoryGallery:
     """Pairs there are per defect."""
 
 
-def galleries(folder: RunFolder, config: Config, thumbs: int) -> list[CategoryGallery]:
-    """The first ``thumbs`` pairs of every defect, by category."""
-    split = Split.from_json(folder.read_json("split.json")) if folder.exists("split.json") else None
-    names = split.categories if split else sorted(config.data.categories)
-    chosen = [name for name in names if not config.data.categories or name in config.data.categories]
-    return [_category(folder, config, split, name, thumbs) for name in chosen]
+def galleries(run: Run, thumbs: int) -> list[CategoryGallery]:
+    """The first ``thumbs`` pairs of every defect, by category; a run may have no split yet."""
+    wanted = run.config.data.categories
+    names = run.split.categories if run.folder.exists(SPLIT) else sorted(wanted)
+    return [_category(run, name, thumbs) for name in names if not wanted or name in wanted]
 
 
 def served_pair(folder: RunFolder) -> dict[str, Any] | None:
@@ -91,7 +91,7 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return large
 
 
-def nearest(image: np.ndarray, others: np.ndarray) -> int:
+def nearest(image: np.ndarray, others: Sequence[np.ndarray] | np.ndarray) -> int:
     """Index of the image of (n, h, w, 3) with the least squared pixel distance to (h, w, 3), both made small first."""
     distances = ((_small(others) - _small(image[None])) ** 2).sum(axis=(1, 2, 3))
     return int(np.argmin(distances))
@@ -110,31 +110,24 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _category(folder: RunFolder, config: Config, split: Split | None, name: str, thumbs: int) -> CategoryGallery:
+def _category(run: Run, name: str, thumbs: int) -> CategoryGallery:
     gallery = CategoryGallery(name)
-    if not folder.exists(f"{PAIRS}/{name}/{METADATA}"):
+    if not run.folder.exists(f"{PAIRS}/{name}/{METADATA}"):
         return gallery
-    rows = read_pair_rows(folder, name)
-    samples = {s.key: s for s in (split.category(name).train if split else ())}
-    real = _readable((s for s in samples.values() if not s.is_good), config.data.resolution)
-    stack = np.stack([image for _, image in real]) if real else None
+    rows = read_pair_rows(run.folder, name)
+    samples = {s.key: s for s in (run.category(name).train if run.folder.exists(SPLIT) else ())}
+    real = _readable((s for s in samples.values() if not s.is_good), run.config.data.resolution)
     for defect in sorted({row["defect"] for row in rows}):
-        own = [row for row in rows if row["defect"] == defect]
-        gallery.made[defect] = len(own)
-        gallery.defects[defect] = [_thumb(folder, config, row, samples, real, stack) for row in own[:thumbs]]
+        pairs = [row for row in rows if row["defect"] == defect]
+        gallery.made[defect] = len(pairs)
+        gallery.defects[defect] = [_thumb(run, row, samples, real) for row in pairs[:thumbs]]
     return gallery
 
 
-def _thumb(
-    folder: RunFolder,
-    config: Config,
-    row: dict[str, Any],
-    samples: dict[str, Sample],
-    real: list[tuple[Sample, np.ndarray]],
-    stack: np.ndarray | None,
-) -> Thumb:
-    image, mask = read_pair(folder, row)
-    at = nearest(image, stack) if stack is not None else None
+def _thumb(run: Run, row: dict[str, Any], samples: dict[str, Sample], real: list[tuple[Sample, np.ndarray]]) -> Thumb:
+    config = run.config
+    image, mask = read_pair(run.folder, row)
+    at = nearest(image, [other for _, other in real]) if real else None
     return Thumb(
         name=f"{row['index']:06d}",
         prompt=row["prompt"],
@@ -151,31 +144,29 @@ def _thumb(
 
 
 def _base(config: Config, sample: Sample | None) -> str | None:
-    found = _readable([sample] if sample else [], config.data.resolution)
-    return picture(found[0][1]) if found else None
+    readable = _readable([sample] if sample else [], config.data.resolution)
+    return picture(readable[0][1]) if readable else None
 
 
 def _reference(config: Config, sample: Sample | None) -> str | None:
     """The reference as the network sees it: with the cells that the configuration keeps."""
-    found = _readable([sample] if sample else [], config.data.resolution)
-    if not found:
+    readable = _readable([sample] if sample else [], config.data.resolution)
+    if not readable:
         return None
-    real, image = found[0]
+    real, image = readable[0]
     cells = raw_mask(read_mask(real, config.data.resolution), config.data.grid)
     return picture(reference_image(image, cells, config.train.reference))
 
 
 def _readable(samples: Iterable[Sample], resolution: int) -> list[tuple[Sample, np.ndarray]]:
     """Images that can be read from here; a page made on another machine than the data does without the rest."""
-    found = []
+    pictures = []
     for sample in samples:
-        try:
-            found.append((sample, read_image(sample, resolution)))
-        except ImageError:
-            continue
-    return found
+        with contextlib.suppress(ImageError):
+            pictures.append((sample, read_image(sample, resolution)))
+    return pictures
 
 
-def _small(images: np.ndarray) -> np.ndarray:
+def _small(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     size = (COMPARED_SIDE, COMPARED_SIDE)
     return np.stack([np.asarray(Image.fromarray(one).resize(size, Image.Resampling.BOX), np.float32) for one in images])

@@ -23,6 +23,7 @@ from dhdiff_ray.report.paper import paper_tables
 from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.run.status import Status, failures
 
 PAGE = "report.html"
@@ -30,7 +31,7 @@ PAGE = "report.html"
 
 def write_report(config: Config, thumbs: int = 6) -> str:
     """Write ``report.html`` into the run that the configuration names; returns the page's path or URI."""
-    folder = RunFolder.of(config.run.storage, config.run.name)
+    folder = Run(config).folder
     folder.write_bytes(PAGE, build_report(folder, thumbs).encode())
     return folder.below(PAGE).uri
 
@@ -41,14 +42,12 @@ def run_tables(folder: RunFolder) -> list[Table]:
     Raises:
         ValueError: the folder is not a run.
     """
-    if not folder.exists("config.json"):
-        raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
-    config = Config.model_validate(folder.read_json("config.json"))
+    config = Run.stored(folder).config
     scores = _json(folder, "scores.json") or {}
     detection = _json(folder, "detection.json") or {}
     rows = scores.get("scores", [])
-    own = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
-    return [table for table in own if table] + paper_tables(config, rows, detection)
+    tables = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
+    return [table for table in tables if table] + paper_tables(config, rows, detection)
 
 
 def build_report(folder: RunFolder, thumbs: int = 6) -> str:
@@ -61,9 +60,8 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
     Raises:
         ValueError: the folder is not a run.
     """
-    if not folder.exists("config.json"):
-        raise ValueError(f"{folder.uri} is not a run: it has no config.json; train first: dhdiff-ray submit train ...")
-    config = Config.model_validate(folder.read_json("config.json"))
+    run = Run.stored(folder)
+    config = run.config
     scores = _json(folder, "scores.json") or {}
     detection = _json(folder, "detection.json") or {}
     events = read_events(folder)
@@ -80,10 +78,10 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         config=config,
         config_text=json.dumps(config.model_dump(mode="json"), indent=2),
         digest=config.digest(),
-        facts=_facts(config, folder),
+        facts=_facts(run),
         version=dhdiff_ray.__version__,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        categories=galleries(folder, config, thumbs),
+        categories=galleries(run, thumbs),
         failures=failures(Status(events)),
         curves=loss_curves(events),
         scores=score_tables(scores.get("scores", [])),
@@ -96,7 +94,8 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
     )
 
 
-def _facts(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
+def _facts(run: Run) -> list[tuple[str, str]]:
+    config = run.config
     try:
         loader = open_dataset(config.data.dataset)
         terms = " (forbids commercial use)" if loader.non_commercial else ""
@@ -110,7 +109,7 @@ def _facts(config: Config, folder: RunFolder) -> list[tuple[str, str]]:
         ("Resolution", f"{data.resolution} × {data.resolution} px, raw mask {data.grid} × {data.grid}"),
         ("Anomalies trained on", f"{_share(data)} of each defect"),
         ("Training", f"{train.steps} steps × {train.global_batch_size}, reference {train.reference}"),
-        ("Pairs", sampling_told(sampled_with(folder) or {"": config.synthesize.model_dump(mode="json")})),
+        ("Pairs", sampling_told(sampled_with(run.folder) or {"": config.synthesize.model_dump(mode="json")})),
         ("Seed", str(config.run.seed)),
     ]
 

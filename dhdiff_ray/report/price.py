@@ -43,9 +43,7 @@ def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
         "pairs": pairs,
         "units": sum(defects.values()) * -(-s.pairs_per_defect // s.shard_size),
         "pair_disk_bytes": pairs * pair_bytes(config.data.resolution),
-        "upload_bytes": sum(
-            f.stat().st_size for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts
-        ),
+        "upload_bytes": sum(file.stat().st_size for file in PACKAGE.rglob("*") if _is_sent(file)),
         "measured_in": pace.get("run"),
         "train_worker_hours": None if train is None else round(train * steps * config.train.most_workers / 3600, 3),
         "synthesize_worker_hours": None if draw is None else round(draw * pairs / 3600, 3),
@@ -63,9 +61,8 @@ def measured(config: Config) -> dict[str, Any]:
         if _alike(config, folder.read_json("config.json")):
             from dhdiff_ray.run.events import read_events
 
-            found = _pace(read_events(folder))
-            if found:
-                return {"run": run, **found}
+            if pace := _pace(read_events(folder)):
+                return {"run": run, **pace}
     return {}
 
 
@@ -77,9 +74,9 @@ def told(cost: Mapping[str, Any]) -> list[str]:
         f"upload: {cost['upload_bytes'] / 1e6:.1f} MB of code; no data is sent",
     ]
     hours = {"training": cost["train_worker_hours"], "making pairs": cost["synthesize_worker_hours"]}
-    known = [f"{name} {value:.2f} worker hours" for name, value in hours.items() if value is not None]
-    if known:
-        return [*lines, ", ".join(known) + f" at the pace of the run {cost['measured_in']}"]
+    paced = [f"{name} {value:.2f} worker hours" for name, value in hours.items() if value is not None]
+    if paced:
+        return [*lines, ", ".join(paced) + f" at the pace of the run {cost['measured_in']}"]
     return [*lines, "hours: no run like this was measured; try one category with --set train.steps=50 -n 8 first"]
 
 
@@ -111,5 +108,5 @@ def _pace(events: list[dict[str, Any]]) -> dict[str, float]:
             last[event["category"]] = (event["done"], event["time"])
         elif event.get("verb") == "synthesize" and event.get("made") and event.get("seconds"):
             pairs.append(event["seconds"] / event["made"])
-    found = {"seconds_per_step": median(steps)} if steps else {}
-    return found | ({"seconds_per_pair": median(pairs)} if pairs else {})
+    pace = {"seconds_per_step": median(steps)} if steps else {}
+    return pace | ({"seconds_per_pair": median(pairs)} if pairs else {})

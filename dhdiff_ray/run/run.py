@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +10,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
-from dhdiff_ray.data.split import Split
+from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.folder import RunFolder
 
@@ -19,18 +19,20 @@ SPLIT = "split.json"
 
 
 class Run:
-    """One run; it travels to other processes as its configuration alone.
+    """One run; other processes get its configuration and its place, and read the rest for themselves.
 
     Args:
         config: what a verb was asked.
+        folder: where the run lies, if not where the configuration says.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, folder: RunFolder | None = None) -> None:
         self.config = config
+        if folder is not None:
+            self.folder = folder
 
-    def __reduce__(self) -> tuple[type[Run], tuple[Config]]:
-        """What was read stays here: another process reads for itself."""
-        return Run, (self.config,)
+    def __reduce__(self) -> tuple[type[Run], tuple[Config, RunFolder]]:
+        return Run, (self.config, RunFolder(self.folder.uri))
 
     @classmethod
     def stored(cls, folder: RunFolder) -> Run:
@@ -41,9 +43,7 @@ class Run:
         """
         if not folder.exists(CONFIG):
             raise ValueError(f"{folder.uri} is not a run: it has no {CONFIG}; train first: dhdiff-ray submit train ...")
-        run = cls(Config.model_validate(folder.read_json(CONFIG)))
-        run.folder = folder  # it may have been moved since
-        return run
+        return cls(Config.model_validate(folder.read_json(CONFIG)), folder)  # it may have been moved since
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -60,6 +60,28 @@ class Run:
         if not self.folder.exists(SPLIT):
             raise ValueError(f"{self.folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
         return Split.from_json(self.folder.read_json(SPLIT))
+
+    def refuse_existing(self) -> None:
+        """Refuse to begin a run that is there.
+
+        Raises:
+            ValueError: it says how to go on with it.
+        """
+        if self.folder.exists(CONFIG):
+            raise ValueError(
+                f"the run {self.folder.uri} exists; add --resume to go on with it, or choose another --run"
+            )
+
+    def begin(self, samples: Sequence[Sample]) -> None:
+        """Write down the split of a dataset's images, unless there is one, and the configuration."""
+        if not self.folder.exists(SPLIT):
+            split = split_as(self.config.data, self.config.run.seed, samples, self.about_dataset())
+            self.folder.write_json(SPLIT, split.to_json())
+        self.write_config()
+
+    def write_config(self) -> None:
+        """Write down the configuration."""
+        self.folder.write_json(CONFIG, self.config.model_dump(mode="json"))
 
     def check_split(self, settings: bool = True) -> Split:
         """The split, compared with the files as they are now and, with ``settings``, with what was asked.
@@ -87,11 +109,11 @@ class Run:
         Raises:
             ValueError: one is asked for that the split does not have.
         """
-        there = self.split.categories
+        names = self.split.categories
         for name in self.config.data.categories:
-            if name not in there:
-                raise ValueError(f"no category {name!r} in this run{nearest(name, there)}; it has: {', '.join(there)}")
-        return sorted(self.config.data.categories) or there
+            if name not in names:
+                raise ValueError(f"no category {name!r} in this run{nearest(name, names)}; it has: {', '.join(names)}")
+        return sorted(self.config.data.categories) or names
 
     def scan(self, emit: Callable[..., None]) -> list[Sample]:
         """The dataset's images of the categories asked for; ``emit`` takes events."""
@@ -107,7 +129,7 @@ class Run:
         facts = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
         return {**facts, "non_commercial": loader.non_commercial}
 
-    def model_facts(self, category: str, images: int) -> dict[str, Any]:
+    def training_facts(self, category: str, images: int) -> dict[str, Any]:
         """What is written beside a category's model that was trained on so many images."""
         split = self.category(category)
         return {
@@ -139,92 +161,3 @@ class Run:
                     f"{what} of {category!r} was made under the split {made}, but {SPLIT} is {digests[category]}: "
                     "images it was made from may be held out now; use the run's own split.json, or train a new run"
                 )
-
-
-def run_folder(config: Config) -> RunFolder:
-    """The run's folder."""
-    return RunFolder.of(config.run.storage, config.run.name)
-
-
-def scan(config: Config, emit: Callable[..., None]) -> list[Sample]:
-    """The dataset's images of the categories asked for; ``emit`` takes events."""
-    root = local_root(config.data.root)
-    loader = configured(config.data, lambda message: emit("warning", message=message))
-    samples = loader.scan(root, config.data.categories)
-    emit("scanned", images=len(samples), dataset=loader.name, licence=loader.licence, root=str(root))
-    return samples
-
-
-def about_dataset(config: Config) -> dict[str, Any]:
-    """What is kept of a dataset with the split: its name, licence and source."""
-    loader = configured(config.data)
-    facts = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
-    return {**facts, "non_commercial": loader.non_commercial}
-
-
-def stored_split(folder: RunFolder, root: str, config: Config | None = None) -> Split:
-    """The run's split, checked against the files as they are now, and against what was asked.
-
-    Args:
-        folder: the run.
-        root: where the images lie.
-        config: what the verb was asked; None compares the files alone.
-
-    Raises:
-        ValueError: the run has none yet, images changed since, or another split was asked for.
-    """
-    if not folder.exists("split.json"):
-        raise ValueError(f"{folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
-    split = Split.from_json(folder.read_json("split.json"))
-    if config is not None:
-        split.check_settings(config.data)
-    split.check(root)
-    return split
-
-
-def published_facts(split: Split, images: int) -> dict[str, Any]:
-    """What is written beside a model of one category's split that was trained on so many images."""
-    return {
-        "defects": sorted({s.defect for s in split.train if not s.is_good}),
-        "training_images": images,
-        "split_digest": split.digest,
-        "images_licence": split.about.get("licence", "unknown"),
-    }
-
-
-def check_same_split(facts: Iterable[Mapping[str, Any]], split: Split, what: str) -> None:
-    """Refuse a model or pairs of another split: what they were made from may be held out here.
-
-    Args:
-        facts: of models or pairs, with ``category`` and ``split_digest``; older ones have no digest and pass.
-        split: the run's.
-        what: names them in the message.
-
-    Raises:
-        ValueError: naming both splits.
-    """
-    digests: dict[str, str] = {}
-    for row in facts:
-        made, category = row.get("split_digest"), row["category"]
-        if made is None:
-            continue
-        if category not in digests:
-            digests[category] = split.category(category).digest
-        if made != digests[category]:
-            raise ValueError(
-                f"{what} of {category!r} was made under the split {made}, but split.json is {digests[category]}: "
-                "images it was made from may be held out now; use the run's own split.json, or train a new run"
-            )
-
-
-def category_names(config: Config, split: Split) -> list[str]:
-    """The categories to work on, in order.
-
-    Raises:
-        ValueError: one that the split does not have.
-    """
-    known = split.categories
-    for name in config.data.categories:
-        if name not in known:
-            raise ValueError(f"no category {name!r} in this run{nearest(name, known)}; it has: {', '.join(known)}")
-    return sorted(config.data.categories) or known

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-VERBS = ("train", "synthesize", "score", "detect")
+STAGES = ("train", "synthesize", "score", "detect")
+"""Verbs that every category goes through, in order."""
 STATES = ("waiting", "running", "done", "failed")
 
 
@@ -62,7 +63,7 @@ class Status:
     def read(self, event: dict[str, Any]) -> None:
         """Take one event in; kinds that say nothing of progress are left out."""
         verb, name = str(event.get("verb", "")), str(event.get("category") or "")
-        if verb not in VERBS or not name:
+        if verb not in STAGES or not name:
             return
         category, _, part = name.partition(", ")  # "bottle, real" is a bar of bottle
         stage = self.stages.setdefault(category, {}).setdefault(verb, Stage())
@@ -84,15 +85,15 @@ class Status:
 
     def as_dict(self, now: float) -> dict[str, Any]:
         """Plain JSON values: every category's stages."""
-        told = {
+        categories = {
             category: {
                 verb: {k: v for k, v in asdict(stage).items() if k not in ("parts", "seen", "since", "fresh")}
                 | {"share": stage.share, "seconds_left": stage.left(now)}
-                for verb, stage in own.items()
+                for verb, stage in stages.items()
             }
-            for category, own in self.rows()
+            for category, stages in self.rows()
         }
-        return {"categories": told, "warnings": self.warnings}
+        return {"categories": categories, "warnings": self.warnings}
 
     @staticmethod
     def _turn(stage: Stage, event: dict[str, Any]) -> None:
@@ -123,9 +124,9 @@ class Status:
 def as_cells(status: Status, now: float) -> list[tuple[str, ...]]:
     """Rows for a table: category, one short cell per verb, GPU seconds."""
     rows = []
-    for category, own in status.rows():
-        cells = [_cell(own.get(verb), now) for verb in VERBS]
-        rows.append((category, *cells, f"{sum(stage.gpu_seconds for stage in own.values()):.0f}"))
+    for category, stages in status.rows():
+        cells = [_cell(stages.get(verb), now) for verb in STAGES]
+        rows.append((category, *cells, f"{sum(stage.gpu_seconds for stage in stages.values()):.0f}"))
     return rows
 
 
@@ -133,8 +134,8 @@ def failures(status: Status) -> list[str]:
     """A line for every stage that failed."""
     return [
         f"{verb} {category}: {stage.message}"
-        for category, own in status.rows()
-        for verb, stage in own.items()
+        for category, stages in status.rows()
+        for verb, stage in stages.items()
         if stage.state == "failed"
     ]
 

@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.config import Config
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 
 if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
     from diffusers.training_utils import EMAModel
@@ -39,22 +39,14 @@ def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
     return folder.read_json(f"models/{category}/{MARKER}")
 
 
-def publish(
-    parts: Parts,
-    average: EMAModel | None,
-    folder: RunFolder,
-    category: str,
-    config: Config,
-    facts: dict[str, Any],
-) -> None:
+def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
     """Write the averaged weights, or the last ones, as ``models/<category>/``, with a model card.
 
     Args:
         parts: the trained model; left with the published weights.
         average: averaged weights, or None.
-        folder: the run.
+        run: whose configuration goes into the card by its hash.
         category: what it draws.
-        config: goes into the card by its hash.
         facts: defects, licence of the images and other plain values for card and marker.
     """
     if average is not None:
@@ -68,14 +60,14 @@ def publish(
         facts = {
             "category": category,
             "weights_sha256": digest,
-            "config_digest": config.digest(),
-            "steps": config.train.steps,
-            "resolution": config.data.resolution,
+            "config_digest": run.config.digest(),
+            "steps": run.config.train.steps,
+            "resolution": run.config.data.resolution,
             **facts,
         }
         (target / "README.md").write_text(_card(facts))
-        folder.upload(target, f"models/{category}")
-    folder.write_json(f"models/{category}/{MARKER}", facts)
+        run.folder.upload(target, f"models/{category}")
+    run.folder.write_json(f"models/{category}/{MARKER}", facts)
 
 
 def _card(facts: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 
 PROJECT = "dhdiff-ray"
 """Project of W&B and experiment of MLflow where ``WANDB_PROJECT`` or ``MLFLOW_EXPERIMENT_NAME`` names no other."""
@@ -51,28 +52,25 @@ class Tracker(Protocol):
 class Trackers:
     """All of one category's trackers."""
 
-    def __init__(
-        self, config: Config, category: str, folder: RunFolder, start: int, tell: Callable[..., None] = lambda **_: None
-    ) -> None:
+    def __init__(self, run: Run, category: str, start: int, tell: Callable[..., None] = lambda **_: None) -> None:
         """Open them.
 
         Args:
-            config: names the trackers.
+            run: its configuration names the trackers.
             category: which one is trained.
-            folder: the run.
             start: steps already done; later figures of an earlier attempt are dropped or kept, never told twice.
             tell: takes ``event`` and ``message`` of a tracker that breaks later.
 
         Raises:
             ValueError: one is not installed or does not start; it says what to do.
         """
-        refuse_missing(config.train.trackers)
-        self.lines = Lines(folder, category, start)
+        refuse_missing(run.config.train.trackers)
+        self.lines = Lines(run.folder, category, start)
         self.tell = tell
         self.asked: dict[str, Tracker] = {}
-        for name in config.train.trackers:
+        for name in run.config.train.trackers:
             try:
-                self.asked[name] = KINDS[name](config, category, folder, start)
+                self.asked[name] = KINDS[name](run, category, start)
             except Exception as error:  # noqa: BLE001  each of them has errors of its own
                 raise ValueError(
                     f"train.trackers: {name} did not start ({without_secrets(str(error))}); mend that on the cluster's "
@@ -124,7 +122,7 @@ def without_secrets(text: str) -> str:
     return re.sub(r"://[^/\s@]+@", "://***@", text)
 
 
-def told_settings(config: Config, category: str) -> dict[str, Any]:
+def public_settings(config: Config, category: str) -> dict[str, Any]:
     """What trackers are told of a run: what determines it, but not where things lie."""
     parts = config.model_dump(mode="json", include={"data", "model", "train"}, exclude={"data": {"root"}})
     flat = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
@@ -167,11 +165,11 @@ class Lines:
 class TensorBoard:
     """``tensorboard/<category>`` in the run; figures after a resumed step are taken back."""
 
-    def __init__(self, config: Config, category: str, folder: RunFolder, start: int) -> None:
+    def __init__(self, run: Run, category: str, start: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.folder, self.name = folder, f"tensorboard/{category}"
-        self.place = folder.path(self.name) if folder.is_local else tempfile.mkdtemp(prefix="dhdiff-")
+        self.folder, self.name = run.folder, f"tensorboard/{category}"
+        self.place = run.folder.path(self.name) if run.folder.is_local else tempfile.mkdtemp(prefix="dhdiff-")
         self.writer = SummaryWriter(self.place, purge_step=start + 1)
 
     def log(self, done: int, figures: Figures) -> None:
@@ -195,17 +193,17 @@ class TensorBoard:
 class WandB:
     """A run of W&B whose id is that of run and category; steps it has already are not sent again."""
 
-    def __init__(self, config: Config, category: str, folder: RunFolder, start: int) -> None:
+    def __init__(self, run: Run, category: str, start: int) -> None:
         import wandb  # pyright: ignore[reportMissingImports]
 
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", PROJECT),
-            id=re.sub(r"[^\w-]", "-", f"{config.run.name}-{category}"),
-            name=f"{config.run.name} {category}",
-            group=config.run.name,
+            id=re.sub(r"[^\w-]", "-", f"{run.config.run.name}-{category}"),
+            name=f"{run.config.run.name} {category}",
+            group=run.config.run.name,
             resume="allow",
-            config=told_settings(config, category),
-            dir=folder.path() if folder.is_local and "WANDB_DIR" not in os.environ else None,
+            config=public_settings(run.config, category),
+            dir=run.folder.path() if run.folder.is_local and "WANDB_DIR" not in os.environ else None,
             settings=wandb.Settings(console="off", silent=True, disable_git=True),
         )
 
@@ -225,7 +223,7 @@ class WandB:
 class MLflow:
     """A run of MLflow, found again by a tag; steps it has already are not sent again."""
 
-    def __init__(self, config: Config, category: str, folder: RunFolder, start: int) -> None:
+    def __init__(self, run: Run, category: str, start: int) -> None:
         from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
         from mlflow.entities import Metric, Param, RunStatus  # pyright: ignore[reportMissingImports]
 
@@ -236,16 +234,16 @@ class MLflow:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         experiment = self.client.get_experiment_by_name(name)
         place = experiment.experiment_id if experiment is not None else self.client.create_experiment(name)
-        key = f"{config.run.name}/{category}"
-        found = self.client.search_runs([place], f"tags.`{TAG}` = '{key}'", max_results=1)
+        key = f"{run.config.run.name}/{category}"
+        earlier = self.client.search_runs([place], f"tags.`{TAG}` = '{key}'", max_results=1)
         self.waiting: list[Any] = []
-        if found:
-            self.id = found[0].info.run_id
+        if earlier:
+            self.id = earlier[0].info.run_id
             self.client.update_run(self.id, status=self.running)
             self.last = max((m.step for m in self.client.get_metric_history(self.id, "loss")), default=0)
         else:
             self.id, self.last = self.client.create_run(place, tags={TAG: key}, run_name=key).info.run_id, 0
-            settings = [Param(k, str(v)) for k, v in told_settings(config, category).items()]
+            settings = [Param(k, str(v)) for k, v in public_settings(run.config, category).items()]
             for first in range(0, len(settings), 100):
                 self.client.log_batch(self.id, params=settings[first : first + 100])
 
@@ -270,7 +268,7 @@ class MLflow:
         self.client.set_terminated(self.id)
 
 
-KINDS: dict[str, Callable[[Config, str, RunFolder, int], Tracker]] = {
+KINDS: dict[str, Callable[[Run, str, int], Tracker]] = {
     "tensorboard": TensorBoard,
     "wandb": WandB,
     "mlflow": MLflow,

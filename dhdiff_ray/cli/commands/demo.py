@@ -21,12 +21,12 @@ from dhdiff_ray.cli.follow import attend, private_cluster
 from dhdiff_ray.cli.memory import MEASURE, MemoryWatch
 from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve, run_folder
+from dhdiff_ray.run.status import STAGES
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
     from dhdiff_ray.run.folder import RunFolder
 
-VERBS = ("train", "synthesize", "score", "detect")
 SEED = 0
 """Seed of the drawn images and of the pair asked of the endpoint."""
 
@@ -62,7 +62,7 @@ def demo(
             jobs = Jobs(cluster)
         pids = lambda: [process.pid for process in cluster.processes()]  # noqa: E731
         memory = stack.enter_context(MemoryWatch(pids))
-        for verb in VERBS:
+        for verb in STAGES:
             with _timed(verb, seconds, output):
                 info = attend(jobs, jobs.submit(verb, config), output)
             if info.exit_code:

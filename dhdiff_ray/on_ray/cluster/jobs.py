@@ -27,6 +27,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster.checks import check_closed, check_room, check_versions, node_resources, without_addresses
 from dhdiff_ray.on_ray.cluster.errors import check_answers, reached
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
+from dhdiff_ray.on_ray.ray_private import SERVER_LOGS, dashboard_answer, is_without_agent
 from dhdiff_ray.on_ray.verbs import WRITERS
 
 ENTRY = "dhdiff_ray.on_ray"
@@ -88,8 +89,8 @@ class Jobs:
             check_answers(self.address)
         from ray.job_submission import JobSubmissionClient
 
-        for name in ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "_private.runtime_env.packaging"):
-            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)  # they tell of each upload and connection
+        for name in SERVER_LOGS:
+            logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
 
         with self._reached(), without_addresses():  # Ray lets these win over ours
             self._client = JobSubmissionClient(self.address)
@@ -187,8 +188,8 @@ class Jobs:
     def list(self, everything: bool = False) -> list[JobInfo]:
         """Our jobs, oldest first; ``everything`` adds those that others submitted."""
         with self._reached():
-            found = [_info(detail) for detail in self._client.list_jobs() if detail.submission_id]
-        return sorted((job for job in found if everything or job.verb), key=lambda job: job.started or 0)
+            jobs = [_info(detail) for detail in self._client.list_jobs() if detail.submission_id]
+        return sorted((job for job in jobs if everything or job.verb), key=lambda job: job.started or 0)
 
     def logs(self, job_id: str) -> str:
         """The whole log so far."""
@@ -223,10 +224,10 @@ class Jobs:
     def versions(self) -> dict[str, str]:
         """What the cluster runs: ``ray`` and, where it tells, ``python``."""
         with self._reached():
-            found = {"ray": self._client._do_request("GET", "/api/version").json()["ray_version"]}
-            answer = self._client._do_request("GET", "/api/v0/cluster_metadata")
-        known = answer.json().get("data") or {} if answer.ok else {}
-        return found | ({"python": known["pythonVersion"]} if "pythonVersion" in known else {})
+            versions = {"ray": dashboard_answer(self._client, "/api/version").json()["ray_version"]}
+            answer = dashboard_answer(self._client, "/api/v0/cluster_metadata")
+        metadata = answer.json().get("data") or {} if answer.ok else {}
+        return versions | ({"python": metadata["pythonVersion"]} if "pythonVersion" in metadata else {})
 
     def resources(self) -> dict[str, float]:
         """What all living nodes have together, such as ``CPU`` and ``GPU``."""
@@ -246,7 +247,7 @@ class Jobs:
         check_versions(self.address, self.versions())
         if not insecure:
             with self._reached():
-                mode = self._client._do_request("GET", "/api/authentication_mode").json()
+                mode = dashboard_answer(self._client, "/api/authentication_mode").json()
             check_closed(self.address, str(mode.get("authentication_mode")))
 
     def _send(self, **job: Any) -> str:
@@ -256,7 +257,7 @@ class Jobs:
             try:
                 return self._client.submit_job(**job)
             except RuntimeError as error:
-                if "No available agent" not in str(error) or time.monotonic() > limit:
+                if not is_without_agent(error) or time.monotonic() > limit:
                     raise
                 time.sleep(1.0)
 

@@ -9,7 +9,6 @@ meet. ``ray stop`` is never called: it would stop everyone's.
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
 import shutil
@@ -24,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+
+from dhdiff_ray.on_ray.ray_private import forget_token, free_agent_port, write_cluster_address
 
 MARK = "DHDIFF_CLUSTER"
 """Environment variable all processes of one cluster inherit; tells ours from anybody else's."""
@@ -77,7 +78,7 @@ def auth_env() -> None:
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     if "RAY_AUTH_MODE" not in os.environ and (os.environ.get("RAY_AUTH_TOKEN") or file.exists()):
         os.environ["RAY_AUTH_MODE"] = "token"
-        _refresh_auth()
+        forget_token()
 
 
 @contextlib.contextmanager
@@ -98,7 +99,7 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
         os.environ.pop(name, None)  # cores are shared out by Ray, which sets OMP_NUM_THREADS for each worker
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ.update(JOB_ENVIRONMENT | PATIENCE | token | {MARK: folder.name})
-    _refresh_auth()
+    forget_token()
     with _interruptible() as arm:
         try:
             address = _start(folder, num_cpus, object_store_mb)
@@ -110,7 +111,7 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
                 shutil.rmtree(folder, ignore_errors=True)
                 os.environ.clear()
                 os.environ.update(before)
-                _refresh_auth()
+                forget_token()
 
 
 def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
@@ -134,9 +135,9 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
             "_temp_dir": str(folder / f"r{attempt}"),  # Ray opens its folder to everybody; the one above is ours alone
         }
         try:
-            with _free_agent_port():
+            with free_agent_port():
                 context = ray.init(**settings)
-            _sign(ray.get_runtime_context().gcs_address, settings["_temp_dir"])
+            write_cluster_address(ray.get_runtime_context().gcs_address, settings["_temp_dir"])
             return f"http://{context.dashboard_url}"
         except Exception as error:  # Ray raises bare ones here
             if attempt + 1 == STARTS:
@@ -146,33 +147,6 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
                 ) from error
             _shut_down(folder)
     raise AssertionError("the last attempt returns or raises")
-
-
-def _sign(address: str, folder: str) -> None:
-    """Write down which cluster the folder is, as ``ray start`` does and ``ray.init`` does not.
-
-    Without it a job's supervisor takes any cluster it finds on the machine for its own.
-    """
-    from ray._private.utils import write_ray_address
-
-    write_ray_address(address, folder)
-
-
-@contextlib.contextmanager
-def _free_agent_port() -> Iterator[None]:
-    """Have the node's job agent take any free port.
-
-    ``ray.init`` has no word for it (``ray start`` has ``--dashboard-agent-listen-port``), and with the fixed default
-    the second cluster on a machine comes up but never accepts a job.
-    """
-    from ray._private import parameter
-
-    original: Any = parameter.RayParams
-    parameter.RayParams = functools.partial(original, dashboard_agent_listen_port=0)  # pyright: ignore
-    try:
-        yield
-    finally:
-        parameter.RayParams = original
 
 
 def _shut_down(folder: Path) -> None:
@@ -251,11 +225,3 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def _refresh_auth() -> None:
-    """Let a Ray that is already imported see the changed environment; it caches mode and token."""
-    if "ray" in sys.modules:
-        raylet: Any = sys.modules["ray._raylet"]
-        raylet.Config.initialize("")
-        raylet.AuthenticationTokenLoader.instance().reset_cache()

@@ -18,12 +18,13 @@ from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
-from dhdiff_ray.on_ray.events import Events, Relay
+from dhdiff_ray.on_ray.events import Events, Hub, Relay
 from dhdiff_ray.on_ray.pool import reason
-from dhdiff_ray.on_ray.verbs import STAGES, VERBS
+from dhdiff_ray.on_ray.verbs import VERBS
 from dhdiff_ray.on_ray.verbs.train import lay_out, place_of, slots
 from dhdiff_ray.run.lease import lease
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import CONFIG, Run
+from dhdiff_ray.run.status import STAGES
 
 RETRIES = 3
 """Tries of a stage whose process or node was lost."""
@@ -35,31 +36,29 @@ class StageError(ValueError):
 
 def main(config: Config, resume: bool = False) -> int:
     """All stages of all categories; 0, or 1 if a category failed."""
-    folder = run_folder(config)
-    if folder.exists("config.json") and not resume:
-        before = Config.model_validate(folder.read_json("config.json"))
-        if before.digest() != config.digest():
-            raise ValueError(
-                f"the run {folder.uri} exists with another configuration; ask for the same, add --resume to go on "
-                "with it as it is asked now, or choose another --run"
-            )
+    run = Run(config)
+    folder = run.folder
+    if folder.exists(CONFIG) and not resume and Run.stored(folder).config.digest() != config.digest():
+        raise ValueError(
+            f"the run {folder.uri} exists with another configuration; ask for the same, add --resume to go on "
+            "with it as it is asked now, or choose another --run"
+        )
     with Events(folder, "all") as events, lease(folder):
-        categories = lay_out(config, folder, events)
+        categories = lay_out(run, events)
         with events.hub(every=0.5) as hub:
-            failed = run_line(config, categories, hub, events)
+            failed = run_line(run, categories, hub, events)
         from dhdiff_ray.report.page import write_report
 
         events.emit("page", place=write_report(config))
     return 1 if failed else 0
 
 
-def run_line(config: Config, categories: list[str], hub: Any, events: Events) -> list[str]:
+def run_line(run: Run, categories: list[str], hub: Hub, events: Events) -> list[str]:
     """Run every category's stages in order, as many at a time as training fits; returns the categories that failed."""
-    task: Any = ray.remote(num_cpus=0, max_retries=RETRIES)(run_stage)
+    task = ray.remote(num_cpus=0, max_retries=RETRIES)(run_stage)
     waiting = deque((category, 0) for category in categories)
-    live: dict[Any, tuple[str, int, float]] = {}
+    live: dict[ray.ObjectRef[dict[str, float]], tuple[str, int, float]] = {}
     failed: list[str] = []
-    values = config.model_dump(mode="json")
 
     def tell(category: str, at: int, state: str, **more: Any) -> None:
         events.emit("stage", verb=STAGES[at], category=category, state=state, **more)
@@ -68,12 +67,12 @@ def run_line(config: Config, categories: list[str], hub: Any, events: Events) ->
         for at in range(len(STAGES)):
             tell(category, at, "waiting")
     while waiting or live:
-        while waiting and len(live) < slots(config):
+        while waiting and len(live) < slots(run.config):
             category, at = waiting.popleft()
             tell(category, at, "running")
-            where = place_of(config) if STAGES[at] == "train" else {}
+            where = place_of(run.config) if STAGES[at] == "train" else {}
             named = task.options(name=f"{STAGES[at]}:{category}", **where)
-            reference = named.remote(values, STAGES[at], category, hub)
+            reference = named.remote(run, STAGES[at], category, hub)
             live[reference] = (category, at, time.monotonic())
         done, _ = ray.wait(list(live), timeout=2)
         for reference in done:
@@ -93,15 +92,14 @@ def run_line(config: Config, categories: list[str], hub: Any, events: Events) ->
     return failed
 
 
-def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dict[str, Any]:
+def run_stage(run: Run, verb: str, category: str, hub: Hub) -> dict[str, float]:
     """One stage of one category: the task; returns the GPU seconds of its workers, at least.
 
     Raises:
         StageError: a part of it failed and was told.
     """
-    config = Config.model_validate(values)
-    folder = run_folder(config)
-    told: list[str] = []
+    config = run.config
+    reasons: list[str] = []
     busy: list[float] = []
 
     class Listening(Relay):
@@ -110,14 +108,13 @@ def run_stage(values: dict[str, Any], verb: str, category: str, hub: Any) -> dic
         def emit(self, event: str = "progress", **fields: Any) -> None:
             busy.append(float(fields.get("seconds", 0.0)))
             if event == "failed":
-                told.append(str(fields.get("message", "failed")))
+                reasons.append(str(fields.get("message", "failed")))
                 event = "warning"  # the stage's own end tells the failure
             super().emit(event, **fields)
 
     start = time.monotonic()
-    module = import_module(VERBS[verb])
-    if module.run(config, Listening(folder, verb, hub), category):
-        raise StageError("; ".join(told) or f"{verb} failed")
+    if import_module(VERBS[verb]).stage(run, Listening(run.folder, verb, hub), category):
+        raise StageError("; ".join(reasons) or f"{verb} failed")
     workers = config.train.least_workers if verb == "train" else 1
     part = config.train if verb in ("train", "detect") else config.synthesize
     seconds = sum(busy) or workers * (time.monotonic() - start)

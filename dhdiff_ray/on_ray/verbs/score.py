@@ -13,17 +13,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from dhdiff_ray.config import Config
-from dhdiff_ray.data.split import Split
+from dhdiff_ray.config import Config, ScoreConfig
 from dhdiff_ray.metrics.base import State, summarise
-from dhdiff_ray.on_ray.events import Events
-from dhdiff_ray.on_ray.pool import map_units, room, side_by_side
-from dhdiff_ray.on_ray.verbs.detect import Teller, localiser_task, read_test, real_localiser, split_digest, stack_pairs
+from dhdiff_ray.on_ray.events import Events, Hub, Teller
+from dhdiff_ray.on_ray.pool import map_units, one_core, room, side_by_side
 from dhdiff_ray.pairs.writer import conditions_of, pairs_digest, read_pair, read_pair_rows, write_card
-from dhdiff_ray.records import Score
+from dhdiff_ray.records import Sample, Score
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
-from dhdiff_ray.run.run import category_names, check_same_split, run_folder, stored_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.scoring.defect import Defect, DefectScorer, RealImages, combine, describe
 
 RESULT = "scores.json"
@@ -51,57 +49,56 @@ class Shard:
 
 def main(config: Config, resume: bool = False) -> int:
     """Score all pairs of the run into ``scores.json``; 0, or 1 if a part failed."""
-    folder = run_folder(config)
-    with Events(folder, "score") as events, lease(folder):
-        return run(config, events, resume=resume)
+    run = Run(config)
+    with Events(run.folder, "score") as events, lease(run.folder):
+        return stage(run, events, resume=resume)
 
 
-def run(config: Config, events: Events, category: str = "", resume: bool = True) -> int:
+def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> int:
     """The verb inside a job; ``category`` leaves the others alone; what was scored of the same pairs may be kept."""
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root, config)
-    names = [category] if category else category_names(config, split)
+    settings, folder = run.config.score, run.folder
+    run.check_split()
+    names = [category] if category else run.categories
     rows = {name: read_pair_rows(folder, name) for name in names}
-    check_same_split((row for own in rows.values() for row in own), split, "a pair")
-    refuse_what_cannot_be_scored(config, rows)
-    alike = {name: conditions_of(config, folder, split, name) for name in names}
-    rows = {name: own for name, own in rows.items() if not (resume and _part(folder, name, alike[name]))}
-    values = config.model_dump(mode="json")
+    run.check_same_split((row for pairs in rows.values() for row in pairs), "a pair")
+    refuse_what_cannot_be_scored(settings, rows)
+    conditions = {name: conditions_of(run, name) for name in names}
+    rows = {name: pairs for name, pairs in rows.items() if not (resume and _part(folder, name, conditions[name]))}
     with events.hub(every=0.5) as hub:
-        task = localiser_task(config)(align)
-        oracles = {c: task.remote(values, c, hub) for c in rows} if config.score.alignment else {}
-        scores, broken = _scores(config, events, rows, split_digest(split))
+        task = one_core(align, run.config.train.gpus_per_worker)
+        oracles = {c: task.remote(run, c, hub) for c in rows} if settings.alignment else {}
+        scores, broken = _scores(run, events, rows)
         aligned, errors = side_by_side(oracles)
     for name, message in errors.items():
         events.emit("failed", category=name, message=f"pair alignment: {message}")
     for name in rows:
-        own = [row for row in scores if row["category"] == name]
+        scored = [row for row in scores if row["category"] == name]
         whole = not (name in errors or name in broken)
-        part = {"conditions": alike[name], "settings": describe(config.score), "whole": whole}
-        folder.write_json(f"{PARTS}/{name}.json", part | {"scores": own, "pair_alignment": aligned.get(name)})
-        means = {row["metric"]: row["value"] for row in collected(own) if row["level"] == "category"}
-        found = {k: v for k, v in aligned.get(name, {}).items() if k not in ("oracle", "reference")}
-        events.emit("metric", category=name, **means, **found)
-    collect(config, folder, split)
+        part = {"conditions": conditions[name], "settings": describe(settings), "whole": whole}
+        folder.write_json(f"{PARTS}/{name}.json", part | {"scores": scored, "pair_alignment": aligned.get(name)})
+        means = {row["metric"]: row["value"] for row in collected(scored) if row["level"] == "category"}
+        figures = {k: v for k, v in aligned.get(name, {}).items() if k not in ("oracle", "reference")}
+        events.emit("metric", category=name, **means, **figures)
+    collect(run)
     return 1 if broken or errors else 0
 
 
-def collect(config: Config, folder: RunFolder, split: Split) -> None:
+def collect(run: Run) -> None:
     """Write ``scores.json`` from what all categories scored, of the pairs as they are now and alike."""
     rows: list[Row] = []
     aligned: dict[str, Any] = {}
-    settings = describe(config.score)
-    for name in split.categories:
-        part = _part(folder, name)
+    settings = describe(run.config.score)
+    for name in run.split.categories:
+        part = _part(run.folder, name)
         if part is None or part["settings"] != settings:
             continue
-        if part["conditions"]["pairs_digest"] == pairs_digest(folder, name):
+        if part["conditions"]["pairs_digest"] == pairs_digest(run.folder, name):
             rows += part["scores"]
             if part["pair_alignment"]:
                 aligned[name] = part["pair_alignment"]
-    told = {"scores": collected(rows), "pair_alignment": aligned, "conditions": settings}
-    folder.write_json(RESULT, told)
-    write_card(folder)
+    result = {"scores": collected(rows), "pair_alignment": aligned, "conditions": settings}
+    run.folder.write_json(RESULT, result)
+    write_card(run.folder)
 
 
 def collected(rows: Sequence[Row]) -> list[Row]:
@@ -109,61 +106,61 @@ def collected(rows: Sequence[Row]) -> list[Row]:
     scores: dict[str, dict[tuple[str, str], Score]] = {}
     names = {entry.name for entry in fields(Score)}
     for row in rows:
-        own = Score(**{name: value for name, value in row.items() if name in names})
-        scores.setdefault(own.metric, {})[row["category"], row["defect"]] = own
+        score = Score(**{name: value for name, value in row.items() if name in names})
+        scores.setdefault(score.metric, {})[row["category"], row["defect"]] = score
     return [row for name in sorted(scores) for row in summarise(scores[name])]
 
 
-def _part(folder: RunFolder, category: str, alike: dict[str, Any] | None = None) -> dict[str, Any] | None:
+def _part(folder: RunFolder, category: str, conditions: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """What was scored of a category, if it was under these conditions and as a whole."""
     name = f"{PARTS}/{category}.json"
     part = folder.read_json(name) if folder.exists(name) else None
-    return None if part and alike and (part["conditions"] != alike or not part["whole"]) else part
+    return None if part and conditions and (part["conditions"] != conditions or not part["whole"]) else part
 
 
-def refuse_what_cannot_be_scored(config: Config, rows: dict[str, list[Row]]) -> None:
+def refuse_what_cannot_be_scored(config: ScoreConfig, rows: dict[str, list[Row]]) -> None:
     """Fail before anything is computed.
 
     Raises:
         ValueError: too few pairs of a defect, or the networks' weights are not there.
     """
-    counts = Counter((category, row["defect"]) for category, own in rows.items() for row in own)
+    counts = Counter((category, row["defect"]) for category, pairs in rows.items() for row in pairs)
     (category, defect), fewest = min(counts.items(), key=lambda item: item[1])
-    if "is" in config.score.metrics and fewest < config.score.splits:
+    if "is" in config.metrics and fewest < config.splits:
         raise ValueError(
-            f"{category}/{defect} has {fewest} pairs, which cannot be cut into {config.score.splits} splits; "
+            f"{category}/{defect} has {fewest} pairs, which cannot be cut into {config.splits} splits; "
             f"make more pairs or pass --set score.splits={fewest}"
         )
     from dhdiff_ray.metrics.features.choose import check_files
 
-    check_files(config.score)
+    check_files(config)
 
 
 def shards(rows: dict[str, list[Row]], size: int = SHARD) -> list[Shard]:
     """Units of the map: up to ``size`` images of one defect."""
     units = []
-    for category, own in rows.items():
-        for defect in dict.fromkeys(row["defect"] for row in own):
-            same = [row for row in own if row["defect"] == defect]
+    for category, pairs in rows.items():
+        for defect in dict.fromkeys(row["defect"] for row in pairs):
+            same = [row for row in pairs if row["defect"] == defect]
             units += [Shard(category, defect, same[i : i + size]) for i in range(0, len(same), size)]
     return units
 
 
 def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list[Shard]:
     """One shard per defect, holding everything that was observed of its images."""
-    together: dict[tuple[str, str], list[int]] = {}
+    by_defect: dict[tuple[str, str], list[int]] = {}
     for at, unit in enumerate(units):
-        together.setdefault((unit.category, unit.defect), []).append(at)
+        by_defect.setdefault((unit.category, unit.defect), []).append(at)
     return [
         Shard(
             *key,
-            rows=[row for at in own for row in units[at].rows],
+            rows=[row for at in parts for row in units[at].rows],
             states={
-                kind: combine(kind, [observed[at].get(kind, {}) for at in own])
-                for kind in sorted({kind for at in own for kind in observed[at]})  # a shard may add nothing to one
+                kind: combine(kind, [observed[at].get(kind, {}) for at in parts])
+                for kind in sorted({kind for at in parts for kind in observed[at]})  # a shard may add nothing to one
             },
         )
-        for key, own in together.items()
+        for key, parts in by_defect.items()
     ]
 
 
@@ -177,15 +174,13 @@ def comparisons(defects: Sequence[Shard], workers: int) -> list[Shard]:
 class Scorer:
     """One worker of the pool: observes shards, and scores defects that were observed as a whole."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         import torch
 
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)
-        self.config = Config.model_validate(config)
-        self.folder = run_folder(self.config)
-        self.split = Split.from_json(self.folder.read_json("split.json"))
-        self.scorer = DefectScorer(self.config.score, self.config.run.seed)
+        self.run = run
+        self.scorer = DefectScorer(run.config.score, run.config.run.seed)
         self._last: Defect | None = None
 
     def __call__(self, unit: Shard) -> Any:
@@ -200,59 +195,59 @@ class Scorer:
     def _defect(self, category: str, defect: str) -> Defect:
         """A defect's pairs and real images; the last one is kept."""
         if self._last is None or (self._last.category, self._last.defect) != (category, defect):
-            rows = {r["file_name"]: r for r in read_pair_rows(self.folder, category) if r["defect"] == defect}
+            folder, split = self.run.folder, self.run.split
+            rows = {r["file_name"]: r for r in read_pair_rows(folder, category) if r["defect"] == defect}
             self._last = Defect(
                 category,
                 defect,
                 tuple(rows),
-                lambda name: read_pair(self.folder, rows[name])[0],
-                lambda name: read_pair(self.folder, rows[name])[1],
-                *(self._real(side, category, defect) for side in (self.split.train, self.split.test)),
+                lambda name: read_pair(folder, rows[name])[0],
+                lambda name: read_pair(folder, rows[name])[1],
+                *(self._real(side, category, defect) for side in (split.train, split.test)),
             )
         return self._last
 
-    def _real(self, side: Sequence[Any], category: str, defect: str) -> RealImages:
+    def _real(self, side: Sequence[Sample], category: str, defect: str) -> RealImages:
         from dhdiff_ray.data.images import read_many
 
-        data = self.config.data
+        data = self.run.config.data
         wanted = [sample for sample in side if (sample.category, sample.defect) == (category, defect)]
         samples, images, masks = read_many(wanted, data.resolution, data.skip_bad, lambda _: None)
         return RealImages(tuple(sample.key for sample in samples), tuple(images), tuple(masks))
 
 
-def align(values: dict[str, Any], category: str, hub: Any) -> dict[str, Any]:
+def align(run: Run, category: str, hub: Hub) -> dict[str, Any]:
     """Do the made masks of a category lie where a localiser that learned from real ones sees the defect: the task."""
     import torch
 
     from dhdiff_ray.detector.evaluate import alignment, evaluate, predict
+    from dhdiff_ray.detector.kinds import Detectors
     from dhdiff_ray.metrics.detection import agreement
 
     torch.set_num_threads(1)
-    config = Config.model_validate(values)
-    folder = run_folder(config)
-    split = Split.from_json(folder.read_json("split.json")).category(category)
-    tell = Teller(hub, "score", f"{category}, localiser", config.detect.steps)
-    model, facts = real_localiser(config, folder, split, tell)
-    _, images, masks = read_test(config, split, tell)
+    teller = Teller(hub, "score", f"{category}, localiser", run.config.detect.steps)
+    detectors = Detectors(run, category, teller)
+    model, facts = detectors.real_localiser()
+    _, images, masks = detectors.test_half()
     oracle = {**evaluate(model, images, masks), **facts}
     defective = masks.reshape(len(masks), -1).any(axis=1)
     real = agreement(masks[defective], predict(model, images[defective])) if defective.any() else {}
-    rows = [row for row in read_pair_rows(folder, category) if row["index"] < ALIGNED]
-    found = {**alignment(model, *stack_pairs(folder, rows)), "reference": real, "oracle": oracle}
-    chosen = {"pairs_chosen_by_the_oracle_above": config.synthesize.min_iou} if config.synthesize.min_iou else {}
+    rows = [row for row in read_pair_rows(run.folder, category) if row["index"] < ALIGNED]
+    aligned = {**alignment(model, *detectors.stacked(rows)), "reference": real, "oracle": oracle}
+    min_iou = run.config.synthesize.min_iou
+    chosen = {"pairs_chosen_by_the_oracle_above": min_iou} if min_iou else {}
     again = sum(row["attempt"] > 0 for row in rows) / len(rows)
-    return {**found, "drawn_again": again, **chosen}
+    return {**aligned, "drawn_again": again, **chosen}
 
 
-def _scores(config: Config, events: Events, rows: dict[str, list[Row]], split_hash: str) -> tuple[list[Row], set[str]]:
+def _scores(run: Run, events: Events, rows: dict[str, list[Row]]) -> tuple[list[Row], set[str]]:
     """Scores of defects, and the categories of which a part failed; a defect of which a part failed gets no score."""
-    gpus = config.synthesize.gpus_per_worker
-    arguments = {"config": config.model_dump(mode="json")}
+    settings, gpus = run.config.score, run.config.synthesize.gpus_per_worker
     broken: set[tuple[str, str]] = set()
 
     def mapped(units: Sequence[Shard]) -> Iterator[tuple[int, Any]]:
         """Positions and answers; what failed is told, and its defect is broken."""
-        for at, answer, error in map_units(units, Scorer, arguments, workers=config.score.workers, gpus=gpus):
+        for at, answer, error in map_units(units, Scorer, {"run": run}, workers=settings.workers, gpus=gpus):
             unit = units[at]
             if error:
                 broken.add((unit.category, unit.defect))
@@ -273,13 +268,13 @@ def _scores(config: Config, events: Events, rows: dict[str, list[Row]], split_ha
         events.emit("progress", category=category, done=done[category], total=len(rows[category]))
     whole = unbroken(units)
     defects = merged([units[at] for at in whole], [observed[at] for at in whole])
-    if "ic_lpips" in config.score.metrics:
-        parts = comparisons(defects, config.score.workers or room(1, gpus))
+    if "ic_lpips" in settings.metrics:
+        parts = comparisons(defects, settings.workers or room(1, gpus))
         compared: dict[tuple[str, str], list[State]] = {}
         for at, spreads in mapped(parts):
             compared.setdefault((parts[at].category, parts[at].defect), []).append(spreads)
         defects = [with_spreads(defects[at], compared) for at in unbroken(defects)]
-    conditions = {"config_digest": config.digest(), "split_digest": split_hash}
+    conditions = {"config_digest": run.config.digest(), "split_digest": run.split.digest}
     scores: list[Row] = []
     for at, values in mapped(defects):
         unit = defects[at]
@@ -292,5 +287,5 @@ def _scores(config: Config, events: Events, rows: dict[str, list[Row]], split_ha
 
 def with_spreads(unit: Shard, compared: dict[tuple[str, str], list[State]]) -> Shard:
     """A defect with what its parts compared to, if it was cut into parts."""
-    own = compared.get((unit.category, unit.defect))
-    return replace(unit, states={**unit.states, "spreads": combine("spreads", own)}) if own else unit
+    parts = compared.get((unit.category, unit.defect))
+    return replace(unit, states={**unit.states, "spreads": combine("spreads", parts)}) if parts else unit

@@ -17,21 +17,21 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from dhdiff_ray.config import Config, SynthesizeConfig
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.on_ray import meters
-from dhdiff_ray.on_ray.events import Events
-from dhdiff_ray.on_ray.pool import map_units, side_by_side
+from dhdiff_ray.on_ray.events import Events, Hub, Teller
+from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, PairWriter, pair_bytes, read_pair_rows
 from dhdiff_ray.records import GOOD, Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
-from dhdiff_ray.run.run import category_names, check_same_split, run_folder, stored_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.checkpoint import model_facts
 
 if TYPE_CHECKING:
-    from dhdiff_ray.pairs.redraw import Judged
+    from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.redraw import Judge, Judged
 
 KEPT = "the first try that is good enough"
 """Which try of a pair is written; pairs made before there were further tries lack this among their settings."""
@@ -59,38 +59,37 @@ class Unit:
 
 def main(config: Config, resume: bool = False) -> int:
     """Make what is missing of the pairs; 0, or 1 if a unit failed. It always goes on with what is there."""
-    folder = run_folder(config)
-    with Events(folder, "synthesize") as events, lease(folder):
-        return run(config, events)
+    run = Run(config)
+    with Events(run.folder, "synthesize") as events, lease(run.folder):
+        return stage(run, events)
 
 
-def run(config: Config, events: Events, category: str = "") -> int:
+def stage(run: Run, events: Events, category: str = "") -> int:
     """The verb inside a job; ``category`` leaves the others alone."""
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root, config)
+    run.check_split()
     units: list[Unit] = []
     wanted: dict[str, list[Request]] = {}
     facts: dict[str, dict[str, Any]] = {}
     done: Counter[str] = Counter()
-    for name in [category] if category else category_names(config, split):
-        facts[name] = model_facts(folder, name)
-        check_same_split([facts[name]], split, "the model")
-        there = existing(folder, name)
-        refuse_mixture(config, folder, facts[name], bool(there))
-        wanted[name], own = units_of(config, split, name, there)
-        done[name] = len(wanted[name]) - sum(len(unit.missing) for unit in own)
-        units += own
+    for name in [category] if category else run.categories:
+        facts[name] = model_facts(run.folder, name)
+        run.check_same_split([facts[name]], "the model")
+        there = existing(run.folder, name)
+        refuse_mixture(run, facts[name], bool(there))
+        wanted[name], missing = units_of(run, name, there)
+        done[name] = len(wanted[name]) - sum(len(unit.missing) for unit in missing)
+        units += missing
         events.emit("start", category=name, done=done[name], total=len(wanted[name]))
-    refuse_full_disk(config, folder, sum(len(unit.missing) for unit in units))
-    if units and (message := slow_precision(config)):
+    refuse_full_disk(run, sum(len(unit.missing) for unit in units))
+    if units and (message := slow_precision(run.config)):
         events.emit("warning", message=message)
-    if config.synthesize.min_iou and units:
-        train_judges(config, events, sorted({unit.category for unit in units}))
-    failed = _make_all(config, events, units, done, {c: len(r) for c, r in wanted.items()})
+    if run.config.synthesize.min_iou and units:
+        train_judges(run, events, sorted({unit.category for unit in units}))
+    failed = _make_all(run, events, units, done, {c: len(r) for c, r in wanted.items()})
     for name, requests in wanted.items():
         if name not in failed:
-            finish(config, folder, split, requests, facts[name])
-            if left := empty_ones(read_pair_rows(folder, name)):
+            finish(run, requests, facts[name])
+            if left := empty_ones(read_pair_rows(run.folder, name)):
                 message = f"{name}: no try gave a mask for {left}, as their rows say; train longer, or more redraws"
                 events.emit("warning", category=name, message=message)
             events.emit("done", category=name, done=len(requests), total=len(requests))
@@ -108,59 +107,58 @@ def slow_precision(config: Config) -> str:
     )
 
 
-def refuse_full_disk(config: Config, folder: RunFolder, pairs: int) -> None:
+def refuse_full_disk(run: Run, pairs: int) -> None:
     """Fail before anything is made where the disk cannot hold it; an object store has no such limit.
 
     Raises:
         ValueError: it says how much is wanted and how much there is.
     """
-    need, free = pairs * pair_bytes(config.data.resolution), folder.free_bytes()
+    need, free = pairs * pair_bytes(run.config.data.resolution), run.folder.free_bytes()
     if free is not None and need > free:
         raise ValueError(
-            f"{pairs} pairs need about {need / 1e9:.1f} GB and {folder.uri} has {free / 1e9:.1f} GB left; "
+            f"{pairs} pairs need about {need / 1e9:.1f} GB and {run.folder.uri} has {free / 1e9:.1f} GB left; "
             "make room, ask for fewer (-n) or choose another --storage"
         )
 
 
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
     """What lies there of each defect's pairs: index -> whether it is a whole pair or a mask without its image."""
-    found: dict[str, dict[int, bool]] = {}
+    defects: dict[str, dict[int, bool]] = {}
     for file in folder.files(f"{PAIRS}/{category}"):
         parts = file.split("/")  # pairs/<category>/{test,ground_truth}/<defect>/NNNNNN[_mask].png
         stem = parts[-1].removesuffix(".png").removesuffix("_mask")
         if len(parts) == 5 and parts[2] != "train" and parts[3] != GOOD and stem.isdecimal():
-            own = found.setdefault(parts[3], {})
-            own[int(stem)] = own.get(int(stem), False) or parts[2] == "test"
-    return found
+            pairs = defects.setdefault(parts[3], {})
+            pairs[int(stem)] = pairs.get(int(stem), False) or parts[2] == "test"
+    return defects
 
 
-def units_of(
-    config: Config, split: Split, category: str, there: dict[str, dict[int, bool]]
-) -> tuple[list[Request], list[Unit]]:
+def units_of(run: Run, category: str, there: dict[str, dict[int, bool]]) -> tuple[list[Request], list[Unit]]:
     """All requests of a category, those of an earlier, longer run included, and the units with a pair to make."""
-    size, asked = config.synthesize.shard_size, config.synthesize.pairs_per_defect
-    extent = {defect: max([asked, *(index + 1 for index in own)]) for defect, own in there.items()}
+    settings = run.config.synthesize
+    size, asked = settings.shard_size, settings.pairs_per_defect
+    extent = {defect: max([asked, *(index + 1 for index in pairs)]) for defect, pairs in there.items()}
     longest = -(-max([asked, *extent.values()]) // size) * size
-    whole = config.synthesize.model_copy(update={"pairs_per_defect": longest})
+    whole = run.config.model_copy(update={"synthesize": settings.model_copy(update={"pairs_per_defect": longest})})
     wanted: list[Request] = []
     units: list[Unit] = []
-    for shard in shards(plan(config.model_copy(update={"synthesize": whole}), split, category), size):
+    for shard in shards(plan(whole, run.split, category), size):
         defect = shard[0].defect
-        own = [request for request in shard if request.index < extent.get(defect, asked)]
-        missing = tuple(request for request in own if not there.get(defect, {}).get(request.index))
-        wanted += own
+        requests = [request for request in shard if request.index < extent.get(defect, asked)]
+        missing = tuple(request for request in requests if not there.get(defect, {}).get(request.index))
+        wanted += requests
         if missing:
             units.append(Unit(shard, missing))
     return wanted, units
 
 
-def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any_there: bool) -> None:
+def refuse_mixture(run: Run, facts: dict[str, Any], any_there: bool) -> None:
     """Write down what the pairs of a category are made with; pairs of two models or settings never share a folder.
 
     Raises:
         ValueError: the pairs that are there were made otherwise.
     """
-    category = facts["category"]
+    category, config, folder = facts["category"], run.config, run.folder
     sampling = config.synthesize.model_dump(mode="json", exclude=EXECUTION)
     now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, "kept": KEPT, **sampling}
     name = f"{SETTINGS}/{category}.json"
@@ -180,17 +178,15 @@ def refuse_mixture(config: Config, folder: RunFolder, facts: dict[str, Any], any
 class Maker:
     """One sampler of the pool: makes units of any category, holding one category's pipeline at a time."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, run: Run) -> None:
         import torch
 
-        self.config = Config.model_validate(config)
+        self.run, self.config = run, run.config
         # Fixed whatever the machine has: sums of floats depend on the number of threads.
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
-        self.folder = run_folder(self.config)
-        self.writer = PairWriter(self.folder)
-        self.split = Split.from_json(self.folder.read_json("split.json"))
-        self._held: tuple[str, Any] = ("", None)
-        self._judging: tuple[str, Any] = ("", None)
+        self.writer = PairWriter(run.folder)
+        self._held: tuple[str, DHDiffPipeline | None] = ("", None)
+        self._judging: tuple[str, Judge | None] = ("", None)
 
     def __call__(self, unit: Unit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
@@ -212,33 +208,37 @@ class Maker:
 
         pipeline, category = self._pipeline(unit.category), unit.category
         judge = self._judge(category) if self.config.synthesize.min_iou else None
-        found = make_usable(unit.requests, pipeline, self.config, self.split.train, judge)
-        self.folder.write_json(_tries(category, unit.requests[0]), [tried(one) for one in found])  # before its pairs
-        return [one.pair for one in found]
+        kept = make_usable(unit.requests, pipeline, self.config, self.run.split.train, judge)
+        self.run.folder.write_json(_tries(category, unit.requests[0]), [tried(one) for one in kept])  # before its pairs
+        return [one.pair for one in kept]
 
-    def _judge(self, category: str) -> Any:
-        if self._judging[0] != category:
+    def _judge(self, category: str) -> Judge:
+        if self._judging[0] != category or self._judging[1] is None:
             from dhdiff_ray.detector.judge import judge_by
             from dhdiff_ray.detector.unet import from_bytes
 
-            weights = self.folder.read_bytes(f"detectors/{category}/real.safetensors")
-            self._judging = (category, judge_by(from_bytes(weights)))
+            weights = self.run.folder.read_bytes(f"detectors/{category}/real.safetensors")
+            judge = judge_by(from_bytes(weights))
+            self._judging = (category, judge)
+            return judge
         return self._judging[1]
 
-    def _pipeline(self, category: str) -> Any:
-        if self._held[0] != category:
+    def _pipeline(self, category: str) -> DHDiffPipeline:
+        if self._held[0] != category or self._held[1] is None:
             self._held = ("", None)  # first let the other one go
-            model, gpus = self.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
-            self._held = (category, open_pipeline(self.config, model, gpus))
+            model, gpus = self.run.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
+            pipeline = open_pipeline(self.config, model, gpus)
+            self._held = (category, pipeline)
+            return pipeline
         return self._held[1]
 
 
-def _make_all(config: Config, events: Events, units: list[Unit], done: Counter[str], total: dict[str, int]) -> set[str]:
+def _make_all(run: Run, events: Events, units: list[Unit], done: Counter[str], total: dict[str, int]) -> set[str]:
     """Run all units, telling progress; returns the categories in which a unit failed."""
-    s = config.synthesize
+    s = run.config.synthesize
     failed: set[str] = set()
     pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker}
-    for at, seconds, error in map_units(units, Maker, {"config": config.model_dump(mode="json")}, **pool):
+    for at, seconds, error in map_units(units, Maker, {"run": run}, **pool):
         unit = units[at]
         if error:
             failed.add(unit.category)
@@ -257,39 +257,38 @@ def _make_all(config: Config, events: Events, units: list[Unit], done: Counter[s
     return failed
 
 
-def finish(config: Config, folder: RunFolder, split: Split, requests: Sequence[Request], facts: dict[str, Any]) -> None:
+def finish(run: Run, requests: Sequence[Request], facts: dict[str, Any]) -> None:
     """Complete a category whose pairs are all there: real normal images beside them, metadata, card."""
-    category = facts["category"]
-    own = split.category(category)
-    writer = PairWriter(folder)
-    train, test = ([s for s in side if s.is_good] for side in (own.train, own.test))
+    category, config = facts["category"], run.config
+    split, writer = run.category(category), PairWriter(run.folder)
+    train, test = ([s for s in side if s.is_good] for side in (split.train, split.test))
     writer.write_normals(category, train, test, config.data.resolution)
     made_with = {
         "control": "raw_mask" if config.synthesize.control else None,
         "weights_sha256": facts["weights_sha256"],
         "config_digest": config.digest(),
-        "split_digest": own.digest,
+        "split_digest": split.digest,
     }
-    writer.finish(category, requests, made_with, told_of_tries(folder, requests, config.synthesize.shard_size))
+    writer.finish(category, requests, made_with, kept_tries(run.folder, requests, config.synthesize.shard_size))
 
 
-def told_of_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dict[tuple[str, int], dict[str, Any]]:
+def kept_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dict[tuple[str, int], dict[str, Any]]:
     """What rows tell of the tries that were kept, by defect and index; cells of a table keep first tries, untold."""
     there = set(folder.files(f"{SETTINGS}/{requests[0].category}"))
-    told: dict[tuple[str, int], dict[str, Any]] = {}
+    tries: dict[tuple[str, int], dict[str, Any]] = {}
     for shard in shards(requests, size):
         if (name := _tries(shard[0].category, shard[0])) in there:
-            told |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
-    return told
+            tries |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
+    return tries
 
 
 def tried(kept: Judged) -> dict[str, Any]:
     """What a row tells of the try that was kept, and the index of its row."""
-    told: dict[str, Any] = {"index": kept.pair.request.index, "seed": kept.pair.request.seed}
-    told["attempt"] = kept.pair.request.attempt
+    request = kept.pair.request
+    row: dict[str, Any] = {"index": request.index, "seed": request.seed, "attempt": request.attempt}
     if kept.iou is not None:
-        told["agreement"] = round(kept.iou, 4)
-    return {**told, "empty": True} if kept.empty else told
+        row["agreement"] = round(kept.iou, 4)
+    return {**row, "empty": True} if kept.empty else row
 
 
 def empty_ones(rows: Iterable[dict[str, Any]]) -> str:
@@ -303,17 +302,26 @@ def _tries(category: str, first: Request) -> str:
     return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
 
 
-def train_judges(config: Config, events: Events, categories: Sequence[str]) -> None:
+def train_judges(run: Run, events: Events, categories: Sequence[str]) -> None:
     """Have the localiser that judges the pairs of each category, trained on its real training half.
 
     Raises:
         ValueError: one could not be trained.
     """
-    from dhdiff_ray.on_ray.verbs.detect import judge_of, localiser_task
-
     with events.hub(every=0.5) as hub:
-        task = localiser_task(config)(judge_of)
-        _, errors = side_by_side({c: task.remote(config.model_dump(mode="json"), c, hub) for c in categories})
+        task = one_core(train_judge, run.config.train.gpus_per_worker)
+        _, errors = side_by_side({c: task.remote(run, c, hub) for c in categories})
     if errors:
-        told = "; ".join(f"{category}: {message}" for category, message in errors.items())
-        raise ValueError(f"the localiser that judges the pairs could not be trained: {told}")
+        reasons = "; ".join(f"{category}: {message}" for category, message in errors.items())
+        raise ValueError(f"the localiser that judges the pairs could not be trained: {reasons}")
+
+
+def train_judge(run: Run, category: str, hub: Hub) -> None:
+    """Have the run keep the localiser that judges a category's pairs: the task."""
+    import torch
+
+    from dhdiff_ray.detector.kinds import Detectors
+
+    torch.set_num_threads(1)
+    teller = Teller(hub, "synthesize", f"{category}, localiser", run.config.detect.steps)
+    Detectors(run, category, teller).real_localiser()

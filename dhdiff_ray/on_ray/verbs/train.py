@@ -17,13 +17,11 @@ import ray
 from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.on_ray import meters
-from dhdiff_ray.on_ray.events import Events
-from dhdiff_ray.on_ray.pool import beside_driver
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.on_ray.events import Events, Hub
+from dhdiff_ray.on_ray.pool import beside_driver, room
 from dhdiff_ray.run.lease import lease
-from dhdiff_ray.run.run import about_dataset, category_names, run_folder, scan
+from dhdiff_ray.run.run import SPLIT, Run
 from dhdiff_ray.training.checkpoint import is_trained
 from dhdiff_ray.training.trackers import refuse_missing
 
@@ -33,71 +31,66 @@ ELASTIC_START_SECONDS = "10"
 
 def main(config: Config, resume: bool = False) -> int:
     """Split the images, train every category, publish each; 0, or 1 if a category failed."""
-    folder = run_folder(config)
-    if folder.exists("config.json") and not resume:
-        raise ValueError(f"the run {folder.uri} exists; add --resume to go on with it, or choose another --run")
-    with Events(folder, "train") as events, lease(folder):
-        categories = lay_out(config, folder, events)
-        waiting = [c for c in categories if not is_trained(folder, c)]
+    run = Run(config)
+    if not resume:
+        run.refuse_existing()
+    with Events(run.folder, "train") as events, lease(run.folder):
+        categories = lay_out(run, events)
+        waiting = [category for category in categories if not is_trained(run.folder, category)]
         for category in categories:
             steps = config.train.steps
-            done = 0 if category in waiting else steps
-            events.emit("start", category=category, done=done, total=steps)
+            events.emit("start", category=category, done=0 if category in waiting else steps, total=steps)
         with events.hub(every=0.5) as hub:
-            failed = train_many(config, waiting, hub, events)
+            failed = train_many(run, waiting, hub, events)
     return 1 if failed else 0
 
 
-def lay_out(config: Config, folder: RunFolder, events: Events) -> list[str]:
+def lay_out(run: Run, events: Events) -> list[str]:
     """Write the run's split, or check the one that is there, and its configuration; returns the categories.
 
     Raises:
         ValueError: the split there is another one, or a tracker that is asked for is not installed.
     """
+    config = run.config
     refuse_missing(config.train.trackers)
-    samples = scan(config, events.emit)
-    if folder.exists("split.json"):
-        split = Split.from_json(folder.read_json("split.json"))
-        split.check_settings(config.data, config.run.seed)
-        split.check(config.data.root)
-    else:
-        split = split_as(config.data, config.run.seed, samples, about_dataset(config))
-        folder.write_json("split.json", split.to_json())
-    folder.write_json("config.json", config.model_dump(mode="json"))
-    return category_names(config, split)
+    samples = run.scan(events.emit)
+    if run.folder.exists(SPLIT):
+        run.split.check_settings(config.data, config.run.seed)
+        run.split.check(config.data.root)
+    run.begin(samples)
+    return run.categories
 
 
-def run(config: Config, events: Events, category: str) -> int:
+def stage(run: Run, events: Events, category: str) -> int:
     """Train one category of a run that is laid out, unless it is trained; 0."""
-    done = is_trained(run_folder(config), category)
-    events.emit("start", category=category, done=config.train.steps if done else 0, total=config.train.steps)
+    steps, done = run.config.train.steps, is_trained(run.folder, category)
+    events.emit("start", category=category, done=steps if done else 0, total=steps)
     if not done:
         with events.hub() as hub:
-            train_category(config.model_dump(mode="json"), category, hub)
+            train_category(run, category, hub)
     return 0
 
 
 def train_many(
-    config: Config, categories: list[str], hub: Any, events: Events, one: Callable[..., None] | None = None
+    run: Run, categories: list[str], hub: Hub, events: Events, one: Callable[..., None] | None = None
 ) -> list[str]:
     """Train categories with as many at a time as the cluster has room for; returns those that failed.
 
     ``one`` is what trains a category; None takes :func:`train_category`.
     """
-    task = ray.remote(num_cpus=0, max_retries=2)(one or train_category)
+    task, steps = ray.remote(num_cpus=0, max_retries=2)(one or train_category), run.config.train.steps
     queue, live, failed = deque(categories), {}, []
     while queue or live:
-        while queue and len(live) < slots(config):
+        while queue and len(live) < slots(run.config):
             category = queue.popleft()
-            named = task.options(name=f"train:{category}", **place_of(config))
-            reference = named.remote(config.model_dump(mode="json"), category, hub)
-            live[reference] = category
+            named = task.options(name=f"train:{category}", **place_of(run.config))
+            live[named.remote(run, category, hub)] = category
         done, _ = ray.wait(list(live), timeout=2)
         for reference in done:
             category = live.pop(reference)
             try:
                 ray.get(reference)
-                events.emit("done", category=category, done=config.train.steps, total=config.train.steps)
+                events.emit("done", category=category, done=steps, total=steps)
             except RayError as error:
                 failed.append(category)
                 meters.failed("train", category)
@@ -119,14 +112,11 @@ def place_of(config: Config) -> dict[str, Any]:
 
 def slots(config: Config) -> int:
     """How many categories fit at once; at least one, so that Ray says what is missing."""
-    t, have = config.train, ray.cluster_resources()
-    rooms: list[float] = [have.get("CPU", 0) // (t.most_workers * t.cpus_per_worker)]
-    if t.gpus_per_worker:
-        rooms.append(have.get("GPU", 0) // (t.most_workers * t.gpus_per_worker))
-    return max(1, int(min(rooms)))
+    t = config.train
+    return room(t.most_workers * t.cpus_per_worker, t.most_workers * t.gpus_per_worker)
 
 
-def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
+def train_category(run: Run, category: str, hub: Hub) -> None:
     """One category: a Ray Train run whose name and place make it resume by itself."""
     # Imported here: the job's driver needs none of it, and torch costs seconds and hundreds of megabytes.
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -134,14 +124,13 @@ def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
 
     if len(ray.nodes()) == 1:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
-    config = Config.model_validate(values)
-    t = config.train
+    t = run.config.train
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
     TorchTrainer(
         work,
-        train_loop_config={"config": values, "category": category, "hub": hub},
+        train_loop_config={"run": run, "category": category, "hub": hub},
         scaling_config=ScalingConfig(
             num_workers=t.workers,
             use_gpu=t.gpus_per_worker > 0,
@@ -150,7 +139,7 @@ def train_category(values: dict[str, Any], category: str, hub: Any) -> None:
         ),
         run_config=RunConfig(
             name=category,
-            storage_path=run_folder(config).below("checkpoints").uri,
+            storage_path=run.folder.below("checkpoints").uri,
             failure_config=FailureConfig(max_failures=t.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
         ),

@@ -2,127 +2,213 @@
 
 Decided: Ray has made the process group, DeepSpeed joins it; EMA is kept outside the engine on rank 0, taken from the
 weights themselves, which are fp32 at every ``train.precision``; ``report`` only with a checkpoint, since each report
-waits for the controller's poll.
+waits for the controller's poll. Ray's controller imports this module too, to find the function: what only the worker
+needs is imported inside.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import ray.train
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.events import PROGRESS_SECONDS, Hub
 from dhdiff_ray.on_ray.verbs.checkpoints import Stored, last_checkpoint, restore, save
-from dhdiff_ray.run.run import published_facts, run_folder, stored_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.trackers import Trackers
 
-EVENT_SECONDS = 1.0
+if TYPE_CHECKING:
+    import numpy as np
+    from diffusers.training_utils import EMAModel
+
+    from dhdiff_ray.records import Sample
+    from dhdiff_ray.training.batches import BatchSource
+    from dhdiff_ray.training.build import Parts
+    from dhdiff_ray.training.step import Objective
+
+    Pictures = tuple[list[Sample], np.ndarray, np.ndarray]
+    """Training samples, their images uint8 (n, h, w, 3) and their masks uint8 (n, h, w)."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
-    """Train one category on this worker; rank 0 publishes the weights."""
-    # Ray's controller imports this module too, to find the function: what only the worker needs is imported here.
-    import torch
+    """Train one category on this worker; rank 0 publishes the weights.
 
-    from dhdiff_ray.model.precision import knows_bf16
-    from dhdiff_ray.training.build import build, build_source
-    from dhdiff_ray.training.checkpoint import publish
-    from dhdiff_ray.training.loop import fit, learning_rate, new_average
+    Args:
+        settings: ``run``, ``category``, and ``hub``, where events go.
+    """
+    from dhdiff_ray.training.build import build
+    from dhdiff_ray.training.loop import fit
 
-    config = Config.model_validate(settings["config"])
-    refuse_what_cannot_be_averaged(config)
-    category, hub = settings["category"], settings["hub"]
+    # 1. Join the others.
+    refuse_what_cannot_be_averaged(settings["run"].config)
     context = ray.train.get_context()
-    rank, world_size = context.get_world_rank(), context.get_world_size()
-    if not torch.cuda.is_available():
-        torch.set_num_threads(config.train.cpus_per_worker)
-
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root, config).category(category)
-
-    def tell(**event: Any) -> None:
-        if rank == 0:
-            hub.emit.remote({"verb": "train", "category": category, "time": round(time.time(), 3), **event})
-
-    if config.train.precision == "bf16" and not knows_bf16():
-        tell(
-            event="warning",
-            message="this processor has no bf16 instructions: a step may take many times as long as with "
-            "train.precision=fp32",
-        )
-
-    samples, images, masks = read_many(
-        split.train, config.data.resolution, config.data.skip_bad, lambda m: tell(event="warning", message=m)
-    )
-    parts = build(config, samples, images)
-    with last_checkpoint(config.train.zero_stage, world_size) as stored:
-        engine = deepspeed_engine(parts.objective, config, world_size, stored)
-        average = new_average(parts.objective, config.train) if rank == 0 else None
-        start = restore(engine, average, stored)
-    if config.train.is_elastic:
-        tell(event="workers", workers=world_size, done=start)
-    where = {"folder": folder, "category": category, "device": engine.device}
-    last = [time.monotonic()]
-
-    def is_time(done: int, total: int) -> bool:
-        now = time.monotonic()
-        if now - last[0] < EVENT_SECONDS and done < total:
-            return False
-        last[0] = now
-        return True
-
-    def on_encoded(done: int, total: int) -> None:
-        if is_time(done, total):
-            tell(event="progress", category=f"{category}, latents", done=done, total=total)
-
-    if rank > 0:
-        torch.distributed.barrier()  # what is cached in the run is computed by one and read by all
-    source = build_source(parts, config, samples, images, masks, **where, on_progress=on_encoded)
-    if rank == 0 and world_size > 1:
-        torch.distributed.barrier()
+    worker = Worker(**settings, rank=context.get_world_rank(), world_size=context.get_world_size())
+    # 2. Read the images.
+    pictures = worker.read()
+    # 3. Build the model and go on from its last checkpoint.
+    parts = build(worker.config, *pictures[:2])
+    engine, average, start = worker.resume(parts)
+    # 4. Encode what is encoded once.
+    progress = Progress(worker)
+    source = worker.encode(parts, pictures, engine.device, progress)
     if average is not None:
         average.to(engine.device)
-    trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
-    recent: list[float] = []
+    # 5. Train.
+    trackers = Trackers(worker.run, worker.category, start, worker.tell) if worker.leads else None
 
     def on_step(done: int, log: dict[str, float]) -> None:
-        recent.append(log["loss"])
-        if trackers is not None:
-            trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, config.train), "workers": world_size})
-        if is_time(done, config.train.steps):
-            loss = round(sum(recent) / len(recent), 5)
-            tell(event="progress", done=done, total=config.train.steps, loss=loss)
-            recent.clear()
+        worker.track(trackers, done, log)
+        progress.trained(done, log["loss"])
 
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
         if trackers is not None:
             trackers.flush()
-        save(engine, average, done, log, rank, world_size)
+        save(engine, average, done, log, worker.rank, worker.world_size)
 
     fit(
         engine,
         source,
-        config.train,
+        worker.config.train,
         average=average,
         start=start,
-        rank=rank,
-        world_size=world_size,
+        rank=worker.rank,
+        world_size=worker.world_size,
         on_step=on_step,
         on_checkpoint=on_checkpoint,
     )
     if trackers is not None:
         trackers.close()
-    with whole_weights(parts.objective, config.train.zero_stage):
-        if rank == 0:
-            publish(parts, average, folder, category, config, published_facts(split, len(samples)))
-            meters.memory(category)
+    # 6. Publish.
+    worker.publish(parts, average, images=len(pictures[0]))
 
 
-def whole_weights(objective: Any, zero_stage: int) -> contextlib.AbstractContextManager[Any]:
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that train a category together."""
+
+    run: Run
+    category: str
+    hub: Hub
+    rank: int
+    world_size: int
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that tells, tracks, averages and publishes."""
+        return self.rank == 0
+
+    def tell(self, **event: Any) -> None:
+        """Send an event, if this one leads."""
+        if self.leads:
+            about = {"verb": "train", "category": self.category, "time": round(time.time(), 3)}
+            self.hub.emit.remote({**about, **event})
+
+    def read(self) -> Pictures:
+        """The training images, of a split that was checked."""
+        import torch
+
+        from dhdiff_ray.model.precision import knows_bf16
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(self.config.train.cpus_per_worker)
+        self.run.check_split()
+        if self.config.train.precision == "bf16" and not knows_bf16():
+            self.tell(
+                event="warning",
+                message="this processor has no bf16 instructions: a step may take many times as long as with "
+                "train.precision=fp32",
+            )
+        data, samples = self.config.data, self.run.category(self.category).train
+        return read_many(samples, data.resolution, data.skip_bad, lambda m: self.tell(event="warning", message=m))
+
+    def resume(self, parts: Parts) -> tuple[Any, EMAModel | None, int]:
+        """DeepSpeed's engine, the averaged weights of the one that leads, and the steps done."""
+        from dhdiff_ray.training.loop import new_average
+
+        t = self.config.train
+        with last_checkpoint(t.zero_stage, self.world_size) as stored:
+            engine = deepspeed_engine(parts.objective, self.config, self.world_size, stored)
+            average = new_average(parts.objective, t) if self.leads else None
+            start = restore(engine, average, stored)
+        if t.is_elastic:
+            self.tell(event="workers", workers=self.world_size, done=start)
+        return engine, average, start
+
+    def encode(self, parts: Parts, pictures: Pictures, device: Any, progress: Progress) -> BatchSource:
+        """Where batches come from; what is cached in the run is computed by one and read by all."""
+        import torch
+
+        from dhdiff_ray.training.build import build_source
+
+        if not self.leads:
+            torch.distributed.barrier()
+        place = {"folder": self.run.folder, "category": self.category, "device": device}
+        source = build_source(parts, self.config, *pictures, **place, on_progress=progress.encoded)
+        if self.leads and self.world_size > 1:
+            torch.distributed.barrier()
+        return source
+
+    def track(self, trackers: Trackers | None, done: int, log: dict[str, float]) -> None:
+        """Hand the figures of a step to the trackers, where there are any."""
+        from dhdiff_ray.training.loop import learning_rate
+
+        if trackers is not None:
+            rate = learning_rate(done - 1, self.config.train)
+            trackers.log(done, {**log, "learning_rate": rate, "workers": self.world_size})
+
+    def publish(self, parts: Parts, average: EMAModel | None, images: int) -> None:
+        """Write the model into the run, from the one that leads."""
+        from dhdiff_ray.training.checkpoint import publish
+
+        with whole_weights(parts.objective, self.config.train.zero_stage):
+            if self.leads:
+                facts = self.run.training_facts(self.category, images)
+                publish(parts, average, self.run, self.category, facts)
+                meters.memory(self.category)
+
+
+class Progress:
+    """Tells how far a worker is, at most once a second and at each end."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._last = time.monotonic()
+        self._losses: list[float] = []
+
+    def encoded(self, done: int, total: int) -> None:
+        """So many of the pictures are encoded."""
+        if self._is_time(done, total):
+            self.worker.tell(event="progress", category=f"{self.worker.category}, latents", done=done, total=total)
+
+    def trained(self, done: int, loss: float) -> None:
+        """So many steps are done; told is the mean loss since the last time."""
+        self._losses.append(loss)
+        steps = self.worker.config.train.steps
+        if self._is_time(done, steps):
+            mean = round(sum(self._losses) / len(self._losses), 5)
+            self.worker.tell(event="progress", done=done, total=steps, loss=mean)
+            self._losses.clear()
+
+    def _is_time(self, done: int, total: int) -> bool:
+        now = time.monotonic()
+        if now - self._last < PROGRESS_SECONDS and done < total:
+            return False
+        self._last = now
+        return True
+
+
+def whole_weights(objective: Objective, zero_stage: int) -> contextlib.AbstractContextManager[Any]:
     """While open, every rank holds all weights, which ZeRO-3 shards otherwise."""
     if zero_stage < 3:
         return contextlib.nullcontext()
@@ -141,7 +227,7 @@ def refuse_what_cannot_be_averaged(config: Config) -> None:
         raise ValueError("train.zero_stage = 3 shards the weights that the average needs: set train.ema_decay=0")
 
 
-def deepspeed_engine(objective: Any, config: Config, world_size: int, stored: Stored | None = None) -> Any:
+def deepspeed_engine(objective: Objective, config: Config, world_size: int, stored: Stored | None = None) -> Any:
     """A DeepSpeed engine in the process group that Ray made, to be given the checkpoint ``stored`` if there is one."""
     import deepspeed
     import torch

@@ -1,0 +1,239 @@
+"""What each kind of detector is trained on, and the test that all of them pass (section IV-D).
+
+Decided: all see the same number of defective images, the same normal images, steps and seed (``real_synthetic`` sees
+both kinds, so twice as many), and are tested on the same held-out half, which nothing is selected on unless
+``detect.select = test`` says so. The one trained on real images is kept in the run with the conditions it was trained
+under; it is the oracle of pair alignment and the judge of pairs that are drawn again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from dhdiff_ray.data.images import read_many, whole_images
+from dhdiff_ray.data.registry import configured
+from dhdiff_ray.data.split import Split
+from dhdiff_ray.detector import results
+from dhdiff_ray.pairs.writer import conditions_of, read_pair, read_pair_rows
+from dhdiff_ray.records import Sample
+from dhdiff_ray.run.run import Run
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HELD_OUT = 0.1
+"""Share of the training pairs and normal images that ``detect.select = heldout`` judges by."""
+PEERS_SUM = ("image_auroc", "pixel_auroc", "pixel_ap", "pro")
+"""Figures whose sum the peers select by."""
+
+Facts = dict[str, Any]
+"""What a detector learned from and was selected on, told beside its figures."""
+Maps = Callable[[np.ndarray], np.ndarray]
+"""A detector: images uint8 (n, h, w, 3) -> maps float32 (n, h, w), larger where a defect is more likely."""
+Judge = Callable[["nn.Module"], float]
+"""How good a localiser is."""
+
+
+class Progress(Protocol):
+    """Hears how far a training is, and what needs a look."""
+
+    def __call__(self, done: int, loss: float | None = None) -> None:
+        """Take the steps done."""
+        ...
+
+    def warn(self, message: str) -> None:
+        """Take a warning."""
+        ...
+
+
+@dataclass(frozen=True)
+class Detectors:
+    """The detectors of one category of a run."""
+
+    run: Run
+    category: str
+    progress: Progress
+
+    @cached_property
+    def split(self) -> Split:
+        """The category's part of the split."""
+        return self.run.category(self.category)
+
+    def examined(self, kind: str, resume: bool = False) -> dict[str, Any]:
+        """Train one detector, test it and keep its figures; ``resume`` takes those that are kept and still hold."""
+        conditions = conditions_of(self.run, self.category)
+        kept = results.kept(self.run.folder, self.category, kind) if resume else None
+        if kept and kept["conditions"] == conditions:
+            self.progress(self.run.config.detect.steps)
+            return kept["figures"]
+        start = time.monotonic()
+        maps_of, facts = self.trained(kind)
+        seconds = round(time.monotonic() - start, 2)
+        figures = {**self.tested(maps_of), **facts, "seconds": seconds}
+        results.keep(self.run.folder, self.category, kind, conditions, figures)
+        return figures
+
+    def trained(self, kind: str) -> tuple[Maps, Facts]:
+        """A detector of one of ``results.kinds_of``, and its facts."""
+        if kind == "normal":
+            return self._normal_only()
+        from dhdiff_ray.detector.evaluate import predict
+
+        model, facts = _LOCALISERS[kind](self)
+        return lambda images: predict(model, images), facts
+
+    def tested(self, maps_of: Maps) -> dict[str, float | int | None]:
+        """The figures of a detector on the test half."""
+        from dhdiff_ray.detector.evaluate import figures
+        from dhdiff_ray.detector.peers import peers_masks
+        from dhdiff_ray.detector.saturation import saturated_regions
+
+        data = self.run.config.data
+        samples, images, masks = self.test_half()
+        loader = configured(data, self.progress.warn)
+        regions = saturated_regions(loader, Path(self.split.root), samples, data.resolution)
+        if self.run.config.detect.mask_rule == "peers":
+            strict, soft = peers_masks(samples, data.resolution)
+            return figures(maps_of(images), soft, strict, regions)
+        return figures(maps_of(images), masks, regions=regions)
+
+    def real_localiser(self) -> tuple[nn.Module, Facts]:
+        """The localiser trained on the real training half: the run's own, or a new one that the run then keeps."""
+        from dhdiff_ray.detector.unet import from_bytes, to_bytes
+
+        folder, config, name = self.run.folder, self.run.config, f"detectors/{self.category}/real"
+        conditions = {
+            "split_digest": self.split.digest,
+            "seed": config.run.seed,
+            "resolution": config.data.resolution,
+            **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule"}),
+        }
+        if folder.exists(f"{name}.json"):
+            kept = folder.read_json(f"{name}.json")
+            if kept["conditions"] == conditions:
+                self.progress(config.detect.steps)
+                return from_bytes(folder.read_bytes(f"{name}.safetensors")), kept["facts"]
+        model, facts = self.localiser_of_real_pairs()
+        folder.delete(f"{name}.json")  # never old conditions beside new weights
+        folder.write_bytes(f"{name}.safetensors", to_bytes(model))
+        folder.write_json(f"{name}.json", {"conditions": conditions, "facts": facts})
+        return model, facts
+
+    def localiser_of_real_pairs(self) -> tuple[nn.Module, Facts]:
+        """A new localiser trained on the real training half, which the run does not keep."""
+        images, masks = self.real_pairs()
+        model, facts = self.localiser(images, masks)
+        return model, {"n_train": len(images), **facts}
+
+    def localiser_of_made_pairs(self) -> tuple[nn.Module, Facts]:
+        """The localiser trained on made pairs alone, at most as many of each defect as there are real ones."""
+        images, masks = self.made_pairs()
+        model, facts = self.localiser(images, masks)
+        return model, {"n_pairs": len(images), **facts}
+
+    def localiser(self, images: np.ndarray, masks: np.ndarray) -> tuple[nn.Module, Facts]:
+        """A localiser trained on pairs and the category's normal images, and what its weights were chosen by."""
+        from dhdiff_ray.detector.train import train_localiser
+
+        config, pairs = self.run.config, (images, masks, self.normals())
+        judge: Judge | None = None
+        facts: Facts = {}
+        if config.detect.select == "heldout":
+            pairs, judge, facts = self._with_share_apart(*pairs)
+        elif config.detect.select == "test":
+            judge, facts = self._peers_judge(), {"selected_on": "the TEST set, as the peers do: optimistic"}
+        return train_localiser(*pairs, config.detect, config.run.seed, self.progress, judge=judge), facts
+
+    def real_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, h, w, 3) and masks (n, h, w) of the real training anomalies."""
+        return self._read([s for s in self.split.train if not s.is_good])[1:]
+
+    def made_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        """Made images and masks, the first of each defect, as many as there are real ones."""
+        counts = Counter(sample.defect for sample in self.split.train)
+        rows = [r for r in read_pair_rows(self.run.folder, self.category) if r["index"] < counts[r["defect"]]]
+        return self.stacked(rows)
+
+    def normals(self) -> np.ndarray:
+        """The normal training images (n, h, w, 3)."""
+        return self._read([s for s in self.split.train if s.is_good])[1]
+
+    def test_half(self) -> tuple[list[Sample], np.ndarray, np.ndarray]:
+        """Samples, images and masks of the test half, each image once, with all of its defects."""
+        return self._read(whole_images(self.split.test))
+
+    def stacked(self, rows: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (n, h, w, 3) and masks (n, h, w) of metadata rows."""
+        pairs = [read_pair(self.run.folder, row) for row in rows]
+        return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
+
+    def _read(self, samples: Sequence[Sample]) -> tuple[list[Sample], np.ndarray, np.ndarray]:
+        """Real images and masks at the run's resolution."""
+        data = self.run.config.data
+        return read_many(samples, data.resolution, data.skip_bad, self.progress.warn)
+
+    def _with_share_apart(
+        self, images: np.ndarray, masks: np.ndarray, normals: np.ndarray
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Judge, Facts]:
+        """What is left to train on when a share is set apart, a judge by that share, and its facts."""
+        from dhdiff_ray.detector.evaluate import evaluate
+
+        if len(images) < 2 or len(normals) < 2:
+            raise ValueError("detect.select = heldout needs two pairs and two normal images or more; use last")
+        seed = self.run.config.run.seed
+        order, good_order = (np.random.default_rng([seed, 5]).permutation(len(x)) for x in (images, normals))
+        apart, good_apart = (max(1, round(HELD_OUT * len(x))) for x in (images, normals))
+        seen = np.concatenate([images[order[:apart]], normals[good_order[:good_apart]]])
+        truth = np.concatenate([masks[order[:apart]], np.zeros((good_apart, *masks.shape[1:]), masks.dtype)])
+        judge = lambda model: float(evaluate(model, seen, truth)["pixel_ap"] or 0)  # noqa: E731
+        left = images[order[apart:]], masks[order[apart:]], normals[good_order[good_apart:]]
+        return left, judge, {"selected_on": "held-out training pairs", "n_held_out": len(seen)}
+
+    def _peers_judge(self) -> Judge:
+        from dhdiff_ray.detector.evaluate import evaluate
+
+        _, images, masks = self.test_half()
+
+        def judge(model: nn.Module) -> float:
+            figures = evaluate(model, images, masks)
+            return sum(float(figures[name] or 0) for name in PEERS_SUM)
+
+        return judge
+
+    def _of_both(self) -> tuple[nn.Module, Facts]:
+        real, made = self.real_pairs(), self.made_pairs()
+        model, facts = self.localiser(*(np.concatenate(parts) for parts in zip(real, made, strict=True)))
+        return model, {"n_train": len(real[0]), "n_pairs": len(made[0]), **facts}
+
+    def _of_pasted(self, paste: str) -> tuple[nn.Module, Facts]:
+        from dhdiff_ray.detector import baselines
+
+        count = sum(not sample.is_good for sample in self.split.train)
+        images, masks = getattr(baselines, paste)(self.normals(), count, self.run.config.run.seed)
+        model, facts = self.localiser(images, masks)
+        return model, {"n_pasted": count, **facts}
+
+    def _normal_only(self) -> tuple[Maps, Facts]:
+        from dhdiff_ray.detector.baselines import NormalOnly
+
+        normals = self.normals()
+        self.progress(self.run.config.detect.steps)
+        return NormalOnly(normals).predict, {"n_normal": len(normals)}
+
+
+_LOCALISERS: dict[str, Callable[[Detectors], tuple[nn.Module, Facts]]] = {
+    "synthetic": Detectors.localiser_of_made_pairs,
+    "real": Detectors.real_localiser,
+    "real_synthetic": Detectors._of_both,
+    "cutpaste": lambda detectors: detectors._of_pasted("cut_paste"),
+    "draem": lambda detectors: detectors._of_pasted("perlin_paste"),
+}
+"""How the localiser of each kind comes about; ``normal`` trains no network."""
