@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -51,7 +52,7 @@ def test_a_token_that_changes_in_the_environment_is_the_one_that_is_sent_from_th
 class Dashboard(BaseHTTPRequestHandler):
     """Answers as a cluster's head, and keeps what it was asked."""
 
-    asked: list = []
+    asked: ClassVar[list[str]] = []
 
     def do_GET(self):
         self.asked.append(self.path)
