@@ -37,36 +37,32 @@ def main() -> None:
     import numpy as np
     import torch
 
-    from dhdiff_ray.config import Config
-    from dhdiff_ray.data.split import Split
-    from dhdiff_ray.detector.results import KINDS
-    from dhdiff_ray.on_ray.verbs import detect
+    from dhdiff_ray.detector.kinds import Detectors
+    from dhdiff_ray.detector.results import BASELINES
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
 
     torch.set_num_threads(1)
-    run = Path(arguments.run).resolve()
-    folder = RunFolder.of(str(run.parent), run.name)
-    config = Config.model_validate(folder.read_json("config.json"))
+    run = Run.stored(RunFolder.at(arguments.run))
+    config, split = run.config, run.split
     if arguments.steps:
         config = config.model_copy(update={"detect": config.detect.model_copy(update={"steps": arguments.steps})})
-    split = Split.from_json(folder.read_json("split.json"))
     start = time.process_time()
     rows: list[dict[str, Any]] = []
     for category in arguments.category or split.categories:
-        own = split.category(category)
-        for kind in arguments.kind or ("synthetic", *KINDS):
-            found, facts = [], {}
+        for kind in arguments.kind or ("synthetic", *BASELINES):
+            figures, facts = [], {}
             for seed in range(arguments.seeds):
                 seeded = config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})})
-                trained = _real if kind == "real" else detect.TRAINED[kind]
-                maps_of, facts = trained(seeded, folder, own, Quiet())
-                found.append(detect.tested(seeded, own, Quiet(), maps_of))
+                detectors = Detectors(Run(seeded, run.folder), category, Quiet())
+                maps_of, facts = _of_real_pairs(detectors) if kind == "real" else detectors.trained(kind)
+                figures.append(detectors.tested(maps_of))
             row: dict[str, Any] = {"category": category, "trained_on": kind, **facts}
             for name in FIGURES:
-                values = [one[name] for one in found]
+                values = [one[name] for one in figures]
                 row[name] = round(float(np.mean(values)), 4)
                 row[f"{name}_std"] = round(float(np.std(values, ddof=1)), 4) if len(values) > 1 else None
-            row |= {name: found[0][name] for name in ("n_good", "n_defect")}
+            row |= {name: figures[0][name] for name in ("n_good", "n_defect")}
             rows.append(row)
             print(json.dumps(row), flush=True)
     conditions = {
@@ -77,7 +73,7 @@ def main() -> None:
         "generator_seed": config.run.seed,
         "seeds": arguments.seeds,
         "seeds_vary": "the detector's weights and batches, what is pasted; the pairs and the split are the run's",
-        "split_digest": detect.split_digest(split),
+        "split_digest": split.digest,
         "config_digest": config.digest(),
         **config.detect.model_dump(mode="json"),
         "processor_seconds": round(time.process_time() - start),
@@ -87,7 +83,7 @@ def main() -> None:
     RESULTS.mkdir(exist_ok=True)
     result = RESULTS / "detection.json"
     known = json.loads(result.read_text()) if result.exists() else {}
-    known[folder.uri.rpartition("/")[2]] = {"rows": rows, "conditions": conditions}
+    known[run.folder.uri.rpartition("/")[2]] = {"rows": rows, "conditions": conditions}
     result.write_text(json.dumps(known, indent=2) + "\n")
     result.with_suffix(".md").write_text(as_text(known))
     print(f"written: {result} and {result.with_suffix('.md')}")
@@ -119,14 +115,12 @@ def _spread(std: float | None) -> str:
     return "" if std is None else f" ± {100 * std:.1f}"
 
 
-def _real(config: Any, folder: Any, split: Any, tell: Any) -> tuple[Any, dict[str, Any]]:
+def _of_real_pairs(detectors: Any) -> tuple[Any, dict[str, Any]]:
     """The detector of real pairs, without writing it into the run."""
     from dhdiff_ray.detector.evaluate import predict
-    from dhdiff_ray.on_ray.verbs.detect import real_pairs, trained
 
-    images, masks = real_pairs(config, split, tell)
-    model, facts = trained(config, split, tell, images, masks)
-    return lambda pictures: predict(model, pictures), {"n_train": len(images), **facts}
+    model, facts = detectors.localiser_of_real_pairs()
+    return lambda images: predict(model, images), facts
 
 
 def _arguments() -> argparse.Namespace:

@@ -37,10 +37,11 @@ from benchmarks.detection import Quiet
 from benchmarks.trained_run import opened
 from dhdiff_ray.detector.baselines import cut_paste
 from dhdiff_ray.detector.evaluate import figures
+from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.detector.loss import localisation_loss
 from dhdiff_ray.metrics.features.small import small_perceiver
-from dhdiff_ray.on_ray.verbs import detect
 from dhdiff_ray.records import GOOD
+from dhdiff_ray.run.run import Run
 
 RESULT = Path(__file__).parent / "results" / "pretrained_detector.json"
 KINDS = ("real", "made", "real+made", "pasted", "real+pasted", "cutpaste", "few4", "few4+made", "few4+pasted")
@@ -78,13 +79,14 @@ def main():
     own, start = split.category(asked.category), time.process_time()
     look = small_perceiver(asked.weights).layers
     features = lambda images: looked_at(look, images)  # noqa: E731
-    real, masks = detect.real_pairs(config, own, Quiet())
+    detectors = Detectors(Run(config, folder), asked.category, Quiet())
+    real, masks = detectors.real_pairs()
     names = [s.defect for s in own.train if not s.is_good]
-    _, normal, _ = detect.read_real(config, [s for s in own.train if s.is_good], Quiet())
-    held, test, truth = detect.read_test(config, own, Quiet())
+    normal = detectors.normals()
+    held, test, truth = detectors.test_half()
     shown = np.array([sample.defect for sample in held])
     normals, tested = features(normal), features(test)
-    parts = {"real": lambda: (real, masks), "made": lambda: detect.made_pairs(folder, own)}
+    parts = {"real": lambda: (real, masks), "made": detectors.made_pairs}
     parts["pasted"] = lambda: pasted(real, masks, normal)
     parts["cutpaste"] = lambda: cut_paste(normal, len(real), 0)
     ready, rows = {}, []

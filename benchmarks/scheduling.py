@@ -176,10 +176,10 @@ def units(count: int, workers: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def stub(values: dict[str, Any], category: str, hub: Any) -> None:
+def stub(run: Any, category: str, hub: Any) -> None:
     """A category whose training takes a moment and tells of itself as a real one does."""
     hub.emit.remote({"event": "metric", "verb": "train", "category": category, "at": "begin", "clock": time.time()})
-    time.sleep(values["train"]["steps"])
+    time.sleep(run.config.train.steps)
     hub.emit.remote({"event": "metric", "verb": "train", "category": category, "at": "end", "clock": time.time()})
 
 
@@ -190,6 +190,7 @@ def queue(count: int, slots: int, seconds: float) -> dict[str, Any]:
     from dhdiff_ray.on_ray.verbs.train import train_many
     from dhdiff_ray.run.events import read_events
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
 
     with nodes(2, slots), tempfile.TemporaryDirectory(prefix="dhdiff-") as storage:
         sets = (f"train.steps={int(seconds)}", "train.workers=2", f'run.storage="{storage}"', "run.name=queue")
@@ -197,9 +198,9 @@ def queue(count: int, slots: int, seconds: float) -> dict[str, Any]:
         names = [f"category{at:03d}" for at in range(count)]
         folder = RunFolder.of(storage, "queue")
         with Watch() as watch, Events(folder, "train") as events, events.hub(every=0.5) as hub:
-            assert not train_many(config, names[: 2 * slots], hub, events, stub)  # its processes start
+            assert not train_many(Run(config), names[: 2 * slots], hub, events, stub)  # its processes start
             cpu = time.process_time()
-            assert not train_many(config, names, hub, events, stub)
+            assert not train_many(Run(config), names, hub, events, stub)
             spent = time.process_time() - cpu
         told = [e for e in read_events(folder) if e["event"] == "metric"][4 * slots :]
     turns = sorted((e["clock"], 1 if e["at"] == "begin" else -1) for e in told)
@@ -227,14 +228,14 @@ def data(rounds: int, batches: int, seconds: float) -> dict[str, Any]:
     from dhdiff_ray.on_ray.cluster.local import local_cluster
     from dhdiff_ray.on_ray.pool import map_units
     from dhdiff_ray.on_ray.verbs import synthesize
+    from dhdiff_ray.run.run import Run
 
     torch.set_num_threads(1)
     os.environ |= EQUAL
     found: dict[str, list[float]] = {"loop": [], "ray": [], "inside": [], "start": [], "load": [], "sleep": []}
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as storage, local_cluster(num_cpus=2):
         config, todo = _ready(storage, batches + 1, seconds)
-        values = config.model_dump(mode="json")
-        pairs = Path(storage) / config.run.name / "pairs"
+        run, pairs = Run(config), Path(storage) / config.run.name / "pairs"
 
         def through_ray(worker: Any, arguments: dict[str, Any], own: list[Any]) -> tuple[float, list[Any], float]:
             ends, answers, start = [], [], time.monotonic()
@@ -246,7 +247,7 @@ def data(rounds: int, batches: int, seconds: float) -> dict[str, Any]:
 
         for _ in range(rounds):
             start = time.monotonic()
-            maker = synthesize.Maker(values)
+            maker = synthesize.Maker(run)
             maker(todo[0])
             found["load"].append(time.monotonic() - start)
             start = time.monotonic()
@@ -254,7 +255,7 @@ def data(rounds: int, batches: int, seconds: float) -> dict[str, Any]:
                 maker(unit)
             found["loop"].append((time.monotonic() - start) / batches)
             shutil.rmtree(pairs)
-            each, inside, first = through_ray(synthesize.Maker, {"config": values}, todo)
+            each, inside, first = through_ray(synthesize.Maker, {"run": run}, todo)
             found["ray"].append(each)
             found["inside"].append(statistics.mean(inside[1:]))
             found["start"].append(first)
@@ -285,6 +286,7 @@ def _ready(storage: str, batches: int, seconds: float) -> tuple[Any, list[Any]]:
     from dhdiff_ray.data.split import make_split
     from dhdiff_ray.on_ray.verbs import synthesize
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.build import build
     from dhdiff_ray.training.checkpoint import publish
 
@@ -303,14 +305,14 @@ def _ready(storage: str, batches: int, seconds: float) -> tuple[Any, list[Any]]:
     own = split.category("mesh")
     samples, pictures, _ = read_many(own.train, 64, False, print)
     defects = sorted({s.defect for s in own.train if not s.is_good})
-    publish(build(config, samples, pictures), None, folder, "mesh", config, {"defects": defects})
-    trial = synthesize.units_of(config, split, "mesh", {})[1]
-    maker = synthesize.Maker(config.model_dump(mode="json"))
+    publish(build(config, samples, pictures), None, Run(config), "mesh", {"defects": defects})
+    trial = synthesize.units_of(Run(config), "mesh", {})[1]
+    maker = synthesize.Maker(Run(config))
     maker(trial[0])
     each = min(maker(unit) for unit in trial[1:4])
     shutil.rmtree(Path(storage) / "data" / "pairs")
     config = load(max(1, round(10 * seconds / each)))
-    return config, synthesize.units_of(config, split, "mesh", {})[1][:batches]
+    return config, synthesize.units_of(Run(config), "mesh", {})[1][:batches]
 
 
 def main() -> None:

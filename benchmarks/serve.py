@@ -97,6 +97,7 @@ def trained_run(storage: str, steps: int = 2) -> Config:
     from dhdiff_ray.data.registry import open_dataset
     from dhdiff_ray.data.split import make_split
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.batches import BatchSource
     from dhdiff_ray.training.build import build
     from dhdiff_ray.training.checkpoint import publish
@@ -116,7 +117,8 @@ def trained_run(storage: str, steps: int = 2) -> Config:
     parts = build(config, samples, pictures)
     source = BatchSource(config, samples, pictures, masks, parts.tokenizer)
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
-    publish(parts, None, folder, "mesh", config, {"defects": sorted({s.defect for s in own.train if not s.is_good})})
+    defects = sorted({s.defect for s in own.train if not s.is_good})
+    publish(parts, None, Run(config), "mesh", {"defects": defects})
     return config
 
 

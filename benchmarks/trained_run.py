@@ -6,17 +6,16 @@ from pathlib import Path
 import torch
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.data.split import Split
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 
 
 def opened(storage, run):
     """Its configuration, with the storage and name it was found by, its folder and its split."""
     config = Config.model_validate_json((Path(storage) / run / "config.json").read_text())
     config = config.model_copy(update={"run": config.run.model_copy(update={"storage": storage, "name": run})})
-    folder = run_folder(config)
-    return config, folder, Split.from_json(folder.read_json("split.json"))
+    found = Run(config)
+    return found.config, found.folder, found.split
 
 
 def arguments():

@@ -166,6 +166,7 @@ def trained_once(images, tmp_path_factory):
     from dhdiff_ray.data.registry import open_dataset
     from dhdiff_ray.data.split import make_split
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.batches import BatchSource
     from dhdiff_ray.training.build import build
     from dhdiff_ray.training.checkpoint import publish
@@ -184,7 +185,7 @@ def trained_once(images, tmp_path_factory):
         source = BatchSource(config, samples, pictures, masks, parts.tokenizer)
         fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
         defects = sorted({s.defect for s in own.train if not s.is_good})
-        publish(parts, None, folder, category, config, {"defects": defects})
+        publish(parts, None, Run(config), category, {"defects": defects})
     return Path(folder.path())
 
 
@@ -199,20 +200,17 @@ def trained(trained_once, images, tmp_path):
 def paired_once(trained_once, images, tmp_path_factory):
     """The trained run with its pairs, made in this process."""
     from dhdiff_ray.on_ray.verbs import synthesize
-    from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.run import Run
 
     storage = tmp_path_factory.mktemp("paired")
     shutil.copytree(trained_once, storage / "trained")
-    config = load(storage, images, "trained")
-    folder = RunFolder.of(str(storage), "trained")
-    split = synthesize.stored_split(folder, str(images))
-    maker = synthesize.Maker(config.model_dump(mode="json"))
+    run = Run(load(storage, images, "trained"))
+    maker = synthesize.Maker(run)
     for category in CATEGORIES:
-        requests, units = synthesize.units_of(config, split, category, {})
+        requests, units = synthesize.units_of(run, category, {})
         for unit in units:
             maker(unit)
-        facts = folder.read_json(f"models/{category}/dhdiff.json")
-        synthesize.finish(config, folder, split, requests, facts)
+        synthesize.finish(run, requests, run.folder.read_json(f"models/{category}/dhdiff.json"))
     return storage / "trained"
 
 

@@ -71,8 +71,8 @@ def perlin(side: tuple[int, ...], rows: int, columns: int, draw: np.random.Gener
     fy, fx = (y - top)[:, None], (x - left)[None, :]
 
     def corner(down: int, right: int) -> np.ndarray:
-        own = gradients[(top + down)[:, None], (left + right)[None, :]]
-        return own[..., 0] * (fy - down) + own[..., 1] * (fx - right)
+        slopes = gradients[(top + down)[:, None], (left + right)[None, :]]
+        return slopes[..., 0] * (fy - down) + slopes[..., 1] * (fx - right)
 
     wy, wx = (t**3 * (t * (t * 6 - 15) + 10) for t in (fy, fx))
     upper = corner(0, 0) * (1 - wx) + corner(0, 1) * wx

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from torch import nn
@@ -15,7 +14,7 @@ def judge_by(model: nn.Module) -> Callable[[np.ndarray, np.ndarray], list[float]
     """A judge that thresholds a localiser's map at one half: images (n, h, w, 3), masks (n, h, w) -> IoU of each."""
 
     def judge(images: np.ndarray, masks: np.ndarray) -> list[float]:
-        found: list[dict[str, Any]] = [alignment(model, images[i : i + 1], masks[i : i + 1]) for i in range(len(masks))]
-        return [float(one["iou"]) for one in found]
+        one_by_one = ((images[i : i + 1], masks[i : i + 1]) for i in range(len(masks)))
+        return [float(alignment(model, *pair)["iou"] or 0) for pair in one_by_one]
 
     return judge

@@ -18,6 +18,9 @@ from dhdiff_ray.detector.evaluate import as_input
 from dhdiff_ray.detector.loss import localisation_loss
 from dhdiff_ray.detector.unet import build
 
+Best = tuple[float, dict[str, Tensor]]
+"""How good a localiser was, and its weights then."""
+
 
 def train_localiser(
     images: np.ndarray,
@@ -50,24 +53,14 @@ def train_localiser(
     Raises:
         ValueError: no defective images, or arrays that do not fit together.
     """
-    if len(images) == 0:
-        raise ValueError(
-            "no defective images to train the localiser on; make pairs first: dhdiff-ray submit synthesize"
-        )
-    if images.shape[:3] != masks.shape:
-        raise ValueError(
-            f"images {images.shape} and masks {masks.shape} do not belong together; expected (n, h, w, 3) and (n, h, w)"
-        )
+    refuse_mismatch(images, masks)
     # Activations that fade to denormals make a CPU some ten times slower; they are zero for every practical purpose.
     torch.set_flush_denormal(True)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = build(config.network, config.channels)
-    model = model.to(device=place, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+    model = _untrained(config, seed, place)
     optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
     schedule = _schedule(optimiser, config)
-    best: tuple[float, dict[str, Tensor]] | None = None
+    best: Best | None = None
     draw = np.random.default_rng(seed)
     for step in range(config.steps):
         batch, targets = _batch(images, masks, normals, config, draw)
@@ -79,13 +72,42 @@ def train_localiser(
         if on_step is not None:
             on_step(step + 1, float(loss.detach()))
         if judge is not None and ((step + 1) % config.judge_every == 0 or step + 1 == config.steps):
-            found = judge(model.eval())
-            if best is None or found >= best[0]:
-                best = found, {name: tensor.clone() for name, tensor in model.state_dict().items()}
-            model.train()
+            best = _better(best, model, judge)
     if best is not None:
         model.load_state_dict(best[1])
     return model.eval()
+
+
+def refuse_mismatch(images: np.ndarray, masks: np.ndarray) -> None:
+    """Refuse what a localiser cannot be trained on.
+
+    Raises:
+        ValueError: no defective images, or arrays that do not fit together.
+    """
+    if len(images) == 0:
+        raise ValueError(
+            "no defective images to train the localiser on; make pairs first: dhdiff-ray submit synthesize"
+        )
+    if images.shape[:3] != masks.shape:
+        raise ValueError(
+            f"images {images.shape} and masks {masks.shape} do not belong together; expected (n, h, w, 3) and (n, h, w)"
+        )
+
+
+def _untrained(config: DetectConfig, seed: int, place: torch.device) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = build(config.network, config.channels)
+    return model.to(device=place, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+
+
+def _better(best: Best | None, model: nn.Module, judge: Callable[[nn.Module], float]) -> Best:
+    """The best so far or, if it is no worse, the model as it is now."""
+    score = judge(model.eval())
+    model.train()
+    if best is None or score >= best[0]:
+        best = score, {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return best
 
 
 def _schedule(optimiser: torch.optim.Optimizer, config: DetectConfig) -> torch.optim.lr_scheduler.LRScheduler:

@@ -64,7 +64,7 @@ def summarise(scores: Mapping[tuple[str, str], Score]) -> list[dict[str, Any]]:
     for (category, defect), score in sorted(scores.items()):
         rows.append({"level": "defect", "category": category, "defect": defect, **score.as_dict()})
         categories.setdefault(category, []).append(score)
-    means = {category: _mean(own, "defects") for category, own in categories.items()}
+    means = {category: _mean(of_defects, "defects") for category, of_defects in categories.items()}
     rows += [{"level": "category", "category": name, "defect": None, **s.as_dict()} for name, s in means.items()]
     if means:
         whole = _mean(list(means.values()), "categories")

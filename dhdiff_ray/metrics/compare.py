@@ -25,10 +25,10 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[dict[str, 
     Returns:
         Rows with ``value`` and ``other``, and one warning per metric and difference.
     """
-    known = {_key(row): row for row in theirs}
+    by_key = {_key(row): row for row in theirs}
     rows, warnings = [], {}
     for row in ours:
-        other = known.get(_key(row))
+        other = by_key.get(_key(row))
         if other is None:
             continue
         rows.append({name: row.get(name) for name in ("metric", "level", "category", "defect", "value")})

@@ -6,7 +6,7 @@ mean over a cluster's pairs is twice the unbiased variance of g: 2 / (n - 1) * (
 ever formed: cost grows linearly with the images, and memory not at all.
 
 ``CentreDistances`` gives rows small enough to send anywhere; ``IcLpips`` then streams a cluster's members once more,
-because which of them a cap keeps is known only when all are assigned. ``look`` adds an image to its cluster's sums in
+because which of them a cap keeps is known only when all are assigned. ``add_to`` adds an image to its cluster's sums in
 the same pass, so that a cluster that is compared whole needs no second look; the sums of a centre are as large as a
 feature (64 MB for VGG at 256 pixels), so they stay in the process that made them.
 """
@@ -135,9 +135,9 @@ class CentreDistances:
 
     def observe(self, names: Sequence[str], images: Sequence[np.ndarray] | np.ndarray) -> State:
         """Distances, float64 (m,) in the sorted order of the centres, of each image uint8 (h, w, 3)."""
-        return {name: self.look(name, image)[1] for name, image in zip(names, images, strict=True)}
+        return {name: self.measure(name, image)[1] for name, image in zip(names, images, strict=True)}
 
-    def look(self, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def measure(self, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature (d,) of an image uint8 (h, w, 3), and its distances (m,)."""
         feature = finite(self.perceiver.perceptual(image[None]), [name])
         return feature[0], self.of(feature)
@@ -159,11 +159,11 @@ class CentreDistances:
         """Every centre's cluster, empty ones included, with what each seed draws from a large one."""
         names, distances = table(state)
         nearest = self.nearest(distances)
-        found = []
+        clusters = []
         for index, centre in enumerate(self.centres):
-            own = [name for name, at in zip(names, nearest, strict=True) if at == index]
-            found.append(Cluster(centre, len(own), _draws(own, centre, self.profile, seeds)))
-        return found
+            members = [name for name, at in zip(names, nearest, strict=True) if at == index]
+            clusters.append(Cluster(centre, len(members), _draws(members, centre, self.profile, seeds)))
+        return clusters
 
 
 class IcLpips:
@@ -192,20 +192,20 @@ class IcLpips:
         drawn = [(frozenset(draw), Sums.empty()) for draw in cluster.draws]
         for name in cluster.members:
             (feature,) = finite(self.perceiver.perceptual(load(name)[None]), [name])
-            for draw, own in drawn:
+            for draw, sums in drawn:
                 if name in draw:
-                    own.add(feature)
-        return {centre: np.array([own.mean_distance() for _, own in drawn])}
+                    sums.add(feature)
+        return {centre: np.array([sums.mean_distance() for _, sums in drawn])}
 
     def compare(self, load: Callable[[str], np.ndarray], sums: Mapping[str, Sums] | None = None) -> State:
         """``observe`` of every cluster that has pairs; one that is compared whole is read from ``sums`` by centre."""
-        found: State = {}
+        spreads: State = {}
         for cluster in (c for c in self.clusters if c.size >= 2):
             if sums is not None and cluster.whole:
-                found[cluster.centre] = np.array([sums[cluster.centre].mean_distance()])
+                spreads[cluster.centre] = np.array([sums[cluster.centre].mean_distance()])
             else:
-                found |= self.observe(cluster.centre, load)
-        return found
+                spreads |= self.observe(cluster.centre, load)
+        return spreads
 
     def value(self, state: State) -> Score:
         """The unweighted mean over clusters, then over seeds; no value if no cluster has two images.
@@ -271,7 +271,7 @@ def ic_lpips(
 
 def add_to(first: CentreDistances, sums: Mapping[str, Sums], name: str, image: np.ndarray) -> np.ndarray:
     """Count one image uint8 (h, w, 3) in the sums of its nearest centre; returns its distances (m,)."""
-    feature, row = first.look(name, image)
+    feature, row = first.measure(name, image)
     sums[first.centres[int(first.nearest(row[None])[0])]].add(feature)
     return row
 
@@ -286,8 +286,8 @@ def one_pass(first: CentreDistances, images: Iterable[tuple[str, np.ndarray]]) -
 
 def one_pass_value(first: CentreDistances, sums: Sequence[Sums]) -> Score:
     """The score of what ``one_pass`` added up."""
-    clusters = [Cluster(centre, own.count, ((),)) for centre, own in zip(first.centres, sums, strict=True)]
-    spreads = {c.centre: np.array([own.mean_distance()]) for c, own in zip(clusters, sums, strict=True)}
+    clusters = [Cluster(centre, spread.count, ((),)) for centre, spread in zip(first.centres, sums, strict=True)]
+    spreads = {c.centre: np.array([spread.mean_distance()]) for c, spread in zip(clusters, sums, strict=True)}
     return IcLpips(first.perceiver, clusters, first.profile).value(spreads)
 
 
@@ -320,14 +320,14 @@ def finite(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
     return features
 
 
-def _draws(own: Sequence[str], centre: str, profile: Profile, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+def _draws(members: Sequence[str], centre: str, profile: Profile, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
     """Per seed, who is compared of a cluster's members in the order of their names."""
-    if profile.cap is None or len(own) <= profile.cap:
-        return (tuple(own),)
+    if profile.cap is None or len(members) <= profile.cap:
+        return (tuple(members),)
     if profile.draw == "first":
-        return (tuple(own[: profile.cap]),)
+        return (tuple(members[: profile.cap]),)
     key = int.from_bytes(hashlib.blake2b(centre.encode(), digest_size=8).digest(), "big")
     return tuple(
-        tuple(sorted(np.random.default_rng([seed, key]).choice(own, profile.cap, replace=False).tolist()))
+        tuple(sorted(np.random.default_rng([seed, key]).choice(members, profile.cap, replace=False).tolist()))
         for seed in seeds
     )

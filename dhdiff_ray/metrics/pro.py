@@ -46,11 +46,11 @@ def pro(masks: np.ndarray, maps: np.ndarray, limit: float = 0.3) -> float | None
 
 def regions_of(masks: np.ndarray) -> list[Region]:
     """The connected pieces of masks (n, h, w), each saturated by its own area."""
-    found = []
+    regions = []
     for image, mask in enumerate(np.asarray(masks) > 0):
         pieces, count = label(mask, EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
-        found += [Region(image, pieces == at, float((pieces == at).sum())) for at in range(1, count + 1)]
-    return found
+        regions += [Region(image, pieces == at, float((pieces == at).sum())) for at in range(1, count + 1)]
+    return regions
 
 
 def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: float = 0.05) -> float | None:
@@ -80,10 +80,10 @@ def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: 
     every = np.concatenate(scores)
     order = np.argsort(-every, kind="stable")
     false = np.cumsum(order < len(free)) / len(free)
-    found = np.cumsum(np.concatenate(gains)[order])
+    overlap = np.cumsum(np.concatenate(gains)[order])
     # Only where the score changes is there a threshold.
     last = np.append(np.diff(every[order]) != 0, True)
-    return _area(np.append(0, false[last]), np.append(0, found[last]), limit)
+    return _area(np.append(0, false[last]), np.append(0, overlap[last]), limit)
 
 
 def _area(x: np.ndarray, y: np.ndarray, limit: float) -> float:

@@ -32,19 +32,19 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
     categories = sorted({c["category"] for c in cells})
     table = []
     for name, paper in [(REAL, None), *((row.name, row.paper) for row in ablation.rows)]:
-        own = [c for c in cells if c["row"] == name]
-        count = Counter(c["seed"] for c in own)
+        of_row = [c for c in cells if c["row"] == name]
+        count = Counter(c["seed"] for c in of_row)
         whole = sorted(seed for seed, cells_done in count.items() if cells_done == len(categories))
         row: dict[str, Any] = {"row": name, "paper": paper, "seeds": whole}
         for figure in FIGURES:
-            known = [c for c in own if c["seed"] in whole and c.get(figure) is not None]
-            values = {(c["seed"], c["category"]): float(c[figure]) for c in known}
+            whole_cells = [c for c in of_row if c["seed"] in whole and c.get(figure) is not None]
+            values = {(c["seed"], c["category"]): float(c[figure]) for c in whole_cells}
             if values and len(values) == len(whole) * len(categories):
                 per_seed = [statistics.fmean(values[s, k] for k in categories) for s in whole]
                 by_category = {k: statistics.fmean(values[s, k] for s in whole) for k in categories}
                 spread = statistics.stdev(per_seed) if len(per_seed) > 1 else None
                 row[figure] = {"mean": statistics.fmean(per_seed), "std": spread, **by_category}
-        trained = [c["seconds"]["train"] for c in own if "train" in c.get("seconds", {})]
+        trained = [c["seconds"]["train"] for c in of_row if "train" in c.get("seconds", {})]
         row["train_seconds"] = statistics.fmean(trained) if trained else None
         table.append(row)
     return table
@@ -83,14 +83,14 @@ def as_markdown(table: Sequence[dict[str, Any]], ablation: AblationConfig, condi
     head, lines = as_rows(table)
     rule = ["---", *["---:"] * (len(head) - 1)]
     text = "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
-    told = "\n".join(f"- {name}: {value}" for name, value in conditions.items())
+    listed = "\n".join(f"- {name}: {value}" for name, value in conditions.items())
     return (
         f"# {ablation.table or 'Ablation'}\n\n{text}\n\n"
         "Pixel AP: of a localiser trained on made pairs, tested on held-out real images. Mask IoU: of made masks with "
         "what a localiser trained on real pairs sees in the made images. All in percent; mean over categories, ± "
         "standard deviation over seeds. `real` is the localiser trained on the real training pairs.\n\n"
         "\\* The paper's pixel AP on MVTec AD: another dataset, another backbone; not comparable by number.\n\n"
-        f"{told}\n"
+        f"{listed}\n"
     )
 
 

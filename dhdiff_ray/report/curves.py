@@ -40,14 +40,14 @@ class Curve:
 
 def loss_curves(events: Iterable[dict[str, Any]]) -> list[Curve]:
     """A curve for each category that told its loss; after a restart the later word on a step counts."""
-    told: dict[str, dict[int, float]] = {}
+    losses: dict[str, dict[int, float]] = {}
     for event in events:
         loss, done = event.get("loss"), event.get("done")
         if event.get("verb") != "train" or not isinstance(done, int) or not isinstance(loss, int | float):
             continue
         if math.isfinite(loss):
-            told.setdefault(str(event.get("category", "")), {})[done] = float(loss)
-    return [_curve(name, points) for name, points in sorted(told.items()) if len(points) > 1]
+            losses.setdefault(str(event.get("category", "")), {})[done] = float(loss)
+    return [_curve(name, points) for name, points in sorted(losses.items()) if len(points) > 1]
 
 
 def _curve(category: str, points: dict[int, float]) -> Curve:

@@ -45,14 +45,14 @@ def defect_maps(layers: Sequence[dict[str, Any]], tokens: np.ndarray, side: int 
     Returns:
         Name of a map -> float32 (side, side); names that no layer has are left out.
     """
-    found: dict[str, np.ndarray] = {}
+    maps: dict[str, np.ndarray] = {}
     for name, _ in MAPS:
         pictures = [np.asarray(layer[name][0])[tokens > 0].mean(0) for layer in layers if name in layer]
         if pictures:
             kind = Image.Resampling.BILINEAR  # never beyond the values that there are
             grown = [np.asarray(Image.fromarray(p.astype(np.float32)).resize((side, side), kind)) for p in pictures]
-            found[name] = np.mean(grown, axis=0)
-    return found
+            maps[name] = np.mean(grown, axis=0)
+    return maps
 
 
 def draw(rows: Sequence[Explained]) -> np.ndarray:

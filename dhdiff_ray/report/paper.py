@@ -67,11 +67,12 @@ def paper_tables(config: Config, scores: Sequence[Mapping[str, Any]], detection:
         _fill(table, cells, printed, paper)
         shown.append(table)
         if ours and reasons:
-            own = Table(f"Table {paper.number}: this run, not measured alike", ["Category", *map(_head, paper.columns)])
-            own.note = "Not to be compared with the paper's: " + "; ".join(reasons) + "."
-            own.rows = [[row, *(_number(v) for v in values)] for row, values in sorted(ours.items())]
-            own.kinds = [""] * len(own.rows)
-            shown.append(own)
+            title = f"Table {paper.number}: this run, not measured alike"
+            separate = Table(title, ["Category", *map(_head, paper.columns)])
+            separate.note = "Not to be compared with the paper's: " + "; ".join(reasons) + "."
+            separate.rows = [[row, *(_number(v) for v in values)] for row, values in sorted(ours.items())]
+            separate.kinds = [""] * len(separate.rows)
+            shown.append(separate)
     return shown
 
 
@@ -82,9 +83,9 @@ def read(paper: PaperTable) -> tuple[Cells, dict[str, tuple[float | None, ...]]]
     averages: dict[str, tuple[float | None, ...]] = {}
     for line in csv.DictReader(text.splitlines()):
         if paper.wide == "metric":
-            own = {method: float(value) for method, value in line.items() if method != "metric"}
+            by_method = {method: float(value) for method, value in line.items() if method != "metric"}
             at = 0 if line["metric"].startswith("Image") else 1
-            for method, value in own.items():
+            for method, value in by_method.items():
                 before = averages.get(method, (None,) * len(paper.columns))
                 averages[method] = tuple(value if i == at else old for i, old in enumerate(before))
             continue
@@ -110,8 +111,8 @@ def recomputed(cells: Cells) -> dict[str, tuple[float | None, ...]]:
     means = {}
     for method in methods:
         columns = zip(*(row[method] for row in cells.values() if method in row), strict=True)
-        known = [[value for value in column if value is not None] for column in columns]
-        means[method] = tuple(sum(values) / len(values) if values else None for values in known)
+        values_of_column = [[value for value in column if value is not None] for column in columns]
+        means[method] = tuple(sum(values) / len(values) if values else None for values in values_of_column)
     return means
 
 
@@ -156,21 +157,21 @@ def category_name(printed: str) -> str:
 
 
 def _scored(scores: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float | None, ...]]:
-    found: dict[str, list[float | None]] = {}
+    by_category: dict[str, list[float | None]] = {}
     for row in scores:
         for at, name in enumerate(("is", "ic_lpips")):
             if row["level"] == "category" and (row["metric"] == name or row["metric"].startswith(f"{name}_")):
-                found.setdefault(row["category"], [None, None])[at] = row["value"]
-    return {category: tuple(values) for category, values in found.items()}
+                by_category.setdefault(row["category"], [None, None])[at] = row["value"]
+    return {category: tuple(values) for category, values in by_category.items()}
 
 
 def _detected(detection: Mapping[str, Any], paper: PaperTable) -> dict[str, tuple[float | None, ...]]:
-    found = {}
+    by_category = {}
     for category, row in detection.items():
         if category != "conditions" and row.get("synthetic"):
             values = (row["synthetic"].get(column) for column in paper.columns)
-            found[category] = tuple(None if value is None else value * paper.scale for value in values)
-    return found
+            by_category[category] = tuple(None if value is None else value * paper.scale for value in values)
+    return by_category
 
 
 def _fill(table: Table, cells: Cells, printed: Mapping[str, tuple[float | None, ...]], paper: PaperTable) -> None:
@@ -210,5 +211,5 @@ def _number(value: float | None) -> str:
 
 
 def _head(name: str) -> str:
-    known = {"is": "IS", "ic_lpips": "IC-LPIPS", "pixel_ap": "pixel AP"}
-    return known.get(name, name.replace("_", " ").replace("auroc", "AUROC"))
+    heads = {"is": "IS", "ic_lpips": "IC-LPIPS", "pixel_ap": "pixel AP"}
+    return heads.get(name, name.replace("_", " ").replace("auroc", "AUROC"))

@@ -133,12 +133,12 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
     table.conditions = {_words(key): text(value) for key, value in detection.get("conditions", {}).items()}
     for category, row in sorted((name, row) for name, row in detection.items() if name != "conditions"):
         for key, words in KINDS.items():
-            found = row.get(key)
-            if not found:
+            row_of_kind = row.get(key)
+            if not row_of_kind:
                 continue
-            seen = [found[name] for name in ("n_train", "n_pairs", "n_pasted") if name in found]
-            found = {"pairs": sum(seen) if seen else None, **found}
-            values = (found.get(k) for k in ("pairs", *figures, "n_good", "n_defect"))
+            seen = [row_of_kind[name] for name in ("n_train", "n_pairs", "n_pasted") if name in row_of_kind]
+            row_of_kind = {"pairs": sum(seen) if seen else None, **row_of_kind}
+            values = (row_of_kind.get(k) for k in ("pairs", *figures, "n_good", "n_defect"))
             table.rows.append([category, words, *(text(value) for value in values)])
             table.kinds.append("first" if key == "synthetic" else "")
         if row.get("ratio_pixel_ap") is not None:
@@ -191,15 +191,15 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     per_defect = [s for s in scores if s.get("level") == "defect"] or list(scores)
     keys = list(dict.fromkeys(key for score in per_defect for key in score["conditions"]))
     values = {key: [text(score["conditions"].get(key)) for score in per_defect] for key in keys}
-    shared = {_words(key): found[0] for key, found in values.items() if len(set(found)) == 1}
+    shared = {_words(key): texts[0] for key, texts in values.items() if len(set(texts)) == 1}
     differing = [key for key in keys if len(set(values[key])) > 1]
-    told = next((words for ending, words in STANDINS.items() if metric.endswith(ending)), ("", ""))
-    title = f"{TITLES.get(base_name(metric), metric)} {told[0]}".strip()
+    standin = next((words for ending, words in STANDINS.items() if metric.endswith(ending)), ("", ""))
+    title = f"{TITLES.get(base_name(metric), metric)} {standin[0]}".strip()
     scaled = any(score.get("reference") is not None for score in scores)
     reference = ["Real against real"] if scaled else []
     table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(_words, differing)])
     table.conditions = shared
-    notes = [f"{told[1]} The figures compare runs of this tool at best, never papers."] if told[1] else []
+    notes = [f"{standin[1]} The figures compare runs of this tool at best, never papers."] if standin[1] else []
     notes += [NOTES[base_name(metric)]] if base_name(metric) in NOTES else []
     notes += ["Real against real: the same for the held-out real anomalies."] if scaled else []
     table.note = " ".join(notes)
@@ -208,9 +208,9 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
         scores, key=lambda s: (s.get("category") or "", level.get(s.get("level", ""), 3), s.get("defect") or "")
     ):
         names = [score.get("category") or "all categories", score.get("defect") or "mean"]
-        own = [text(score["conditions"].get(key)) for key in differing]
+        differing_cells = [text(score["conditions"].get(key)) for key in differing]
         scale = [text(score.get("reference"))] if scaled else []
-        table.rows.append([*names, text(score["value"]), *scale, text(score["n"]), *own])
+        table.rows.append([*names, text(score["value"]), *scale, text(score["n"]), *differing_cells])
         table.kinds.append(score.get("level") or "")
     return table
 
@@ -223,5 +223,5 @@ def base_name(metric: str) -> str:
 
 
 def _words(key: str) -> str:
-    known = {"ap": "AP", "iou": "IoU", "n_good": "normal images", "n_defect": "defect images"}
-    return known.get(key, key.replace("_", " ").replace("auroc", "AUROC").replace(" ap", " AP"))
+    words = {"ap": "AP", "iou": "IoU", "n_good": "normal images", "n_defect": "defect images"}
+    return words.get(key, key.replace("_", " ").replace("auroc", "AUROC").replace(" ap", " AP"))

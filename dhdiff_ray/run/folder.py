@@ -70,8 +70,8 @@ class RunFolder:
         filesystem, base = self._opened
         selector = pafs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
         infos = filesystem.get_file_info(selector)
-        found = (i.path for i in infos if i.type == pafs.FileType.File)
-        yield from sorted(p[len(base) :].lstrip("/") for p in found)
+        paths = (i.path for i in infos if i.type == pafs.FileType.File)
+        yield from sorted(p[len(base) :].lstrip("/") for p in paths)
 
     def read_bytes(self, name: str) -> bytes:
         """Content of one file.

@@ -138,11 +138,11 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         mine: what to write.
         fresh: whether the last sign is so young that nobody can have taken the run over since.
     """
-    found = _read(folder)
-    if found is not None and (found["token"] == mine["token"] or folder.exists(_mark(found))):
+    current = _read(folder)
+    if current is not None and (current["token"] == mine["token"] or folder.exists(_mark(current))):
         folder.write_bytes(FILE, _bytes(mine))
         return not folder.exists(_mark(mine))  # it may have been taken over since we looked
-    if found is None and fresh:
+    if current is None and fresh:
         away = folder.is_local and not folder.exists()  # else its place would be made anew on whatever lies below
         return None if away or not folder.create(FILE, _bytes(mine)) else True
     time.sleep(SETTLE_SECONDS)  # a store may show for a moment what was there before

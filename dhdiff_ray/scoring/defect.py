@@ -103,7 +103,7 @@ class DefectScorer:
         for name in names:
             image = defect.load(name)
             if self.wants("is", "kid"):
-                probabilities, pooled = self.classifier.look(image[None])
+                probabilities, pooled = self.classifier.classify(image[None])
                 for kind, scale in scales.items():
                     if scale.holds(name):
                         parts.setdefault(kind, []).append(scale.observe([name], probabilities))
@@ -113,8 +113,8 @@ class DefectScorer:
                 parts.setdefault("distances", []).append({name: self._distances(defect, name, image, sums)})
             if self.wants("masks") and defect.load_mask:
                 parts.setdefault("masks", []).append(mask_rows([name], [defect.load_mask(name)]))
-        states = {kind: combine(kind, found) for kind, found in parts.items()}
-        return states | ({"sums": {centre: own.pack() for centre, own in sums.items()}} if sums else {})
+        states = {kind: combine(kind, observed) for kind, observed in parts.items()}
+        return states | ({"sums": {centre: spread.pack() for centre, spread in sums.items()}} if sums else {})
 
     def value(self, defect: Defect, states: States) -> list[Score]:
         """The scores of a defect of which every image was observed."""
@@ -125,12 +125,12 @@ class DefectScorer:
 
         scores: list[Score] = []
         if self.wants("is", "kid"):
-            classes, pooled = self._look(defect.held_out)
+            classes, pooled = self._classified(defect.held_out)
             if self.wants("is"):
                 scores.append(InceptionScore(self.classifier, defect.names, self.config.splits).value(states["is"]))
                 scores += self._at_real_n(defect, states.get("even", {}), classes)
             if self.wants("kid"):
-                scores.append(kid_score(self.classifier, states["pooled"], self._look(defect.train)[1], pooled))
+                scores.append(kid_score(self.classifier, states["pooled"], self._classified(defect.train)[1], pooled))
         if self.wants("ic_lpips", "originality"):
             first = self.first(defect)
             held_out = {} if self.profile.centres == "all" else self._real_distances(first, defect.held_out)
@@ -174,7 +174,7 @@ class DefectScorer:
 
         first = self.first(defect)
         if not (self.keep_sums and self.wants("ic_lpips")):
-            return first.look(name, image)[1]
+            return first.measure(name, image)[1]
         if not sums:
             sums.update({centre: Sums.empty() for centre in first.centres})
         return add_to(first, sums, name, image)
@@ -233,11 +233,11 @@ class DefectScorer:
     def _real_distances(self, first: CentreDistances, real: RealImages) -> State:
         return first.observe(real.names, real.images)
 
-    def _look(self, real: RealImages) -> tuple[np.ndarray, np.ndarray]:
+    def _classified(self, real: RealImages) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities (n, k) and pooled features (n, d) of real images."""
         if not real.images:
             return np.zeros((0, 1)), np.zeros((0, 1), np.float32)
-        seen = [self.classifier.look(image[None]) for image in real.images]
+        seen = [self.classifier.classify(image[None]) for image in real.images]
         return np.concatenate([p for p, _ in seen]), np.concatenate([pooled for _, pooled in seen])
 
 

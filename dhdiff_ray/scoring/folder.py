@@ -65,8 +65,8 @@ def score_folder(
     check_files(config)
     if side is None:
         check_sizes([path for one in made for path in one.images])
-    known = find_made(real) if real else []
-    pairs = [(one, _real_of(one, known, made, real)) for one in made]
+    candidates = find_made(real) if real else []
+    pairs = [(one, _real_of(one, candidates, made, real)) for one in made]
     scorer = DefectScorer(config, seed, keep_sums=True)
     scores: dict[str, dict[tuple[str, str], Score]] = {}
     for one, theirs in pairs:
@@ -80,18 +80,18 @@ def score_folder(
 
 
 def _real_of(
-    one: MadeImages, known: Sequence[MadeImages], made: Sequence[MadeImages], real: Path | None
+    one: MadeImages, candidates: Sequence[MadeImages], made: Sequence[MadeImages], real: Path | None
 ) -> MadeImages | None:
     """The real images of a defect: of the same names, or the only ones there are for the only defect there is."""
     if real is None:
         return None
-    same = [r for r in known if (r.category, r.defect) == (one.category, one.defect)]
-    alike = same or [r for r in known if r.defect == one.defect]
+    same = [r for r in candidates if (r.category, r.defect) == (one.category, one.defect)]
+    alike = same or [r for r in candidates if r.defect == one.defect]
     if len(alike) == 1:
         return alike[0]
-    if len(known) == len(made) == 1:
-        return known[0]
-    there = ", ".join(f"{r.category}/{r.defect}" for r in known)
+    if len(candidates) == len(made) == 1:
+        return candidates[0]
+    there = ", ".join(f"{r.category}/{r.defect}" for r in candidates)
     raise ValueError(
         f"{one.category}/{one.defect} has no real images in {real} to be compared with; there are: {there}. "
         "Name folders alike, or score one defect at a time with its own --real FOLDER"

@@ -50,14 +50,14 @@ def find_made(root: Path, masks: Path | None = None) -> list[MadeImages]:
     if not root.is_dir():
         raise ImageError(f"there is no folder {root}; give the folder that holds the images")
     for layout, find in (("mvtec", _mvtec), ("image-mask", _image_mask), ("defect folders", _defect_folders)):
-        found = [MadeImages(c, d, layout, tuple(i), m) for c, d, i, m in find(root)]
-        if found:
-            return sorted(found, key=lambda made: (made.category, made.defect))
+        defects = [MadeImages(c, d, layout, tuple(i), m) for c, d, i, m in find(root)]
+        if defects:
+            return sorted(defects, key=lambda made: (made.category, made.defect))
     images = images_in(root)
     if not images:
         raise ImageError(f"{root} holds no images in a layout that is known: {LAYOUTS}; PNG, JPEG, BMP or TIFF files")
-    own = _stems(masks) if masks else {}
-    return [MadeImages(root.parent.name, root.name, "plain folder", tuple(images), own)]
+    by_stem = _stems(masks) if masks else {}
+    return [MadeImages(root.parent.name, root.name, "plain folder", tuple(images), by_stem)]
 
 
 def read_made(path: Path, side: int | None = None) -> np.ndarray:
@@ -94,7 +94,7 @@ def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
     Raises:
         ImageError: two sizes, or a file that is no image.
     """
-    known: tuple[int, int] | None = None
+    common: tuple[int, int] | None = None
     first = images[0]
     for path in images:
         try:
@@ -102,14 +102,14 @@ def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
                 size = picture.size
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"{path} cannot be read as an image ({error}); take it away or restore it") from None
-        if known is not None and size != known:
+        if common is not None and size != common:
             raise ImageError(
-                f"images of different sizes: {first} is {known[0]} x {known[1]}, {path} is {size[0]} x {size[1]}; "
+                f"images of different sizes: {first} is {common[0]} x {common[1]}, {path} is {size[0]} x {size[1]}; "
                 "make them one size with --resolution SIDE"
             )
-        known = size
-    assert known is not None
-    return known
+        common = size
+    assert common is not None
+    return common
 
 
 _Found = Iterator[tuple[str, str, list[Path], dict[str, Path]]]

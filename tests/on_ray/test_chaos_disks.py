@@ -15,7 +15,7 @@ from PIL import Image
 
 from dhdiff_ray.on_ray.verbs import synthesize, train
 from dhdiff_ray.pairs.writer import read_pair_rows
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -48,7 +48,7 @@ def small_disk():
 
 def made_files(config):
     """Names of the made images and masks."""
-    names = run_folder(config).files("pairs")
+    names = Run(config).folder.files("pairs")
     return [name for name in names if name.endswith(".png") and "/good/" not in name]
 
 
@@ -76,7 +76,7 @@ def test_after_room_was_made_a_run_on_a_full_disk_goes_on_and_nothing_half_writt
     two_cores, on_disk, monkeypatch
 ):
     config, remount = on_disk(200_000, "synthesize.pairs_per_defect=12")
-    folder = run_folder(config)
+    folder = Run(config).folder
     with monkeypatch.context() as patch:
         patch.setattr(synthesize, "refuse_full_disk", lambda *_: None)  # somebody else filled it meanwhile
         try:
@@ -109,7 +109,7 @@ def test_a_training_whose_disk_filled_up_at_a_checkpoint_goes_on_to_the_same_wei
     sets = ("data.categories=['mesh']", "train.steps=60", "train.checkpoint_every=10", "train.max_failures=0")
     disk, _ = small_disk(256 * 2**20)
     config = load_run(disk, images, "full", *sets)
-    folder = run_folder(config)
+    folder = Run(config).folder
     kept, filler = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json")), disk / "filler"
 
     def fill():
@@ -130,4 +130,4 @@ def test_a_training_whose_disk_filled_up_at_a_checkpoint_goes_on_to_the_same_wei
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
     weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
-    assert folder.read_bytes(weights) == run_folder(calm).read_bytes(weights)
+    assert folder.read_bytes(weights) == Run(calm).folder.read_bytes(weights)

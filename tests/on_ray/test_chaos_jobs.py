@@ -34,7 +34,7 @@ import pytest
 from dhdiff_ray.on_ray.cluster import standing
 from dhdiff_ray.on_ray.verbs import synthesize
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import run_folder, stored_split
+from dhdiff_ray.run.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 SETS = ("synthesize.workers=2", "synthesize.pairs_per_defect=12", "synthesize.steps=40")
@@ -58,15 +58,14 @@ def made(folder):
 
 def made_alone(config):
     """The bytes that one process makes which nobody disturbs."""
-    folder = run_folder(config)
+    folder = Run(config).folder
     alone = RunFolder(folder.uri + "-alone")
-    split = stored_split(folder, config.data.root)
-    alone.write_json("split.json", split.to_json())
-    own = config.model_copy(update={"run": config.run.model_copy(update={"name": "trained-alone"})})
-    maker = synthesize.Maker(own.model_dump(mode="json"))
+    alone.write_json("split.json", folder.read_json("split.json"))
+    run = Run(config, alone)
+    maker = synthesize.Maker(run)
     for category in ("capsule", "mesh"):
         alone.upload(folder.path(f"models/{category}"), f"models/{category}")
-        for unit in synthesize.units_of(own, split, category, {})[1]:
+        for unit in synthesize.units_of(run, category, {})[1]:
             maker(unit)
     return made(alone)
 
@@ -91,7 +90,7 @@ def asked(*words):
 
 def begun(config, more=4):
     """The job's client, once it has made some pairs more."""
-    folder, there = run_folder(config), len(made(run_folder(config)))
+    folder, there = Run(config).folder, len(made(Run(config).folder))
     client = subprocess.Popen(
         submit(config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -110,7 +109,7 @@ def times(folder):
 
 def test_a_job_outlives_its_client_and_the_same_command_attaches_to_it(own_state, trained):
     config = trained(*SETS)
-    folder = run_folder(config)
+    folder = Run(config).folder
     standing.up(num_cpus=2)
     client = begun(config)
     os.killpg(client.pid, signal.SIGKILL)
@@ -139,10 +138,10 @@ def test_a_job_outlives_its_client_and_the_same_command_attaches_to_it(own_state
 
 def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_what_is_missing(own_state, trained):
     config = trained(*SETS)
-    folder = run_folder(config)
+    folder = Run(config).folder
     there = standing.up(num_cpus=2)
     client = begun(config)
-    (driver,) = [p for p in there.processes() if "dhdiff_ray.on_ray.verbs.synthesize" in p.cmdline()]
+    (driver,) = [p for p in there.processes() if {"dhdiff_ray.on_ray", "synthesize"} <= set(p.cmdline())]
     driver.kill()
     client.communicate(timeout=120)
     assert client.returncode == 3, "the job failed"
@@ -168,7 +167,7 @@ def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_w
 
 def test_a_broken_category_gives_exit_code_3_and_its_name_and_the_same_command_after_repair_0(own_state, trained):
     config = trained()
-    folder = run_folder(config)
+    folder = Run(config).folder
     folder.write_json("config.json", config.model_dump(mode="json"))
     weights = Path(folder.path("models/capsule/unet/diffusion_pytorch_model.safetensors"))
     whole = weights.read_bytes()

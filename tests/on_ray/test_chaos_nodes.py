@@ -15,7 +15,7 @@ from dhdiff_ray.on_ray.verbs import synthesize, train
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import run_folder, stored_split
+from dhdiff_ray.run.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 FAST = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 4}
@@ -75,7 +75,7 @@ def wait_for(condition, seconds=120):
 
 def test_pairs_of_a_run_that_lost_a_node_are_those_of_an_undisturbed_one(three_nodes, trained):
     config = trained("synthesize.workers=4", "synthesize.pairs_per_defect=16", "synthesize.steps=40")
-    folder = run_folder(config)
+    folder = Run(config).folder
     thread, answer = in_thread(lambda: synthesize.main(config))
     wait_for(lambda: len(made(folder)) >= 4)
     three_nodes.remove_node(sorted(three_nodes.worker_nodes, key=str)[0], allow_graceful=False)
@@ -86,14 +86,13 @@ def test_pairs_of_a_run_that_lost_a_node_are_those_of_an_undisturbed_one(three_n
     assert all(len(read_pair_rows(folder, category)) == 48 for category in ("capsule", "mesh"))
 
     alone = RunFolder(folder.uri + "-alone")
-    split = stored_split(folder, config.data.root)
-    alone.write_json("split.json", split.to_json())
+    alone.write_json("split.json", folder.read_json("split.json"))
     for category in ("capsule", "mesh"):
         alone.upload(folder.path(f"models/{category}"), f"models/{category}")
-    own = config.model_copy(update={"run": config.run.model_copy(update={"name": "trained-alone"})})
-    maker = synthesize.Maker(own.model_dump(mode="json"))
+    run = Run(config, alone)
+    maker = synthesize.Maker(run)
     for category in ("capsule", "mesh"):
-        for unit in synthesize.units_of(own, split, category, {})[1]:
+        for unit in synthesize.units_of(run, category, {})[1]:
             maker(unit)
     assert found == made(alone), "one process that nobody disturbed makes the same bytes"
 
@@ -103,7 +102,7 @@ def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed
 
     sets = ("data.categories=['mesh']", "train.steps=60", "train.checkpoint_every=10", "train.max_failures=2")
     config = configure("disturbed", *sets)
-    folder = run_folder(config)
+    folder = Run(config).folder
     thread, answer = in_thread(lambda: train.main(config))
     snapshot = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json"))
     wait_for(lambda: snapshot.exists() and "step_" in snapshot.read_text())
@@ -117,7 +116,7 @@ def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed
     assert answer == [0]
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
-    assert folder.read_bytes(WEIGHTS) == run_folder(calm).read_bytes(WEIGHTS)
+    assert folder.read_bytes(WEIGHTS) == Run(calm).folder.read_bytes(WEIGHTS)
 
 
 def held_work(settings):
@@ -132,7 +131,7 @@ def held_work(settings):
 
         def held_step(done, log):
             on_step(done, log)
-            if done == at and settings["config"]["run"]["name"] == "elastic":  # the process serves the calm run too
+            if done == at and settings["run"].config.run.name == "elastic":  # the process serves the calm run too
                 time.sleep(900)
 
         return fit(*arguments, start=start, world_size=world_size, on_step=held_step, **named)
@@ -141,11 +140,11 @@ def held_work(settings):
     train_worker.train_worker(settings)
 
 
-def held_category(values, category, hub):
+def held_category(run, category, hub):
     from dhdiff_ray.on_ray.verbs import train
 
     train.work = held_work
-    train.train_category(values, category, hub)
+    train.train_category(run, category, hub)
 
 
 def test_an_elastic_run_shrinks_with_a_lost_node_grows_again_and_ends_as_an_undisturbed_one(
@@ -156,7 +155,7 @@ def test_an_elastic_run_shrinks_with_a_lost_node_grows_again_and_ends_as_an_undi
     sets = ("data.categories=['mesh']", "train.steps=40", "train.checkpoint_every=10", "train.max_failures=3",
             "train.zero_stage=2", "train.cpus_per_worker=2", "train.clean_background=0.5")  # fmt: skip
     config = configure("elastic", *sets, "train.workers=[1,2]", "train.resize_seconds=5")
-    folder = run_folder(config)
+    folder = Run(config).folder
     snapshot = Path(folder.path("checkpoints/mesh/checkpoint_manager_snapshot.json"))
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     calm_category = train.train_category
@@ -185,7 +184,7 @@ def test_an_elastic_run_shrinks_with_a_lost_node_grows_again_and_ends_as_an_undi
     monkeypatch.setattr(train, "train_category", calm_category)
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
-    both = [run_folder(c) for c in (config, calm)]
+    both = [Run(c).folder for c in (config, calm)]
     mine, theirs = ([json.loads(row) for row in f.read_bytes("metrics/mesh.jsonl").splitlines()] for f in both)
     assert [row["step"] for row in mine] == [row["step"] for row in theirs] == list(range(1, 41))
     assert [row["workers"] for row in mine] == [2] * 10 + [1] * 10 + [2] * 20

@@ -15,7 +15,7 @@ from dhdiff_ray.on_ray.verbs import synthesize, train
 from dhdiff_ray.on_ray.verbs.synthesize import Maker, Unit
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 
 pytestmark = [pytest.mark.ray, pytest.mark.chaos]
 
@@ -36,7 +36,7 @@ class Mortal(Maker):
     """Tells what it writes; its process is killed in the middle of three units, after the first pair of each."""
 
     def __call__(self, unit: Unit) -> float:
-        own = Path(run_folder(self.config).path())
+        own = Path(self.run.folder.path())
         if unit.category == "capsule" and unit.requests[0].index == 0:
             write, mark = self.writer.write_pair, own / f"killed-{unit.requests[0].defect}"
 
@@ -54,7 +54,7 @@ class Mortal(Maker):
         return super().__call__(unit)
 
     def _made(self, unit):
-        with (Path(run_folder(self.config).path()) / "computed").open("a") as told:
+        with (Path(self.run.folder.path()) / "computed").open("a") as told:
             told.write(f"{unit.category} {unit.name}\n")
         return super()._made(unit)
 
@@ -63,7 +63,7 @@ def test_three_kills_of_samplers_in_one_run_change_no_byte_and_only_what_was_not
     two_cores, trained, paired_once, monkeypatch
 ):
     config = trained("synthesize.workers=2")
-    folder = run_folder(config)
+    folder = Run(config).folder
     monkeypatch.setattr(synthesize, "Maker", Mortal)
     assert synthesize.main(config) == 0
     assert len(list(Path(folder.path()).glob("killed-*"))) == 3
@@ -80,13 +80,11 @@ def test_three_kills_of_samplers_in_one_run_change_no_byte_and_only_what_was_not
 
 def told_work(settings):
     """The real work; tells where it starts, and its last step."""
-    from dhdiff_ray.config import Config
     from dhdiff_ray.on_ray.verbs import train_worker
-    from dhdiff_ray.run.run import run_folder
     from dhdiff_ray.training import loop
 
     real = loop.fit
-    folder = Path(run_folder(Config.model_validate(settings["config"])).path())
+    folder = Path(settings["run"].folder.path())
 
     def told(*arguments, start, on_step, **named):
         def step(done, log):
@@ -103,15 +101,13 @@ def told_work(settings):
     train_worker.train_worker(settings)
 
 
-def mortal_driver(values, category, hub):
+def mortal_driver(run, category, hub):
     """The real driver of a category's training; the first one is killed once a checkpoint is kept."""
     import threading
 
-    from dhdiff_ray.config import Config
     from dhdiff_ray.on_ray.verbs import train
-    from dhdiff_ray.run.run import run_folder
 
-    folder = Path(run_folder(Config.model_validate(values)).path())
+    folder = Path(run.folder.path())
 
     def kill():
         kept = folder / "checkpoints" / category / "checkpoint_manager_snapshot.json"
@@ -123,7 +119,7 @@ def mortal_driver(values, category, hub):
     if not (folder / "killed").exists():
         threading.Thread(target=kill, daemon=True).start()
     train.work = told_work
-    train.train_category(values, category, hub)
+    train.train_category(run, category, hub)
 
 
 def test_the_killed_driver_of_a_training_is_begun_again_from_its_last_checkpoint_to_the_same_weights(
@@ -131,7 +127,7 @@ def test_the_killed_driver_of_a_training_is_begun_again_from_its_last_checkpoint
 ):
     sets = ("data.categories=['mesh']", "train.steps=80", "train.checkpoint_every=20")
     config = configure("disturbed", *sets)
-    folder = run_folder(config)
+    folder = Run(config).folder
     with monkeypatch.context() as patch:
         patch.setattr(train, "train_category", mortal_driver)
         assert train.main(config) == 0
@@ -143,4 +139,4 @@ def test_the_killed_driver_of_a_training_is_begun_again_from_its_last_checkpoint
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
     weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
-    assert folder.read_bytes(weights) == run_folder(calm).read_bytes(weights)
+    assert folder.read_bytes(weights) == Run(calm).folder.read_bytes(weights)

@@ -12,40 +12,39 @@ from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.redraw import drawn_again, make_usable
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.records import pair_seed
-from dhdiff_ray.run.run import run_folder, stored_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.checkpoint import model_facts
 
 
 @pytest.fixture
 def ready(trained):
-    config = trained("synthesize.min_iou=0.5", "synthesize.redraws=2")
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root)
-    return config, folder, split, DHDiffPipeline.from_pretrained(folder.path("models/mesh"))
+    run = Run(trained("synthesize.min_iou=0.5", "synthesize.redraws=2"))
+    return run, DHDiffPipeline.from_pretrained(run.folder.path("models/mesh"))
 
 
 def brightness(images, masks):
     return [float(image.mean() / 255) for image in images]
 
 
-def tries(config, split, pipeline, requests):
+def tries(run, pipeline, requests):
     """Every try of a unit, made by hand."""
     made = []
     for attempt in range(3):
         seeds = [pair_seed(0, r.category, r.defect, r.index, attempt) for r in requests]
         again = [replace(r, seed=seed, attempt=attempt) for r, seed in zip(requests, seeds, strict=True)]
-        made.append(make(again, pipeline, config, split.train))
+        made.append(make(again, pipeline, run.config, run.split.train))
     return made
 
 
 def test_the_first_try_that_agrees_is_kept_else_the_best_of_all(ready):
-    config, _, split, pipeline = ready
-    requests = units_of(config, split, "mesh", {})[1][0].requests
-    all_tries = tries(config, split, pipeline, requests)
+    run, pipeline = ready
+    requests = units_of(run, "mesh", {})[1][0].requests
+    all_tries = tries(run, pipeline, requests)
     light = np.array([brightness([p.image for p in pairs], None) for pairs in all_tries])
     for threshold in (0.0, float(np.median(light)), 0.99):
-        own = config.model_copy(update={"synthesize": config.synthesize.model_copy(update={"min_iou": threshold})})
-        kept = make_usable(requests, pipeline, own, split.train, brightness)
+        asked = run.config.synthesize.model_copy(update={"min_iou": threshold})
+        config = run.config.model_copy(update={"synthesize": asked})
+        kept = make_usable(requests, pipeline, config, run.split.train, brightness)
         assert len(kept) == len(requests)
         for at, judged in enumerate(kept):
             good = np.flatnonzero(light[:, at] >= threshold)
@@ -56,9 +55,9 @@ def test_the_first_try_that_agrees_is_kept_else_the_best_of_all(ready):
 
 
 def test_the_first_try_is_the_request_itself(ready):
-    config, _, split, _ = ready
-    request = units_of(config, split, "mesh", {})[1][0].requests[0]
-    assert drawn_again(request, config.run.seed, 0) == request
+    run, _ = ready
+    request = units_of(run, "mesh", {})[1][0].requests[0]
+    assert drawn_again(request, run.config.run.seed, 0) == request
 
 
 def test_a_row_tells_the_try_its_seed_and_its_agreement(ready):
@@ -66,15 +65,15 @@ def test_a_row_tells_the_try_its_seed_and_its_agreement(ready):
 
     from dhdiff_ray.detector.unet import build
 
-    config, folder, split, _ = ready
+    run, _ = ready
     torch.manual_seed(0)
-    folder.write_bytes("detectors/mesh/real.safetensors", to_bytes(build("small", 4)))
-    maker = Maker(config.model_dump(mode="json"))
-    requests, units = units_of(config, split, "mesh", {})
+    run.folder.write_bytes("detectors/mesh/real.safetensors", to_bytes(build("small", 4)))
+    maker = Maker(run)
+    requests, units = units_of(run, "mesh", {})
     for unit in units:
         maker(unit)
-    finish(config, folder, split, requests, model_facts(folder, "mesh"))
-    rows = read_pair_rows(folder, "mesh")
+    finish(run, requests, model_facts(run.folder, "mesh"))
+    rows = read_pair_rows(run.folder, "mesh")
     assert len(rows) == len(requests)
     for row in rows:
         assert row["seed"] == pair_seed(0, "mesh", row["defect"], row["index"], row["attempt"])
@@ -102,31 +101,29 @@ def seeds_of(request, attempts):
 
 
 def test_pairs_with_an_empty_mask_are_drawn_again_and_no_others(trained):
-    config = trained("synthesize.redraws=2", "synthesize.shard_size=4")
-    split = stored_split(run_folder(config), config.data.root)
-    requests = units_of(config, split, "mesh", {})[1][0].requests
-    pipeline = DHDiffPipeline.from_pretrained(run_folder(config).path("models/mesh"))
+    run = Run(trained("synthesize.redraws=2", "synthesize.shard_size=4"))
+    requests = units_of(run, "mesh", {})[1][0].requests
+    pipeline = DHDiffPipeline.from_pretrained(run.folder.path("models/mesh"))
     lost = seeds_of(requests[0], [0]) | seeds_of(requests[1], [0, 1]) | seeds_of(requests[2], range(9))
     sampler = Emptying(pipeline, lost)
-    kept = make_usable(requests, sampler, config, split.train)
+    kept = make_usable(requests, sampler, run.config, run.split.train)
     assert [one.pair.request.attempt for one in kept][:4] == [1, 2, 0, 0]
     assert [one.empty for one in kept] == [False, False, True, *[False] * (len(requests) - 3)]
     assert set(sampler.batches) == {len(requests)}, "a batch is always as large as the unit"
-    first = make(requests, Emptying(pipeline, lost), config, split.train)
+    first = make(requests, Emptying(pipeline, lost), run.config, run.split.train)
     assert all(np.array_equal(a.pair.image, b.image) for a, b in zip(kept[2:], first[2:], strict=True))
 
 
 def rows_without(config, lost_of):
     """The rows of a category whose sampler lost the masks of the seeds that ``lost_of`` names of its requests."""
-    folder = run_folder(config)
-    split = stored_split(folder, config.data.root)
-    requests, units = units_of(config, split, "mesh", {})
-    maker = Maker(config.model_dump(mode="json"))
+    run = Run(config)
+    requests, units = units_of(run, "mesh", {})
+    maker = Maker(run)
     maker._held = ("mesh", Emptying(maker._pipeline("mesh"), lost_of(requests)))
     for unit in units:
         maker(unit)
-    finish(config, folder, split, requests, model_facts(folder, "mesh"))
-    return read_pair_rows(folder, "mesh")
+    finish(run, requests, model_facts(run.folder, "mesh"))
+    return read_pair_rows(run.folder, "mesh")
 
 
 def test_without_redraws_the_first_try_is_kept_empty_or_not(trained):
@@ -135,12 +132,12 @@ def test_without_redraws_the_first_try_is_kept_empty_or_not(trained):
 
 
 def test_pairs_from_before_empty_ones_were_drawn_again_are_not_added_to(trained):
-    config = trained()
-    folder, name = run_folder(config), "synthesis/mesh.json"
-    refuse_mixture(config, folder, model_facts(folder, "mesh"), any_there=False)
+    run = Run(trained())
+    folder, name = run.folder, "synthesis/mesh.json"
+    refuse_mixture(run, model_facts(folder, "mesh"), any_there=False)
     folder.write_json(name, {key: value for key, value in folder.read_json(name).items() if key != "kept"})
     with pytest.raises(ValueError, match=r"made otherwise .*kept.* remove pairs/mesh first"):
-        refuse_mixture(config, folder, model_facts(folder, "mesh"), any_there=True)
+        refuse_mixture(run, model_facts(folder, "mesh"), any_there=True)
 
 
 def test_a_mask_that_stays_empty_is_named_in_its_row_and_counted_by_defect(trained):

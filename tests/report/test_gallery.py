@@ -5,6 +5,7 @@ import numpy as np
 from PIL import Image
 
 from dhdiff_ray.report.gallery import OUTLINE, SIDE, galleries, nearest, outlined, picture
+from dhdiff_ray.run.run import Run
 
 
 def opened(uri):
@@ -37,7 +38,7 @@ def test_small_pictures_are_exact_and_large_ones_are_bounded():
 
 def test_the_first_pairs_of_each_defect_are_shown(finished_run):
     folder, config, _ = finished_run
-    shown = galleries(folder, config, thumbs=1)
+    shown = galleries(Run(config, folder), thumbs=1)
     assert [gallery.name for gallery in shown] == ["capsule", "mesh"]
     assert all(set(gallery.defects) == set(gallery.made) and len(gallery.defects) == 3 for gallery in shown)
     assert all([thumb.name for thumb in thumbs] == ["000000"] for g in shown for thumbs in g.defects.values())
@@ -49,11 +50,11 @@ def test_the_first_pairs_of_each_defect_are_shown(finished_run):
 
 def test_the_reference_is_shown_as_the_network_sees_it(finished_run):
     folder, config, _ = finished_run
-    thumb = galleries(folder, config, thumbs=1)[0].defects["crack"][0]
+    thumb = galleries(Run(config, folder), thumbs=1)[0].defects["crack"][0]
     blank = (opened(thumb.reference) == 127).all(axis=-1).mean()
     assert 0.3 < blank < 1
 
 
 def test_a_category_without_pairs_has_no_defects(started_run):
     folder, config, _ = started_run
-    assert all(gallery.defects == {} for gallery in galleries(folder, config, thumbs=6))
+    assert all(gallery.defects == {} for gallery in galleries(Run(config, folder), thumbs=6))

@@ -13,6 +13,7 @@ from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.adapt import without_adapters
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import publish
@@ -59,7 +60,7 @@ def test_a_backbone_trains_is_published_and_draws(capsules, stable_diffusion, tm
     assert any("lora_" in k for k in moved) == (adapt == "lora")
     assert any("zero_conv" in k for k in moved)
     folder = RunFolder.of(str(tmp_path), "run")
-    publish(parts, average, folder, "capsule", config, {"defects": ["crack"]})
+    publish(parts, average, Run(config, folder), "capsule", {"defects": ["crack"]})
     loaded = DHDiffPipeline.from_pretrained(tmp_path / "run/models/capsule")
     assert not any("lora" in k for k in loaded.unet.state_dict())
     named = {"seed": 1, "output_type": "np", "num_inference_steps": 2, "guidance_scale": 2.0, "size": (16, 16)}

@@ -6,8 +6,9 @@ import pytest
 
 from dhdiff_ray.config.load import load_config
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training import trackers
-from dhdiff_ray.training.trackers import Trackers, refuse_missing, told_settings, without_secrets
+from dhdiff_ray.training.trackers import Trackers, public_settings, refuse_missing, without_secrets
 
 
 def settings(*names):
@@ -17,13 +18,13 @@ def settings(*names):
 
 def disturbed(config, folder):
     """Steps 1 to 5, a death, then steps 4 to 6 from the checkpoint at 3."""
-    first = Trackers(config, "mesh", folder, 0)
+    first = Trackers(Run(config, folder), "mesh", 0)
     for done in range(1, 6):
         first.log(done, {"loss": done / 4, "learning_rate": 0.5})
         if done == 3:
             first.flush()
     first.close()
-    second = Trackers(config, "mesh", folder, 3)
+    second = Trackers(Run(config, folder), "mesh", 3)
     for done in range(4, 7):
         second.log(done, {"loss": done / 4, "learning_rate": 0.5})
     second.close()
@@ -40,7 +41,7 @@ def test_json_lines_hold_each_step_once_after_a_death_even_in_the_middle_of_a_li
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4, 5, 6]
     assert [row["loss"] for row in rows(folder)] == losses
     folder.write_bytes("metrics/mesh.jsonl", folder.read_bytes("metrics/mesh.jsonl")[:-20])
-    Trackers(settings(), "mesh", folder, 6).close()
+    Trackers(Run(settings(), folder), "mesh", 6).close()
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4, 5]
 
 
@@ -109,7 +110,7 @@ def test_a_tracker_that_breaks_is_told_once_without_secrets_and_costs_nothing_el
     monkeypatch.setenv("WANDB_API_KEY", "k3y")
     told = []
     folder = RunFolder.of(str(tmp_path), "first")
-    tracked = Trackers(settings("wandb"), "mesh", folder, 0, lambda **event: told.append(event))
+    tracked = Trackers(Run(settings("wandb"), folder), "mesh", 0, lambda **event: told.append(event))
     for done in range(1, 5):
         tracked.log(done, {"loss": 1.0})
     tracked.close()
@@ -128,12 +129,12 @@ def test_a_tracker_that_does_not_start_is_an_error_with_what_to_do(tmp_path, mon
     monkeypatch.setattr(trackers, "refuse_missing", lambda _: None)
     monkeypatch.setitem(trackers.KINDS, "mlflow", refuses)
     with pytest.raises(ValueError, match=r"mlflow did not start .*leave mlflow out of train\.trackers") as caught:
-        Trackers(settings("mlflow"), "mesh", RunFolder.of(str(tmp_path), "first"), 0)
+        Trackers(Run(settings("mlflow"), RunFolder.of(str(tmp_path), "first")), "mesh", 0)
     assert "hunter2" not in str(caught.value)
 
 
 def test_trackers_are_told_no_place_and_change_no_digest():
     config = settings("tensorboard")
-    assert "/secret/place" not in json.dumps(told_settings(config, "mesh"))
+    assert "/secret/place" not in json.dumps(public_settings(config, "mesh"))
     assert config.digest() == settings().digest()
     assert without_secrets("sqlite:////a/b.db") == "sqlite:////a/b.db"

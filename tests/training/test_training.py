@@ -12,6 +12,7 @@ from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import encode, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average
@@ -276,7 +277,7 @@ def test_a_published_model_samples_the_same_pair_after_loading(capsules, tmp_pat
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=average)
     folder = RunFolder.of(str(tmp_path), "run")
     assert not is_trained(folder, "capsule")
-    publish(parts, average, folder, "capsule", config, {"defects": ["crack"]})
+    publish(parts, average, Run(config, folder), "capsule", {"defects": ["crack"]})
     assert model_facts(folder, "capsule")["defects"] == ["crack"]
     assert not list((tmp_path / "run").rglob("*.bin"))
     loaded = DHDiffPipeline.from_pretrained(tmp_path / "run/models/capsule")

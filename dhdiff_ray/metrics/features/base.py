@@ -30,17 +30,17 @@ class Classifier(Network):
     classifier: str
     """The network's name, with its architecture."""
 
-    def look(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def classify(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities, float64 (n, k), and pooled features, float32 (n, d), of images uint8 (n, h, w, 3)."""
-        seen = [self._look(image) for image in images]
+        seen = [self._classify(image) for image in images]
         return np.stack([p for p, _ in seen]), np.stack([pooled for _, pooled in seen])
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
         """Class probabilities alone."""
-        return self.look(images)[0]
+        return self.classify(images)[0]
 
     @abstractmethod
-    def _look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
 class Perceiver(Network):

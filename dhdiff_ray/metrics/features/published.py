@@ -43,9 +43,9 @@ class Inception(Classifier):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         path = find(config, ["inception"])["inception"]
-        own = own_file(config, "inception")
+        own_weights = own_file(config, "inception")
         # torch-fidelity unpickles whatever lies in the file; this refuses first what is not plain tensors.
-        _, self.digest = load(path, "" if own else FILES["inception"].hash)
+        _, self.digest = load(path, "" if own_weights else FILES["inception"].hash)
         self.device = _device()
         try:
             network = FeatureExtractorInceptionV3(
@@ -57,12 +57,12 @@ class Inception(Classifier):
                 f"expected the tensors of {FILES['inception'].file}"
             ) from None
         self._network = network.to(self.device)
-        if own:
+        if own_weights:
             self.suffix = OWN
-            self.classifier = f"{self.classifier}, weights of {Path(own).name}"
+            self.classifier = f"{self.classifier}, weights of {Path(own_weights).name}"
 
     @torch.inference_mode()
-    def _look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].to(self.device)
         with _exact_convolutions():
             pooled, logits = self._network(pixels)
@@ -82,16 +82,16 @@ class Lpips(Perceiver):
 
     def __init__(self, config: ScoreConfig, backbone: str) -> None:
         path = find(config, [backbone])[backbone]
-        own = own_file(config, backbone)
-        tensors, digest = load(path, "" if own else FILES[backbone].hash)
+        own_weights = own_file(config, backbone)
+        tensors, digest = load(path, "" if own_weights else FILES[backbone].hash)
         network = lpips_network(backbone, tensors, path.name)
         heads = hashlib.sha256(digest.encode())
         for weights in lpips_weights(network):
             heads.update(weights.numpy().tobytes())
         self._use(network, backbone, heads.hexdigest()[:16], LPIPS_SIDE)
-        if own:
+        if own_weights:
             self.suffix = OWN
-            self.perceiver = f"{self.perceiver}, weights of {Path(own).name}"
+            self.perceiver = f"{self.perceiver}, weights of {Path(own_weights).name}"
 
     @classmethod
     def of(cls, network: Any, backbone: str, digest: str, side: int = LPIPS_SIDE) -> Lpips:

@@ -52,7 +52,7 @@ class ModuleClassifier(Classifier):
         self.side, self.suffix = side, suffix
 
     @torch.inference_mode()
-    def _look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         logits, pooled = self._logits(_tensor(image, self.side))
         return torch.softmax(logits.double(), dim=1)[0].numpy(), pooled[0].float().numpy()
 
@@ -113,12 +113,12 @@ def small_perceiver(weights_dir: str) -> Perceiver:
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
 
     def layers(images: Tensor) -> list[Tensor]:
-        features, found = (images - mean) / std, []
+        features, layers = (images - mean) / std, []
         for index, layer in enumerate(network.features):
             features = layer(features)
             if index in TAPS:
-                found.append(features)
-        return found
+                layers.append(features)
+        return layers
 
     return ModulePerceiver(layers, "SqueezeNet 1.0, unweighted", digest, SQUEEZENET_SIDE, "_small")
 

@@ -51,7 +51,7 @@ class StandinFeatures(Classifier, Perceiver):
             layers.append(features)  # (1, 16, 64, 64), (1, 32, 32, 32), (1, 32, 16, 16)
         return layers
 
-    def _look(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         last = self._layers(image)[-1].flatten(2).double()  # (1, 32, 256)
         pooled = torch.cat([last.mean(2), last.std(2)], dim=1)
         # Sharpened, or random logits would call every image the same mixture.

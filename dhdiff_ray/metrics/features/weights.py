@@ -57,18 +57,18 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     Raises:
         ValueError: files are missing; each is named with its source and the flags that help.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     missing: list[Published] = []
     for network in networks:
-        own = own_file(config, network)
-        path = Path(own).expanduser() if own else folder_of(config) / FILES[network].file
-        if own and not path.is_file():
+        own_path = own_file(config, network)
+        path = Path(own_path).expanduser() if own_path else folder_of(config) / FILES[network].file
+        if own_path and not path.is_file():
             raise ValueError(f"{path} is not there; name the weights of {network} with --set {_flag(network)}=FILE")
         if not path.is_file() and config.download:
             _fetch(FILES[network], path)
         if not path.is_file():
             missing.append(FILES[network])
-        found[network] = path
+        paths[network] = path
     if missing:
         names = " and ".join(f"{file.file} ({file.what}, from {file.source}{file.file})" for file in missing)
         raise ValueError(
@@ -76,7 +76,7 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
             "--set score.weights_dir=DIR, let them be fetched with --set score.download=true, or use labelled "
             "stand-ins with --set score.features=standin"
         )
-    return found
+    return paths
 
 
 def own_file(config: ScoreConfig, network: str) -> str:

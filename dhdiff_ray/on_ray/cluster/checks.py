@@ -33,8 +33,8 @@ def check_versions(address: str, there: Mapping[str, str]) -> None:
     import ray
 
     here = {"ray": ray.__version__, "python": ".".join(platform.python_version_tuple()[:2])}
-    found = {name: version if name == "ray" else ".".join(version.split(".")[:2]) for name, version in there.items()}
-    for name, version in found.items():
+    theirs = {name: version if name == "ray" else ".".join(version.split(".")[:2]) for name, version in there.items()}
+    for name, version in theirs.items():
         if version != here[name]:
             what = "Ray" if name == "ray" else "Python"
             remedy = f"pip install ray=={version}" if name == "ray" else f"make PYTHON=python{version} setup"
@@ -70,8 +70,8 @@ def node_resources(address: str) -> list[dict[str, float]]:
     from ray.util.state import list_nodes
 
     with without_addresses():
-        found: list[Any] = list_nodes(address)
-    return [node.resources_total or {} for node in found if node.state == "ALIVE"]
+        nodes: list[Any] = list_nodes(address)
+    return [node.resources_total or {} for node in nodes if node.state == "ALIVE"]
 
 
 def check_room(nodes: Sequence[Mapping[str, float]], verb: str, config: Config) -> None:

@@ -57,8 +57,8 @@ def state_folder() -> Path:
 
 def standing() -> Standing | None:
     """The cluster that was started and still runs, or None."""
-    found = _written()
-    return found if found is not None and found.processes() else None
+    cluster = _written()
+    return cluster if cluster is not None and cluster.processes() else None
 
 
 def up(num_cpus: int | None = None, port: int = 0) -> Standing:
@@ -96,17 +96,17 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
             env=outer | JOB_ENVIRONMENT | ours,
             start_new_session=True,
         )
-    found = Standing(f"http://127.0.0.1:{port}", token, folder, process.pid, round(time.time(), 1))
+    cluster = Standing(f"http://127.0.0.1:{port}", token, folder, process.pid, round(time.time(), 1))
     limit = time.monotonic() + UP_SECONDS
-    while not _answers(found.address, token):
+    while not _answers(cluster.address, token):
         if process.poll() is not None or time.monotonic() > limit:
-            told = log.read_text(errors="replace").strip().splitlines()[-5:]
-            _end(found)
-            raise ClusterError("Ray did not start on this machine: " + " | ".join(told))
+            last_lines = log.read_text(errors="replace").strip().splitlines()[-5:]
+            _end(cluster)
+            raise ClusterError("Ray did not start on this machine: " + " | ".join(last_lines))
         time.sleep(0.5)
-    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(found).items()}
+    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(cluster).items()}
     (state / "cluster.json").write_text(json.dumps(values, indent=2) + "\n")
-    return found
+    return cluster
 
 
 def down() -> Standing | None:
@@ -123,8 +123,9 @@ def _written() -> Standing | None:
     file = state_folder() / "cluster.json"
     if not file.is_file():
         return None
-    known = json.loads(file.read_text())
-    return Standing(known["address"], Path(known["token_file"]), Path(known["folder"]), known["pid"], known["since"])
+    record = json.loads(file.read_text())
+    places = Path(record["token_file"]), Path(record["folder"])
+    return Standing(record["address"], *places, record["pid"], record["since"])
 
 
 def _end(cluster: Standing) -> None:

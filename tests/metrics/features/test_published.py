@@ -157,7 +157,7 @@ def test_the_inception_score_is_torch_fidelitys_own_on_the_same_folder(inception
     )
     network = Inception(ScoreConfig(inception_file=str(inception_file)))
     metric = InceptionScore(network, list(images), splits=2)
-    probabilities, pooled = network.look(np.stack(list(images.values())))
+    probabilities, pooled = network.classify(np.stack(list(images.values())))
     score = metric.value(metric.observe(list(images), probabilities))
     assert score.metric == "is_own"
     assert score.value > 1.01

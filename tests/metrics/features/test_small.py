@@ -21,7 +21,7 @@ def test_any_torch_module_is_a_labelled_standin():
     classifier = ModuleClassifier(lambda x: (layer(x).mean((2, 3)), x.mean((2, 3))), "one layer", "00", side=16)
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3)).astype(np.uint8)
     assert perceiver.perceptual(images).shape == (2, 6 * 14 * 14)
-    probabilities, pooled = classifier.look(images)
+    probabilities, pooled = classifier.classify(images)
     np.testing.assert_allclose(probabilities.sum(1), 1)
     assert pooled.shape == (2, 3)
     assert perceiver.metric_name("ic_lpips") == "ic_lpips_module"
@@ -37,7 +37,7 @@ def test_the_small_real_networks_tell_a_change_of_content_from_a_little_noise():
     noisy = stripes + np.random.default_rng(0).normal(0, 4, stripes.shape)
     a, b, c = perceiver.perceptual(np.stack([stripes, noisy.clip(0, 255), disc]).astype(np.uint8))
     assert ((a - b) ** 2).sum() < 0.5 * ((a - c) ** 2).sum()
-    probabilities, pooled = classifier.look(np.stack([stripes, disc]).astype(np.uint8))
+    probabilities, pooled = classifier.classify(np.stack([stripes, disc]).astype(np.uint8))
     assert probabilities.shape == (2, 1001)
     assert pooled.shape == (2, 1280)
     assert perceiver.metric_name("ic_lpips") == "ic_lpips_small"

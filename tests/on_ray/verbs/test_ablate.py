@@ -8,7 +8,6 @@ from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.on_ray.verbs import ablate
 from dhdiff_ray.report.ablation import REAL
-from dhdiff_ray.run.run import run_folder
 
 NOBODY = SimpleNamespace(emit=SimpleNamespace(remote=lambda event: None))
 """A hub that nobody reads."""
@@ -20,12 +19,12 @@ def table(configure, images):
     rows = (AblationRow(name="no-merge", set={"model.merge": "none", "model.ssm": False}), AblationRow(name="all"))
     config = config.model_copy(update={"ablation": AblationConfig(rows=rows, seeds=(3,))})
     samples = open_dataset("procedural").scan(images)
-    return config, {name: ablate._prepare(config, name, 3, samples) for name in (REAL, "no-merge", "all")}
+    return config, {name: ablate._laid_out(config, name, 3, samples) for name in (REAL, "no-merge", "all")}
 
 
 def test_a_row_is_a_run_of_its_own_that_differs_in_what_it_sets_alone(table):
     _, runs = table
-    own, other = runs["no-merge"].model_dump(), runs["all"].model_dump()
+    own, other = runs["no-merge"].config.model_dump(), runs["all"].config.model_dump()
     assert own["run"]["name"] == "t-no-merge-s3"
     assert own["run"]["seed"] == 3
     assert (own["model"]["merge"], other["model"]["merge"]) == ("none", "cross")
@@ -44,11 +43,10 @@ def test_a_row_that_sets_an_unknown_key_is_refused_by_name(table):
 
 def test_a_cell_trains_makes_pairs_judges_them_and_is_not_run_again(table):
     _, runs = table
-    oracle = ablate._cell(runs[REAL].model_dump(mode="json"), REAL, "mesh", NOBODY, None)
+    oracle = ablate._cell(runs[REAL], REAL, "mesh", NOBODY, None)
     assert oracle
-    values = runs["no-merge"].model_dump(mode="json")
-    ablate._cell(values, "no-merge", "mesh", NOBODY, oracle)
-    folder = run_folder(runs["no-merge"])
+    ablate._cell(runs["no-merge"], "no-merge", "mesh", NOBODY, oracle)
+    folder = runs["no-merge"].folder
     cell = folder.read_json("cells/mesh.json")
     assert cell["row"] == "no-merge"
     assert 0 <= cell["pixel_ap"] <= 1
@@ -57,5 +55,5 @@ def test_a_cell_trains_makes_pairs_judges_them_and_is_not_run_again(table):
     made = [f for f in folder.files("pairs/mesh/test") if "/good/" not in f]
     assert len(made) == 3
     folder.write_json("cells/mesh.json", {**cell, "pixel_ap": 0.125})
-    ablate._cell(values, "no-merge", "mesh", NOBODY, oracle)
+    ablate._cell(runs["no-merge"], "no-merge", "mesh", NOBODY, oracle)
     assert json.loads(folder.read_bytes("cells/mesh.json"))["pixel_ap"] == 0.125

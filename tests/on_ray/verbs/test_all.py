@@ -11,7 +11,7 @@ from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.verbs import all as line
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.run.status import Status, failures
 
 DEFECTS = ("crack", "poke", "squeeze")
@@ -24,16 +24,15 @@ def made(folder):
     return {name: folder.read_bytes(name) for name in names}
 
 
-def mortal_stage(values, verb, category, hub):
+def mortal_stage(run, verb, category, hub):
     """The real stage; the process that scores mesh dies the first time."""
-    from dhdiff_ray.config import Config
     from dhdiff_ray.on_ray.verbs import all as line
 
-    mark = Path(run_folder(Config.model_validate(values)).path("killed"))
+    mark = Path(run.folder.path("killed"))
     if (verb, category) == ("score", "mesh") and not mark.exists():
         mark.touch()
         os._exit(1)
-    return line.run_stage(values, verb, category, hub)
+    return line.run_stage(run, verb, category, hub)
 
 
 @pytest.mark.ray
@@ -44,7 +43,7 @@ def test_a_category_that_fails_stops_no_other_and_a_rerun_does_just_what_is_miss
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     config = trained(*SETS)
-    folder = run_folder(config)
+    folder = Run(config).folder
     folder.write_json("config.json", config.model_dump(mode="json"))
     weights = Path(folder.path("models/capsule/unet/diffusion_pytorch_model.safetensors"))
     whole = weights.read_bytes()
@@ -72,7 +71,7 @@ def test_a_category_that_fails_stops_no_other_and_a_rerun_does_just_what_is_miss
 
 def test_another_configuration_of_a_run_that_exists_is_refused(trained):
     config = trained()
-    folder = run_folder(config)
+    folder = Run(config).folder
     folder.write_json("config.json", config.model_dump(mode="json"))
     with pytest.raises(ValueError, match="another configuration"):
         line.main(trained("synthesize.steps=3"))

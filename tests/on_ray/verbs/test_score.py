@@ -7,17 +7,16 @@ import pytest
 from dhdiff_ray.on_ray.verbs import detect, score
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
-from dhdiff_ray.run.run import run_folder
+from dhdiff_ray.run.run import Run
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_any_sharding_gives_the_same_scores(paired, size):
-    config = paired("data.categories=['capsule']")
-    folder = run_folder(config)
-    rows = {"capsule": read_pair_rows(folder, "capsule")}
+    run = Run(paired("data.categories=['capsule']"))
+    rows = {"capsule": read_pair_rows(run.folder, "capsule")}
 
     def scored(units):
-        scorer = score.Scorer(config.model_dump(mode="json"))
+        scorer = score.Scorer(run)
         whole = score.merged(units, [scorer(unit) for unit in units])
         return {(unit.defect, one.metric): one for unit in whole for one in scorer(unit)}
 
@@ -35,9 +34,9 @@ def test_any_sharding_gives_the_same_scores(paired, size):
 
 @pytest.mark.parametrize("workers", [2, 6, 12])
 def test_clusters_compared_by_many_workers_give_the_same_score(paired, workers):
-    config = paired("data.categories=['capsule']", "score.metrics=['ic_lpips']")
-    rows = {"capsule": read_pair_rows(run_folder(config), "capsule")}
-    scorer = score.Scorer(config.model_dump(mode="json"))
+    run = Run(paired("data.categories=['capsule']", "score.metrics=['ic_lpips']"))
+    rows = {"capsule": read_pair_rows(run.folder, "capsule")}
+    scorer = score.Scorer(run)
     units = score.shards(rows)
     defects = score.merged(units, [scorer(unit) for unit in units])
     parts = score.comparisons(defects, workers)
@@ -53,22 +52,22 @@ def test_clusters_compared_by_many_workers_give_the_same_score(paired, workers):
 
 def test_too_few_pairs_are_refused_before_anything_is_computed(paired):
     config = paired("score.splits=4")
-    rows = {"mesh": read_pair_rows(run_folder(config), "mesh")}
+    rows = {"mesh": read_pair_rows(Run(config).folder, "mesh")}
     with pytest.raises(ValueError, match=r"mesh/bent has 3 pairs.*--set score.splits=3"):
-        score.refuse_what_cannot_be_scored(config, rows)
+        score.refuse_what_cannot_be_scored(config.score, rows)
 
 
 def test_missing_weights_are_refused_with_their_names(paired, tmp_path):
     config = paired("score.features=inception", f'score.weights_dir="{tmp_path}"')
-    rows = {"mesh": read_pair_rows(run_folder(config), "mesh")}
+    rows = {"mesh": read_pair_rows(Run(config).folder, "mesh")}
     with pytest.raises(ValueError, match=r"vgg16-397923af\.pth"):
-        score.refuse_what_cannot_be_scored(config, rows)
+        score.refuse_what_cannot_be_scored(config.score, rows)
 
 
 @pytest.mark.ray
 def test_a_run_is_scored_then_checked_with_the_same_localiser(two_cores, paired):
     config = paired()
-    folder = run_folder(config)
+    folder = Run(config).folder
     assert score.main(config) == 0
     found = folder.read_json("scores.json")
     levels = Counter((row["metric"], row["level"]) for row in found["scores"])

@@ -14,7 +14,7 @@ from dhdiff_ray.on_ray.verbs.synthesize import Maker, Unit, existing, main, unit
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
-from dhdiff_ray.run.run import run_folder, stored_split
+from dhdiff_ray.run.run import Run
 
 DEFECTS = 6
 
@@ -29,50 +29,44 @@ def digests(folder, count=None):
 
 @pytest.fixture
 def ready(trained):
-    config = trained()
-    folder = run_folder(config)
-    return config, folder, stored_split(folder, config.data.root)
+    return Run(trained())
 
 
 def test_units_are_whole_and_say_what_is_missing(ready):
-    config, _, split = ready
-    wanted, units = units_of(config, split, "mesh", {"bent": {0: True, 1: True, 2: False}})
+    wanted, units = units_of(ready, "mesh", {"bent": {0: True, 1: True, 2: False}})
     assert len(wanted) == 9
     assert {len(unit.requests) for unit in units} == {2}, "a last, shorter unit would be another batch"
     assert [[r.index for r in u.missing] for u in units if u.requests[0].defect == "bent"] == [[2]]
 
 
 def test_pairs_of_a_longer_earlier_run_are_wanted_too(ready):
-    config, _, split = ready
     there = {"bent": dict.fromkeys(range(5), True)}
-    wanted, units = units_of(config, split, "mesh", there)
+    wanted, units = units_of(ready, "mesh", there)
     assert sum(r.defect == "bent" for r in wanted) == 5
     assert not [u for u in units if u.requests[0].defect == "bent"]
 
 
 def test_asking_for_more_keeps_every_byte_of_what_is_there(trained, ready):
-    config, folder, split = ready
-    maker = Maker(config.model_dump(mode="json"))
-    for unit in units_of(config, split, "capsule", {})[1]:
+    folder, maker = ready.folder, Maker(ready)
+    for unit in units_of(ready, "capsule", {})[1]:
         maker(unit)
     before = digests(folder)
-    more = trained_with(config, pairs_per_defect=4)
-    for unit in units_of(more, split, "capsule", existing(folder, "capsule"))[1]:
+    more = asked_for(ready, pairs_per_defect=4)
+    for unit in units_of(more, "capsule", existing(folder, "capsule"))[1]:
         assert [r.index for r in unit.missing] == [3]
         maker(unit)
     fresh = digests(folder)
     assert len(fresh) == 3 * 4 * 2
     assert before.items() < fresh.items()
     folder.delete("pairs")
-    for unit in units_of(more, split, "capsule", {})[1]:
+    for unit in units_of(more, "capsule", {})[1]:
         maker(unit)
     assert digests(folder) == fresh
 
 
 def test_a_lone_mask_is_no_pair(ready):
-    config, folder, split = ready
-    maker = Maker(config.model_dump(mode="json"))
-    unit = units_of(config, split, "capsule", {})[1][0]
+    folder, maker = ready.folder, Maker(ready)
+    unit = units_of(ready, "capsule", {})[1][0]
     maker(unit)
     before = digests(folder)
     folder.delete(f"pairs/capsule/test/{unit.missing[0].defect}/000001.png")
@@ -82,38 +76,36 @@ def test_a_lone_mask_is_no_pair(ready):
 
 
 def test_pairs_of_other_settings_are_never_mixed(ready):
-    config, folder, _ = ready
-    facts = folder.read_json("models/mesh/dhdiff.json")
-    synthesize.refuse_mixture(config, folder, facts, any_there=False)
-    synthesize.refuse_mixture(config, folder, facts, any_there=True)
-    other = trained_with(config, guidance=2.5)
+    facts = ready.folder.read_json("models/mesh/dhdiff.json")
+    synthesize.refuse_mixture(ready, facts, any_there=False)
+    synthesize.refuse_mixture(ready, facts, any_there=True)
+    other = asked_for(ready, guidance=2.5)
     with pytest.raises(ValueError, match=r"guidance = 1.5, now 2.5\); ask for the same, or remove pairs/mesh"):
-        synthesize.refuse_mixture(other, folder, facts, any_there=True)
+        synthesize.refuse_mixture(other, facts, any_there=True)
 
 
 def test_pairs_that_are_older_than_a_setting_count_as_drawn_with_its_default(ready):
-    config, folder, _ = ready
+    folder = ready.folder
     facts = folder.read_json("models/mesh/dhdiff.json")
-    synthesize.refuse_mixture(config, folder, facts, any_there=False)
+    synthesize.refuse_mixture(ready, facts, any_there=False)
     written = folder.read_json("synthesis/mesh.json")
     folder.write_json("synthesis/mesh.json", {k: v for k, v in written.items() if k not in ("precision", "compile")})
-    synthesize.refuse_mixture(config, folder, facts, any_there=True)
+    synthesize.refuse_mixture(ready, facts, any_there=True)
     with pytest.raises(ValueError, match="precision = 'fp32', now 'bf16'"):
-        synthesize.refuse_mixture(trained_with(config, precision="bf16"), folder, facts, any_there=True)
+        synthesize.refuse_mixture(asked_for(ready, precision="bf16"), facts, any_there=True)
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])
 def test_a_sampler_runs_its_model_in_the_precision_that_is_asked_for_and_the_user_hears_where_that_is_slow(
     ready, asked
 ):
-    config, folder, _ = ready
-    config = trained_with(config, precision=asked)
-    assert open_pipeline(config, folder.local("models/mesh"), 0).precision == asked
+    config = asked_for(ready, precision=asked).config
+    assert open_pipeline(config, ready.folder.local("models/mesh"), 0).precision == asked
     assert bool(synthesize.slow_precision(config)) == (asked == "bf16" and not knows_bf16())
 
 
-def trained_with(config, **fields):
-    return config.model_copy(update={"synthesize": config.synthesize.model_copy(update=fields)})
+def asked_for(run, **fields):
+    return Run(run.config.model_copy(update={"synthesize": run.config.synthesize.model_copy(update=fields)}))
 
 
 class Faulty(Maker):
@@ -124,7 +116,7 @@ class Faulty(Maker):
             raise OSError(28, "No space left on device")
         if unit.category == "mesh" and unit.missing[0].index == 0 and unit.requests[0].defect == "broken":
             os.kill(os.getpid(), signal.SIGKILL)  # always
-        mark = Path(run_folder(self.config).path("died"))
+        mark = Path(self.run.folder.path("died"))
         if unit.category == "capsule" and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -137,7 +129,7 @@ def test_workers_deaths_and_failed_units_change_no_byte(two_cores, trained, monk
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import this file
     config = trained("synthesize.workers=2")
-    folder = run_folder(config)
+    folder = Run(config).folder
     with monkeypatch.context() as patch:
         patch.setattr(synthesize, "Maker", Faulty)
         assert main(config) == 1

@@ -14,7 +14,7 @@ from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.on_ray.verbs import train
 from dhdiff_ray.run.events import read_events
-from dhdiff_ray.run.run import run_folder, stored_split
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.build import build
 from dhdiff_ray.training.checkpoint import model_facts
@@ -23,11 +23,10 @@ from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 
 def mortal_work(settings):
     """The real work; mesh's first worker kills itself after the third step, and each tells where it starts."""
-    from dhdiff_ray.config import Config
     from dhdiff_ray.on_ray.verbs import train_worker
     from dhdiff_ray.training import loop
 
-    folder = Path(run_folder(Config.model_validate(settings["config"])).path())
+    folder = Path(settings["run"].folder.path())
     name = settings["category"]
 
     def watched(*arguments, start, on_step, **named):
@@ -50,20 +49,19 @@ def mortal_work(settings):
     train_worker.train_worker(settings)
 
 
-def mortal_category(values, category, hub):
+def mortal_category(run, category, hub):
     from dhdiff_ray.on_ray.verbs import train
 
     train.work = mortal_work
-    train.train_category(values, category, hub)
+    train.train_category(run, category, hub)
 
 
 def counted_work(settings):
     """The real work; each worker that computes latents says so."""
-    from dhdiff_ray.config import Config
     from dhdiff_ray.on_ray.verbs import train_worker
     from dhdiff_ray.training import cache
 
-    folder = Path(run_folder(Config.model_validate(settings["config"])).path())
+    folder = Path(settings["run"].folder.path())
     computed = cache._computed
 
     def told(*arguments):
@@ -75,11 +73,11 @@ def counted_work(settings):
     train_worker.train_worker(settings)
 
 
-def counted_category(values, category, hub):
+def counted_category(run, category, hub):
     from dhdiff_ray.on_ray.verbs import train
 
     train.work = counted_work
-    train.train_category(values, category, hub)
+    train.train_category(run, category, hub)
 
 
 @pytest.fixture
@@ -91,7 +89,7 @@ def pickled_by_value():
 
 def trained_here(config, category):
     """The same training without Ray and without DeepSpeed."""
-    split = stored_split(run_folder(config), config.data.root).category(category)
+    split = Run(config).category(category)
     samples, images, masks = read_many(split.train, config.data.resolution, False, print)
     parts = build(config, samples, images)
     average = new_average(parts.objective, config.train)
@@ -106,7 +104,7 @@ def test_a_category_trains_through_a_killed_worker_to_the_weights_of_an_undistur
     two_cores, configure, monkeypatch, pickled_by_value
 ):
     config = configure("killed", "train.max_failures=1", "data.categories=['mesh']")
-    folder = run_folder(config)
+    folder = Run(config).folder
     monkeypatch.setattr(train, "train_category", mortal_category)
     assert train.main(config) == 0
     assert Path(folder.path("mesh.starts")).read_text().split() == ["0", "2"], "resumed from its last checkpoint"
@@ -136,7 +134,7 @@ def test_two_workers_with_a_sharded_optimiser_publish_one_model_and_compute_its_
             "model.autoencoder=taef2", f"model.autoencoder_weights={tmp_path}")  # fmt: skip
     config = configure("zero", *sets)
     monkeypatch.setattr(train, "train_category", counted_category)
-    folder = run_folder(config)
+    folder = Run(config).folder
     assert train.main(config) == 0
     pipeline = DHDiffPipeline.from_pretrained(folder.path("models/mesh"))
     assert all(torch.isfinite(p).all() for p in pipeline.unet.parameters())
