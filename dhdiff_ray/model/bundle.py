@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 FILES = ("domains", "latents", "taef2", "inputs", "outputs", "text", "entangled", "ssm", "reference", "dda",
-         "texture", "look", "unet", "blend", "pipeline")  # fmt: skip
+         "texture", "unet", "pipeline")  # fmt: skip
 """What goes into the bundle, each file after those it imports."""
 OWN = ("DHDiffUNet", "HaarTransform", "TinyAutoencoder")
 """Classes of components that diffusers does not know."""

@@ -1,15 +1,18 @@
-"""What a caller of the pipeline gives, as tensors: pictures, masks, points and boxes (section III-D, control S^O).
+"""What a caller of the pipeline gives, as tensors, and what denoising needs of it (section III-D, control S^O).
 
-Decided: a list may hold None where a pair goes without; what is drawn with points becomes the raw-mask cells that hold
-them, as in training.
-Shapes: b pairs, h x w pixels.
+Decided: a list may hold None where a pair goes without. What is drawn by hand has one rule, here for tensors and in
+``data/regions.py`` for arrays, since ``model/`` imports nothing of ours: a point stands for the raw-mask cell that
+holds its pixel, as in training, a box for every pixel that it touches, and points and boxes together for both.
+Shapes: b pairs, h x w pixels, c x h' x w' latents, t text tokens of width k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +21,194 @@ from torch import Tensor
 
 Points = Sequence[tuple[float, float]]
 Boxes = Sequence[tuple[float, float, float, float]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What b pairs are drawn from: pictures and masks of one size, None where the caller gives none."""
+
+    prompts: list[str]
+    defects: list[str]
+    """The defect's words in each prompt; empty for none."""
+    generators: list[torch.Generator]
+    """On the CPU."""
+    size: tuple[int, int]
+    """Height and width in pixels."""
+    base: Tensor | None
+    """(b, 3, h, w) in [-1, 1]."""
+    reference: Tensor | None
+    """(b, 3, h, w) in [-1, 1]."""
+    raw_mask: Tensor | None
+    """(b, 1, h, w)."""
+    control_mask: Tensor | None
+    """(b, 1, h, w)."""
+    control_present: Tensor | None
+    """Which pairs have a control mask (b,); None means all."""
+
+    def to(self, device: torch.device) -> Inputs:
+        """The same on a device."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pairs are sampled; see ``DHDiffPipeline.__call__``."""
+
+    steps: int
+    guidance: float
+    start: Literal["noise", "base"]
+    strength: float
+    background: Literal["free", "keep", "clean"]
+    fade: bool
+    reference_noise: Literal["same", "independent", "clean"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The product that stays around the raw mask."""
+
+    base: Tensor
+    """(b, 3, h, w) in [-1, 1]."""
+    raw_mask: Tensor
+    """(b, 1, h, w)."""
+    latents: Tensor
+    """Base and an empty mask (2b, c, h', w'), relative to the mean."""
+    weight: Tensor
+    """(2b, 1, h', w'), 1 where they stay."""
+
+    def around(self, drawn: Tensor, latents: Tensor | None = None) -> Tensor:
+        """What is drawn (2b, c, h', w'), with these latents, or noised ones, where the product stays."""
+        return self.weight * (self.latents if latents is None else latents) + (1 - self.weight) * drawn
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that denoising b pairs needs, on the pipeline's device; r is b, or 2b where guidance repeats a condition."""
+
+    sampling: Sampling
+    generators: list[torch.Generator]
+    """One per pair, on the CPU."""
+    noise: Tensor
+    """(2b, c, h', w')."""
+    timesteps: Tensor
+    latents: Tensor
+    """(2b, c, h', w') at the first timestep, relative to the mean."""
+    mean: Tensor | float
+    """What the latents in the loop are relative to."""
+    region: Tensor | None
+    """(2b, 1, h', w'), 1 where the network draws; None: everywhere."""
+    kept: Kept | None
+    text: Tensor
+    """(r, t, k); the empty prompts first."""
+    defect_tokens: Tensor
+    """(r, t)."""
+    control_mask: Tensor | None
+    """(r, 1, h, w)."""
+    control_present: Tensor | None
+    """(r,)."""
+    reference: Tensor | None
+    """(b, c, h', w'), to be noised and encoded at each step."""
+    references: dict[int, Tensor] | None
+    """F^R by attention layer, of a clean reference: encoded once for all steps."""
+
+    @property
+    def count(self) -> int:
+        """Pairs."""
+        return len(self.generators)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the empty prompt is predicted with beside each prompt."""
+        return self.sampling.guidance > 1
+
+
+def as_prompts(
+    prompt: str | Sequence[str] | None, defect: str | Sequence[str] | None, num_pairs: int, template: str | None
+) -> tuple[list[str], list[str]]:
+    """One prompt and the defect's words in it per pair; ``template`` is the published model's prompt.
+
+    Raises:
+        ValueError: neither is given, or their numbers differ.
+    """
+    if prompt is None:
+        if defect is None or template is None:
+            raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+        words = [defect] if isinstance(defect, str) else list(defect)
+        prompt = [template.format(defect=w.replace("_", " ").lower()) for w in words]
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    defects = [defect or ""] * len(prompts) if defect is None or isinstance(defect, str) else list(defect)
+    if not prompts:
+        raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+    if len(defects) != len(prompts):
+        raise ValueError(f"{len(defects)} defects for {len(prompts)} prompts; give one per prompt")
+    if len(prompts) == 1:
+        prompts, defects = prompts * num_pairs, defects * num_pairs
+    return prompts, [d.replace("_", " ").lower() for d in defects]
+
+
+def as_inputs(
+    prompts: list[str],
+    defects: list[str],
+    generators: list[torch.Generator],
+    published: Mapping[str, Any],
+    size: tuple[int, int] | None,
+    points: Points | None,
+    boxes: Boxes | None,
+    **given: Any,
+) -> Inputs:
+    """What is given as tensors, the raw mask made from the control where it is left out.
+
+    Args:
+        prompts: one per pair.
+        defects: one per pair.
+        generators: one per pair.
+        published: the model's defaults, for size and grid.
+        size: height and width; None takes those of what is given, or the published model's.
+        points: as for :func:`drawn_control`.
+        boxes: as for :func:`drawn_control`.
+        given: ``base``, ``reference``, ``raw_mask`` and ``control_mask``.
+
+    Raises:
+        ValueError: something that is no picture or mask, or a control that is given twice.
+    """
+    count = len(prompts)
+    base, reference = (as_images(name, given[name], count) for name in ("base", "reference"))
+    raw, _ = as_masks("raw_mask", given["raw_mask"], count)
+    control, present = as_masks("control_mask", given["control_mask"], count)
+    sized = [tuple(x.shape[-2:]) for x in (base, reference, raw, control) if x is not None]
+    height, width = size or (sized[0] if sized else (published.get("size", 64),) * 2)
+    grid = published.get("grid", 5)
+    if points or boxes:
+        if control is not None:
+            raise ValueError("control_mask and points or boxes say the same thing; give one of them")
+        control = drawn_control(points or (), boxes or (), (height, width), grid).expand(count, -1, -1, -1)
+    if raw is None and control is not None:
+        raw = cells_of(control, grid)
+    return Inputs(prompts, defects, generators, (height, width), base, reference, raw, control, present)
+
+
+def check_inputs(inputs: Inputs, sampling: Sampling, step: int) -> None:
+    """Refuse what cannot be sampled.
+
+    Raises:
+        ValueError: sides that are no multiples of ``step``, inputs of other sizes, or what a switch needs is missing.
+    """
+    height, width = inputs.size
+    if height % step or width % step:
+        raise ValueError(f"{height} x {width} pixels do not suit this network; sides must be multiples of {step}")
+    for name in ("base", "reference", "raw_mask", "control_mask"):
+        value = getattr(inputs, name)
+        if value is not None and tuple(value.shape[-2:]) != inputs.size:
+            raise ValueError(f"{name} is {tuple(value.shape[-2:])} pixels, the pair {inputs.size}; give them one size")
+    needed = sampling.start == "base" or sampling.background != "free"
+    if needed and (inputs.base is None or inputs.raw_mask is None):
+        raise ValueError(
+            "start='base' and background='keep' or 'clean' need a base image and a raw mask; give base and one of "
+            "control_mask, points, boxes or raw_mask"
+        )
+    if not 0 < sampling.strength <= 1:
+        raise ValueError(f"strength = {sampling.strength} must lie in (0, 1]")
 
 
 def as_images(name: str, value: Any, count: int) -> Tensor | None:
@@ -87,7 +278,7 @@ def cells_of(mask: Tensor, grid: int) -> Tensor:
     return raw
 
 
-def drawn_control(points: Points | None, boxes: Boxes | None, size: tuple[int, int], grid: int) -> Tensor:
+def drawn_control(points: Points, boxes: Boxes, size: tuple[int, int], grid: int) -> Tensor:
     """A control mask (1, 1, h, w) from points (x, y) and boxes (left, top, right, bottom) in pixels.
 
     Raises:
@@ -95,15 +286,15 @@ def drawn_control(points: Points | None, boxes: Boxes | None, size: tuple[int, i
     """
     height, width = size
     clicked, filled = torch.zeros(2, 1, 1, height, width)
-    for x, y in points or ():
+    for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"point ({x}, {y}) lies outside the {width} x {height} image")
         clicked[..., int(y), int(x)] = 1
-    for box in boxes or ():
-        left, top, right, bottom = (round(v) for v in box)
+    for left, top, right, bottom in boxes:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise ValueError(f"box {tuple(box)} must be (left, top, right, bottom) inside the {width} x {height} image")
-        filled[..., top:bottom, left:right] = 1
+            box = (left, top, right, bottom)
+            raise ValueError(f"box {box} must be (left, top, right, bottom) inside the {width} x {height} image")
+        filled[..., int(top) : math.ceil(bottom), int(left) : math.ceil(right)] = 1
     return torch.maximum(cells_of(clicked, grid), filled)
 
 

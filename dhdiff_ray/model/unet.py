@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from dhdiff_ray.model.dda import DDAStart, DomainDecoupledAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join
 from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAttention
-from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
 from dhdiff_ray.model.ssm import EtaStart, SemanticScoreMap
-from dhdiff_ray.model.texture import GaussianTexture
+from dhdiff_ray.model.texture import DefectLook, GaussianTexture
 
 
 class DHDiffUNet(ModelMixin, ConfigMixin):

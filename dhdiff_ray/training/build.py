@@ -20,11 +20,10 @@ from dhdiff_ray.data.prompts import prompt, vocabulary
 from dhdiff_ray.model.backbone import load_backbone
 from dhdiff_ray.model.domains import join, split, zero_init
 from dhdiff_ray.model.latents import HaarTransform, encode, latent_shape, mask_to_image, to_mask, to_tensor
-from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
-from dhdiff_ray.model.texture import GaussianTexture
+from dhdiff_ray.model.texture import DefectLook, GaussianTexture
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.run.folder import RunFolder
