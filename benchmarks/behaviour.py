@@ -20,7 +20,7 @@ from scipy import ndimage, stats
 
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image, read_mask
-from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_mask
+from dhdiff_ray.data.regions import drawn_control, raw_mask
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -119,9 +119,9 @@ def control(config, pipeline, samples, requests):
             draw = random.Random(number)
             x, y = draw.randrange(cell, side - 2 * cell), draw.randrange(cell, side - 2 * cell)
             if kind == "point":
-                mask = control_from_points([(x, y)], side, grid)
+                mask = drawn_control([(x, y)], [], side, grid)
             elif kind == "box":
-                mask = control_from_box((x, y, x + cell, y + cell), side)
+                mask = drawn_control([], [(x, y, x + cell, y + cell)], side, grid)
             else:
                 rows, columns = np.mgrid[:side, :side]
                 disc = ((columns - x - cell / 2) / cell) ** 2 + ((rows - y - cell / 2) / (cell / 2)) ** 2 < 0.6

@@ -1,7 +1,7 @@
 """The sampler behind the endpoint: one run's models and what they can be asked; knows nothing of Ray or HTTP.
 
 Not in the paper. Decided: a pair is a function of (run, category, defect, seed) and what the user adds; base and
-reference are drawn from the seed as ``synthesis.plan`` draws them, and every pass has the same size, so the same
+reference are drawn from the seed as ``plan`` draws them, and every pass has the same size, so the same
 question always has the same bytes as answer.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import logging
-import random
 import threading
 import time
 from collections.abc import Sequence
@@ -22,9 +21,10 @@ from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import read_image, shrink_mask
 from dhdiff_ray.data.prompts import defect_words, prompt
-from dhdiff_ray.data.regions import control_from_points
+from dhdiff_ray.data.regions import drawn_control
 from dhdiff_ray.data.split import Split
 from dhdiff_ray.pairs.make import Own, open_pipeline
+from dhdiff_ray.pairs.plan import draw_request
 from dhdiff_ray.records import GOOD, Request, Sample
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import check_same_split
@@ -152,8 +152,7 @@ class SamplerCore:
         bases, references = self._keys(ask.category, GOOD), self._keys(ask.category, defect)
         orders = []
         for index in range(ask.n):
-            draw = random.Random(ask.seed + index)
-            base_key, reference_key = draw.choice(bases), draw.choice(references)  # in the order of synthesis.plan
+            base_key, reference_key = draw_request(ask.seed + index, bases, references)
             if ask.base_number is not None:
                 base_key = self._numbered("base_number", ask.category, GOOD, ask.base_number)
             if ask.reference_number is not None:
@@ -275,20 +274,11 @@ class SamplerCore:
             control = shrink_mask(bools(opened), side)
             if not control.any():
                 raise RefusedError(422, "control_mask is empty; pixels above zero say where the defect shall be")
-        if ask.points is not None:
-            if outside := [p for p in ask.points if not (0 <= p[0] < seen[0] and 0 <= p[1] < seen[1])]:
-                raise RefusedError(422, f"point {outside[0]} lies outside the {_size(seen)} image")
-            scaled = [(x * side / seen[0], y * side / seen[1]) for x, y in ask.points]
-            control = control_from_points(scaled, side, self.config.data.grid)
-        if ask.boxes is not None:
-            drawn = np.zeros((side, side), np.uint8)
-            for left, top, right, bottom in ask.boxes:
-                if not (0 <= left < right <= seen[0] and 0 <= top < bottom <= seen[1]):
-                    told = f"box {(left, top, right, bottom)} must be (left, top, right, bottom) inside"
-                    raise RefusedError(422, f"{told} the {_size(seen)} image")
-                rows = slice(int(top * side / seen[1]), -int(-bottom * side // seen[1]))
-                drawn[rows, int(left * side / seen[0]) : -int(-right * side // seen[0])] = 255
-            control = drawn
+        if ask.points is not None or ask.boxes is not None:
+            try:
+                control = drawn_control(ask.points or (), ask.boxes or (), side, self.config.data.grid, seen)
+            except ValueError as error:
+                raise RefusedError(422, str(error)) from None
         return base, control
 
     def _reference(self, ask: Ask, placed: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
