@@ -20,7 +20,7 @@ class Backbone:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: Any
+    text_encoder: CLIPTextModel
     tokenizer: Any
     scheduler: DDPMScheduler
 

@@ -128,7 +128,7 @@ def model_cell(config: Config, category: str, hub: Any, tell: Teller, oracle: by
 def trained(config: Config, split: Split, category: str, tell: Teller) -> tuple[Any, dict[str, Any]]:
     """A pipeline trained in this process and published into the run, and the marker's facts."""
     from dhdiff_ray.model.pipeline import DHDiffPipeline
-    from dhdiff_ray.training.build import build, build_source
+    from dhdiff_ray.training.build import build, build_source, fit_look
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 
@@ -137,6 +137,7 @@ def trained(config: Config, split: Split, category: str, tell: Teller) -> tuple[
         samples, images, masks = read_many(split.train, config.data.resolution, config.data.skip_bad, tell.warn)
         parts = build(config, samples, images)
         source = build_source(parts, config, samples, images, masks, folder=folder, category=category)
+        fit_look(parts, source)
         average = new_average(parts.objective, config.train)
         engine = PlainEngine(parts.objective, config.train)
         last = fit(engine, source, config.train, average=average, on_step=lambda done, log: tell(done, log["loss"]))

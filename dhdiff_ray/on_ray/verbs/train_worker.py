@@ -29,7 +29,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     import torch
 
     from dhdiff_ray.model.precision import knows_bf16
-    from dhdiff_ray.training.build import build, build_source
+    from dhdiff_ray.training.build import build, build_source, fit_look
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import fit, learning_rate, new_average
 
@@ -84,6 +84,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     source = build_source(parts, config, samples, images, masks, **where, on_progress=on_encoded)
     if rank == 0 and world_size > 1:
         torch.distributed.barrier()
+    fit_look(parts, source)
     if average is not None:
         average.to(engine.device)
     trackers = Trackers(config, category, folder, start, tell) if rank == 0 else None
