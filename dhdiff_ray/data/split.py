@@ -179,25 +179,15 @@ def make_split(
     ordered = sorted(samples, key=lambda sample: sample.key)
     if not 0 < fraction < 1:
         raise SplitError(f"data.train_fraction = {fraction} must lie between 0 and 1")
-    sides: dict[_Part, str] = {}
-    for sample in ordered:
-        given = sample.is_good or (mode == "given" and sample.subset)
-        if given and sample.subset and (sample.subset != TEST or _part(sample) not in sides):
-            sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
+    sides = _given_sides(ordered, mode)
     for category in sorted({sample.category for sample in ordered}):
-        own = [sample for sample in ordered if sample.category == category]
-        # Normal images whose side nobody gave; with a single one it trains.
-        loose = [sample for sample in own if sample.is_good and _part(sample) not in sides]
-        if len({_part(s) for s in loose}) > 1:
-            _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
-        sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})
-        if not any(sample.is_good and sides[_part(sample)] == TRAIN for sample in own):
-            raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
-        defects = sorted({sample.defect for sample in own if not sample.is_good})
+        of_category = [sample for sample in ordered if sample.category == category]
+        _assign_normals([s for s in of_category if s.is_good], sides, category, seed)
+        defects = sorted({sample.defect for sample in of_category if not sample.is_good})
         if not defects:
             raise SplitError(f"category {category!r} has no anomalies; leave it out of --category")
         for defect in defects:
-            anomalies = [sample for sample in own if sample.defect == defect]
+            anomalies = [sample for sample in of_category if sample.defect == defect]
             if mode == "given" and all(_part(sample) in sides for sample in anomalies):
                 _check_given(anomalies, sides)
                 continue
@@ -230,6 +220,26 @@ def _settings(data: DataConfig) -> dict[str, Any]:
     """What matters of the settings: those that the mode does not look at are left out."""
     unread = {"train_fraction": data.split not in ("fraction", "full", "given"), "shots": data.split != "kshot"}
     return {name: getattr(data, name) for name in _KEPT if not unread.get(name)}
+
+
+def _given_sides(samples: Iterable[Sample], mode: str) -> dict[_Part, str]:
+    """The side of each part that the data gives: by its normal images, and with ``given`` by its anomalies."""
+    sides: dict[_Part, str] = {}
+    for sample in samples:
+        given = sample.is_good or mode == "given"
+        if given and sample.subset and (sample.subset != TEST or _part(sample) not in sides):
+            sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
+    return sides
+
+
+def _assign_normals(normals: Sequence[Sample], sides: dict[_Part, str], category: str, seed: int) -> None:
+    """Give a side to the normal images that the data gives none; a single one trains."""
+    loose = [sample for sample in normals if _part(sample) not in sides]
+    if len({_part(s) for s in loose}) > 1:
+        _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
+    sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})
+    if not any(sides[_part(sample)] == TRAIN for sample in normals):
+        raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
 
 
 def _wanted(mode: str, count: int, fraction: float, shots: int) -> float:
