@@ -181,14 +181,14 @@ def whole_images(samples: Iterable[Sample]) -> list[Sample]:
     by_image: dict[str, list[Sample]] = {}
     for sample in samples:
         by_image.setdefault(sample.image, []).append(sample)
-    return [own[0] if len(own) == 1 else _together(own) for own in by_image.values()]
+    return [same[0] if len(same) == 1 else _together(same) for same in by_image.values()]
 
 
-def _together(own: Sequence[Sample]) -> Sample:
-    masks = tuple(dict.fromkeys(mask for sample in own for mask in sample.masks))
-    values = tuple(sorted({value for sample in own for value in sample.values}))
-    key = own[0].key.partition("#")[0]
-    return replace(own[0], key=key, defect=COMBINED, mask=masks[0], more_masks=masks[1:], values=values)
+def _together(same: Sequence[Sample]) -> Sample:
+    masks = tuple(dict.fromkeys(mask for sample in same for mask in sample.masks))
+    values = tuple(sorted({value for sample in same for value in sample.values}))
+    key = same[0].key.partition("#")[0]
+    return replace(same[0], key=key, defect=COMBINED, mask=masks[0], more_masks=masks[1:], values=values)
 
 
 def header(path: str) -> tuple[tuple[int, int], str, bool]:

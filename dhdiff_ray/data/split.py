@@ -86,9 +86,9 @@ class Split:
 
     def to_json(self, hashes: bool = True) -> dict[str, Any]:
         """Plain JSON values; paths are relative to ``root``; with ``hashes`` every file is read once."""
-        known = dict(self.hashes)
-        if hashes and not known:
-            known = _hash_all(self, Path(self.root))
+        digests = dict(self.hashes)
+        if hashes and not digests:
+            digests = _hash_all(self, Path(self.root))
         return {
             "root": self.root,
             "seed": self.seed,
@@ -97,8 +97,8 @@ class Split:
             "shots": self.shots,
             "test_holds_training_images": self.test_holds_training_images,
             "about": dict(self.about),
-            TRAIN: [_row(sample, self.root, known) for sample in self.train],
-            TEST: [_row(sample, self.root, known) for sample in self.test],
+            TRAIN: [_row(sample, self.root, digests) for sample in self.train],
+            TEST: [_row(sample, self.root, digests) for sample in self.test],
         }
 
     @classmethod
@@ -113,8 +113,8 @@ class Split:
             hashes.update(row.get("more_masks", {}))
         train, test = (tuple(_sample(row, root) for row in values[side]) for side in (TRAIN, TEST))
         mode, shots = values.get("mode", "fraction"), values.get("shots", 0)
-        known = {file: digest for file, digest in hashes.items() if digest}
-        return cls(train, test, values["seed"], values["fraction"], root, known, mode, shots, about)
+        digests = {file: digest for file, digest in hashes.items() if digest}
+        return cls(train, test, values["seed"], values["fraction"], root, digests, mode, shots, about)
 
     def check(self, root: str | Path) -> None:
         """Compare every file below ``root`` with the hash that was written down.
@@ -127,8 +127,8 @@ class Split:
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
             parts = [_list("missing", missing), _list("changed", changed)]
-            told = "; ".join(part for part in parts if part)
-            raise SplitError(f"the images in {root} are not those this run was split on: {told}. Use a new run name")
+            changes = "; ".join(part for part in parts if part)
+            raise SplitError(f"the images in {root} are not those this run was split on: {changes}. Use a new run name")
 
     def check_settings(self, data: DataConfig, seed: int | None = None) -> None:
         """Compare what a verb was asked with what the split was made from; the seed where it trains.

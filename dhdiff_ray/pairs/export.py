@@ -75,8 +75,8 @@ def webdataset(run: RunFolder, out: RunFolder, rows: list[Row], shard_size: int)
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for row in shard:
                 image, mask = _bytes(run, row)
-                told = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
-                for ending, data in (("image.png", image), ("json", told), ("mask.png", mask)):
+                record = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
+                for ending, data in (("image.png", image), ("json", record), ("mask.png", mask)):
                     info = tarfile.TarInfo(f"{_key(row)}.{ending}")
                     info.size = len(data)  # times, owners and modes keep tarfile's fixed defaults
                     tar.addfile(info, io.BytesIO(data))
@@ -93,8 +93,8 @@ def coco(run: RunFolder, out: RunFolder, rows: list[Row], _: int) -> int:
         out.write_bytes(file, _bytes(run, row)[0])
         mask = read_pair(run, row)[1] > 0
         height, width = mask.shape
-        told = {key: row.get(key) for key in ("prompt", "seed", "base", "reference")}
-        images.append({"id": number, "file_name": file, "width": width, "height": height, **told})
+        origin = {key: row.get(key) for key in ("prompt", "seed", "base", "reference")}
+        images.append({"id": number, "file_name": file, "width": width, "height": height, **origin})
         for region, box in _regions(mask):
             annotations.append(
                 {

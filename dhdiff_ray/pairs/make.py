@@ -66,7 +66,7 @@ class Prepared:
 
 
 def prepare(
-    requests: Sequence[Request], config: Config, samples: Iterable[Sample], own: Sequence[Own] | None = None
+    requests: Sequence[Request], config: Config, samples: Iterable[Sample], given: Sequence[Own] | None = None
 ) -> Prepared:
     """Read what one unit is made from, and cut it to the window the model works on.
 
@@ -77,7 +77,7 @@ def prepare(
         requests: of one category.
         config: the run's configuration.
         samples: the training images that requests name by key.
-        own: what a user gives for each pair; None for none.
+        given: what a user gives for each pair; None for none.
     """
     import torch  # planning needs neither torch nor diffusers, and every driver plans
 
@@ -85,19 +85,21 @@ def prepare(
 
     by_key = {s.key: s for s in samples}
     side, grid, s = config.data.resolution, config.data.grid, config.synthesize
-    own = own or [Own()] * len(requests)
-    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, own, strict=True)]
+    given = given or [Own()] * len(requests)
+    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, given, strict=True)]
     cells = [raw_mask(mask, grid) for _, mask in lent]
     shown = [reference_image(i, c, config.train.reference) for (i, _), c in zip(lent, cells, strict=True)]
-    bases = [read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, own, strict=True)]
-    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(own, cells, strict=True)]
-    drawn = [c if o.control is None else o.control for o, c in zip(own, cells, strict=True)]
+    bases = [
+        read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, given, strict=True)
+    ]
+    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(given, cells, strict=True)]
+    drawn = [c if o.control is None else o.control for o, c in zip(given, cells, strict=True)]
     cuts, own_cuts = ([window_around(r, config.train.window or side) for r in regions] for regions in (region, cells))
 
     def cut(arrays: Sequence[np.ndarray], where: Sequence[tuple[slice, slice]] = cuts) -> np.ndarray:
         return np.stack([array[at] for array, at in zip(arrays, where, strict=True)])
 
-    controlled = s.control or any(o.control is not None for o in own)
+    controlled = s.control or any(o.control is not None for o in given)
     call = {
         "prompt": [r.prompt for r in requests],
         "defect": [defect_words(r.defect) for r in requests],
@@ -157,9 +159,9 @@ def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pa
     return pairs
 
 
-def _reference(request: Request, own: Own, by_key: Mapping[str, Sample], side: int) -> tuple[np.ndarray, np.ndarray]:
+def _reference(request: Request, given: Own, by_key: Mapping[str, Sample], side: int) -> tuple[np.ndarray, np.ndarray]:
     """The image that lends its look (h, w, 3), and its mask (h, w)."""
-    if own.reference is not None and own.reference_mask is not None:
-        return own.reference, own.reference_mask
+    if given.reference is not None and given.reference_mask is not None:
+        return given.reference, given.reference_mask
     sample = by_key[request.reference]
     return read_image(sample, side), read_mask(sample, side)

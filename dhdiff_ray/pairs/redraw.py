@@ -69,8 +69,8 @@ def make_usable(
         tries, queue = queue[:size], queue[size:]
         whole = tries + tries[:1] * (size - len(tries))
         again = [drawn_again(requests[at], config.run.seed, attempt) for attempt, at in whole]
-        found = judged(make(again, pipeline, config, samples), judge)
-        for (_, at), one in zip(tries, found, strict=False):  # what filled the batch up is not looked at
+        results = judged(make(again, pipeline, config, samples), judge)
+        for (_, at), one in zip(tries, results, strict=False):  # what filled the batch up is not looked at
             if at not in kept or (not kept[at].is_good(threshold) and one.rank > kept[at].rank):
                 kept[at] = one
         queue = [(attempt, at) for attempt, at in queue if not kept[at].is_good(threshold)]
@@ -79,10 +79,10 @@ def make_usable(
 
 def judged(pairs: Sequence[Pair], judge: Judge | None) -> list[Judged]:
     """What is to be known of pairs before one is kept."""
-    found: list[Any] = [None] * len(pairs)
+    ious: list[Any] = [None] * len(pairs)
     if judge:
-        found = judge(np.stack([pair.image for pair in pairs]), np.stack([pair.mask for pair in pairs]))
-    return [Judged(pair, not pair.mask.any(), iou) for pair, iou in zip(pairs, found, strict=True)]
+        ious = judge(np.stack([pair.image for pair in pairs]), np.stack([pair.mask for pair in pairs]))
+    return [Judged(pair, not pair.mask.any(), iou) for pair, iou in zip(pairs, ious, strict=True)]
 
 
 def drawn_again(request: Request, run_seed: int, attempt: int) -> Request:

@@ -109,12 +109,12 @@ class Folder(Dataset):
                 masks[names] = path
             elif match := wanted.fullmatch(key):
                 images.append((path, {"stem": path.stem, **match.groupdict()}))
-        for image, found in images:
-            missing = [name for name in places if name not in found]
+        for image, named in images:
+            missing = [name for name in places if name not in named]
             if missing:
                 raise DatasetError(f"data.masks has {{{missing[0]}}}, which data.images does not; use the same names")
-            mask = masks.get(tuple(found[name] for name in places))
-            yield from self._sample(root, image, mask, found, str(image))
+            mask = masks.get(tuple(named[name] for name in places))
+            yield from self._sample(root, image, mask, named, str(image))
 
     def _sample(
         self, root: Path, image: Path, mask: Path | None, row: Mapping[str, str], where: str

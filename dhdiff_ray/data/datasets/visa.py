@@ -79,9 +79,9 @@ class VisA(MVTec):
     def scan(self, root: Path, categories: Sequence[str] = ()) -> list[Sample]:
         """All images of the chosen objects, named from ``image_anno.csv``."""
         root = root.absolute()
-        found = self.categories(root)
-        raw = [c for c in found if (root / c / "Data" / "Images").is_dir()]
-        chosen = choose_categories(found, categories, root)
+        there = self.categories(root)
+        raw = [c for c in there if (root / c / "Data" / "Images").is_dir()]
+        chosen = choose_categories(there, categories, root)
         samples = [s for c in chosen if c not in raw for s in self.scan_category(root, c)]
         if any(c in raw for c in chosen):
             path = root / (self.reading.manifest or SPLIT)
