@@ -24,7 +24,7 @@ from dhdiff_ray.data.regions import drawn_control, raw_mask
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.pairs.make import finished, make, prepare
+from dhdiff_ray.pairs.make import Own, finished, prepare
 from dhdiff_ray.pairs.plan import plan
 from dhdiff_ray.run.folder import RunFolder
 
@@ -126,7 +126,8 @@ def control(config, pipeline, samples, requests):
                 rows, columns = np.mgrid[:side, :side]
                 disc = ((columns - x - cell / 2) / cell) ** 2 + ((rows - y - cell / 2) / (cell / 2)) ** 2 < 0.6
                 mask = disc.astype(np.uint8) * 255
-            (pair,) = make([request], pipeline, config, samples, control=mask)
+            ready = prepare([request], config, samples, [Own(control=mask)])
+            (pair,) = finished([request], ready, pipeline(**ready.call))
             made = pair.mask > 0
             if not made.any():
                 empty += 1

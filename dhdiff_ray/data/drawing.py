@@ -27,8 +27,7 @@ class Drawing:
     """One drawn product: ``image`` and ``sound`` uint8 (h, w, 3), ``mask`` uint8 (h, w) of 0 and 255."""
 
     image: np.ndarray
-    sound: np.ndarray
-    """The same product without its defect."""
+    sound: np.ndarray  # the same product without its defect
     mask: np.ndarray
 
 
@@ -96,50 +95,6 @@ WIRE = 0.27
 """Radius of a wire in periods."""
 
 
-@dataclass(frozen=True)
-class _Weave:
-    """A woven mesh, one of whose wires may be hurt."""
-
-    x: np.ndarray
-    y: np.ndarray
-    period: float
-    left: float
-    top: float
-    metal: np.ndarray
-    ground: np.ndarray
-    upright: bool
-    """Whether the wire that may be hurt goes up."""
-    wire: int
-    """Its number."""
-
-    def colours(self, shift: np.ndarray | None = None, cut: np.ndarray | None = None) -> np.ndarray:
-        """Colours of the mesh with the wire moved aside by ``shift``, or missing where ``cut``."""
-        x, y, period, nothing = self.x, self.y, self.period, np.zeros_like(self.x)
-        light = np.zeros_like(x)
-        best = np.full_like(x, -np.inf)
-        directions = ((x, self.left, y, self.top), (y, self.top, x, self.left))
-        for direction, (position, start, course, origin) in enumerate(directions):
-            number = np.round((position - start) / period)
-            hurt = (direction == 0) == self.upright and (shift is not None or cut is not None)
-            sound_wires = (number, nothing, number == self.wire) if hurt else (number, nothing, None)
-            strands: list[tuple[Any, np.ndarray, np.ndarray | None]] = [sound_wires]
-            if hurt:
-                strands.append((np.float32(self.wire), nothing if shift is None else shift, cut))
-            for count, aside, absent in strands:
-                offset = (position - start - count * period - aside) / (WIRE * period)
-                lift = np.cos(np.pi * ((course - origin) / period + count + direction))
-                raised = np.abs(aside) / period
-                height = lift + 4 * raised
-                present = (np.abs(offset) < 1) & (height > best)
-                if absent is not None:
-                    present &= ~absent
-                shade = 0.34 + 0.5 * np.sqrt((1 - offset**2).clip(0, 1)) - 0.16 * offset + 0.13 * lift + 0.1 * raised
-                best = np.where(present, height, best)
-                light = np.where(present, shade, light)
-        depth = (self.ground * (0.9 + 0.2 * (1 - y))[..., None]).astype(np.float32)
-        return np.where((light > 0)[..., None], self.metal * light[..., None], depth)
-
-
 def mesh(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> Layers:
     """A woven wire mesh; ``bent`` and ``broken`` follow one of its wires."""
     period = 1 / PERIODS * rng.uniform(0.98, 1.02)
@@ -152,8 +107,29 @@ def mesh(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     # Defects of lying wires are those of upright wires with the axes exchanged.
     along, across = (y, x) if upright else (x, y)
     rest = (left if upright else top) + wire * period
-    weave = _Weave(x, y, period, left, top, metal, ground, upright, wire)
-    sound = weave.colours()
+    nothing, nowhere = np.zeros_like(x), np.zeros(x.shape, bool)
+
+    def weave(shift: np.ndarray = nothing, cut: np.ndarray = nowhere) -> np.ndarray:
+        """Colours of the mesh with wire ``wire`` moved aside by ``shift``, or missing where ``cut``."""
+        light, best = np.zeros_like(x), np.full_like(x, -np.inf)
+        for direction, (position, start, course, origin) in enumerate(((x, left, y, top), (y, top, x, left))):
+            number = np.round((position - start) / period)
+            hurt = (direction == 0) == upright and (shift is not nothing or cut is not nowhere)
+            strands: list[tuple[Any, np.ndarray, np.ndarray]] = [(number, nothing, (number == wire) & hurt)]
+            if hurt:
+                strands.append((np.float32(wire), shift, cut))
+            for count, aside, absent in strands:
+                offset = (position - start - count * period - aside) / (WIRE * period)
+                lift = np.cos(np.pi * ((course - origin) / period + count + direction))
+                raised = np.abs(aside) / period
+                height = lift + 4 * raised
+                present = (np.abs(offset) < 1) & (height > best) & ~absent
+                shade = 0.34 + 0.5 * np.sqrt((1 - offset**2).clip(0, 1)) - 0.16 * offset + 0.13 * lift + 0.1 * raised
+                best, light = np.where(present, height, best), np.where(present, shade, light)
+        depth = (ground * (0.9 + 0.2 * (1 - y))[..., None]).astype(np.float32)
+        return np.where((light > 0)[..., None], metal * light[..., None], depth)
+
+    sound = weave()
     if defect == "bent":
         side = 1.0 if rng.random() < 0.5 else -1.0
         reach = rng.uniform(0.85, 1.1) * period * side
@@ -163,21 +139,21 @@ def mesh(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         radius = WIRE * period
         swept = (across - rest > np.minimum(shift, 0) - radius) & (across - rest < np.maximum(shift, 0) + radius)
         outline = swept & (np.abs(shift) > 0.06 * period)
-        return Layers(sound, weave.colours(shift=shift), outline)
+        return Layers(sound, weave(shift=shift), outline)
     if defect == "broken":
         half = rng.uniform(0.85, 1.2) * period
         slant, tooth = rng.uniform(-0.6, 0.6), rng.uniform(-0.6, 0.6)
         offset = across - rest
         ragged = slant * offset + tooth * np.abs(offset)
         gap = (np.abs(along - middle + ragged) < half) & (np.abs(offset) < WIRE * period)
-        return Layers(sound, weave.colours(cut=gap), gap)
+        return Layers(sound, weave(cut=gap), gap)
     if defect == "stain":
         centre_x, centre_y = rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75)
         distance = _blob(x - centre_x, y - centre_y, rng.uniform(0.105, 0.14), 0.5, rng)
         brown = _colour(104, 52, 22) * rng.uniform(0.85, 1.15)
         depth = 0.88 * _ramp(distance + 0.02, 0.02)[..., None]
         return Layers(sound, sound * (1 - depth) + depth * (brown * 0.8 + sound * 0.2), distance < 0)
-    return Layers(sound, sound, np.zeros_like(x) > 0)
+    return Layers(sound, sound, nowhere)
 
 
 # The capsule: a two-tone pill lying on a dark ground.

@@ -153,27 +153,20 @@ def read_many(
     Raises:
         ImageError: an unreadable file while ``skip_bad`` is off, or nothing readable at all.
     """
-    kept: list[Sample] = []
-    images: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    asked = 0
+    samples, read = list(samples), []
     for sample in samples:
-        asked += 1
         try:
-            image, mask = read_image(sample, resolution), read_mask(sample, resolution)
+            read.append((sample, read_image(sample, resolution), read_mask(sample, resolution)))
         except ImageError as error:
             if not skip_bad:
                 raise
             warn(f"left out: {error}")
-            continue
-        kept.append(sample)
-        images.append(image)
-        masks.append(mask)
-    if asked and not kept:
-        raise ImageError(f"none of {asked} images could be read; check the dataset's folder")
-    if not kept:
+    if samples and not read:
+        raise ImageError(f"none of {len(samples)} images could be read; check the dataset's folder")
+    if not read:
         return [], np.zeros((0, resolution, resolution, 3), np.uint8), np.zeros((0, resolution, resolution), np.uint8)
-    return kept, np.stack(images), np.stack(masks)
+    kept, images, masks = zip(*read, strict=True)
+    return list(kept), np.stack(images), np.stack(masks)
 
 
 def whole_images(samples: Iterable[Sample]) -> list[Sample]:

@@ -62,10 +62,8 @@ class Reading(DataConfig):
 class Instance:
     """One annotated defect of an image, and how much of it must be found to count as all."""
 
-    pixels: np.ndarray
-    """bool (h, w), at the image's own size."""
-    saturation: float
-    """Pixels of it that count as all of it."""
+    pixels: np.ndarray  # bool (h, w), at the image's own size
+    saturation: float  # pixels of it that count as all of it
 
 
 class Dataset(ABC):

@@ -179,10 +179,19 @@ def make_split(
     ordered = sorted(samples, key=lambda sample: sample.key)
     if not 0 < fraction < 1:
         raise SplitError(f"data.train_fraction = {fraction} must lie between 0 and 1")
-    sides = _given_sides(ordered, mode)
+    sides: dict[_Part, str] = {}
+    for sample in ordered:
+        given = sample.subset and (sample.is_good or mode == "given")
+        if given and (sample.subset != TEST or _part(sample) not in sides):
+            sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
     for category in sorted({sample.category for sample in ordered}):
         of_category = [sample for sample in ordered if sample.category == category]
-        _assign_normals([s for s in of_category if s.is_good], sides, category, seed)
+        loose = [sample for sample in of_category if sample.is_good and _part(sample) not in sides]
+        if len({_part(s) for s in loose}) > 1:
+            _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
+        sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})  # a single one trains
+        if not any(sample.is_good and sides[_part(sample)] == TRAIN for sample in of_category):
+            raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
         defects = sorted({sample.defect for sample in of_category if not sample.is_good})
         if not defects:
             raise SplitError(f"category {category!r} has no anomalies; leave it out of --category")
@@ -196,10 +205,8 @@ def make_split(
     train, test = (tuple(s for s in ordered if sides[_part(s)] == side) for side in (TRAIN, TEST))
     if mode == "full":
         test = tuple(s for s in ordered if not s.is_good or sides[_part(s)] == TEST)
-    root = str(Path(root).absolute())
-    return Split(
-        train, test, seed, fraction, root, mode=mode, shots=shots if mode == "kshot" else 0, about=dict(about or {})
-    )
+    shots, about = shots if mode == "kshot" else 0, dict(about or {})
+    return Split(train, test, seed, fraction, str(Path(root).absolute()), mode=mode, shots=shots, about=about)
 
 
 def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapping[str, Any] | None = None) -> Split:
@@ -220,26 +227,6 @@ def _settings(data: DataConfig) -> dict[str, Any]:
     """What matters of the settings: those that the mode does not look at are left out."""
     unread = {"train_fraction": data.split not in ("fraction", "full", "given"), "shots": data.split != "kshot"}
     return {name: getattr(data, name) for name in _KEPT if not unread.get(name)}
-
-
-def _given_sides(samples: Iterable[Sample], mode: str) -> dict[_Part, str]:
-    """The side of each part that the data gives: by its normal images, and with ``given`` by its anomalies."""
-    sides: dict[_Part, str] = {}
-    for sample in samples:
-        given = sample.is_good or mode == "given"
-        if given and sample.subset and (sample.subset != TEST or _part(sample) not in sides):
-            sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
-    return sides
-
-
-def _assign_normals(normals: Sequence[Sample], sides: dict[_Part, str], category: str, seed: int) -> None:
-    """Give a side to the normal images that the data gives none; a single one trains."""
-    loose = [sample for sample in normals if _part(sample) not in sides]
-    if len({_part(s) for s in loose}) > 1:
-        _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
-    sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})
-    if not any(sides[_part(sample)] == TRAIN for sample in normals):
-        raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
 
 
 def _wanted(mode: str, count: int, fraction: float, shots: int) -> float:

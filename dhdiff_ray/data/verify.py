@@ -117,15 +117,9 @@ def inspect(sample: Sample) -> Inspection:
         findings.append(Finding("error", "unreadable", sample.image, str(error), "restore the file from its source"))
         return Inspection(tuple(findings))
     if turned:
-        findings.append(
-            Finding(
-                "warning",
-                "turned",
-                sample.image,
-                "the camera marked it as turned, so it is turned upright when read",
-                "see that its mask was drawn on the upright picture",
-            )
-        )
+        message = "the camera marked it as turned, so it is turned upright when read"
+        remedy = "see that its mask was drawn on the upright picture"
+        findings.append(Finding("warning", "turned", sample.image, message, remedy))
     if sample.masks:
         findings += _inspect_masks(sample, size)
     grey = picture.convert("L")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -28,27 +28,14 @@ class Inputs:
     """What b pairs are drawn from: pictures and masks of one size, None where the caller gives none."""
 
     prompts: list[str]
-    defects: list[str]
-    """The defect's words in each prompt; empty for none."""
-    generators: list[torch.Generator]
-    """On the CPU."""
-    size: tuple[int, int]
-    """Height and width in pixels."""
-    base: Tensor | None
-    """(b, 3, h, w) in [-1, 1]."""
-    reference: Tensor | None
-    """(b, 3, h, w) in [-1, 1]."""
-    raw_mask: Tensor | None
-    """(b, 1, h, w)."""
-    control_mask: Tensor | None
-    """(b, 1, h, w)."""
-    control_present: Tensor | None
-    """Which pairs have a control mask (b,); None means all."""
-
-    def to(self, device: torch.device) -> Inputs:
-        """The same on a device."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
+    defects: list[str]  # the defect's words in each prompt; empty for none
+    generators: list[torch.Generator]  # on the CPU
+    size: tuple[int, int]  # height and width in pixels
+    base: Tensor | None  # (b, 3, h, w) in [-1, 1]
+    reference: Tensor | None  # (b, 3, h, w) in [-1, 1]
+    raw_mask: Tensor | None  # (b, 1, h, w)
+    control_mask: Tensor | None  # (b, 1, h, w)
+    control_present: Tensor | None  # which pairs have a control mask (b,); None means all
 
 
 @dataclass(frozen=True)
@@ -68,14 +55,10 @@ class Sampling:
 class Kept:
     """The product that stays around the raw mask."""
 
-    base: Tensor
-    """(b, 3, h, w) in [-1, 1]."""
-    raw_mask: Tensor
-    """(b, 1, h, w)."""
-    latents: Tensor
-    """Base and an empty mask (2b, c, h', w'), relative to the mean."""
-    weight: Tensor
-    """(2b, 1, h', w'), 1 where they stay."""
+    base: Tensor  # (b, 3, h, w) in [-1, 1]
+    raw_mask: Tensor  # (b, 1, h, w)
+    latents: Tensor  # base and an empty mask (2b, c, h', w'), relative to the mean
+    weight: Tensor  # (2b, 1, h', w'), 1 where they stay
 
     def around(self, drawn: Tensor, latents: Tensor | None = None) -> Tensor:
         """What is drawn (2b, c, h', w'), with these latents, or noised ones, where the product stays."""
@@ -87,30 +70,19 @@ class Conditions:
     """All that denoising b pairs needs, on the pipeline's device; r is b, or 2b where guidance repeats a condition."""
 
     sampling: Sampling
-    generators: list[torch.Generator]
-    """One per pair, on the CPU."""
-    noise: Tensor
-    """(2b, c, h', w')."""
+    generators: list[torch.Generator]  # one per pair, on the CPU
+    noise: Tensor  # (2b, c, h', w')
     timesteps: Tensor
-    latents: Tensor
-    """(2b, c, h', w') at the first timestep, relative to the mean."""
-    mean: Tensor | float
-    """What the latents in the loop are relative to."""
-    region: Tensor | None
-    """(2b, 1, h', w'), 1 where the network draws; None: everywhere."""
+    latents: Tensor  # (2b, c, h', w') at the first timestep, relative to the mean
+    mean: Tensor | float  # what the latents in the loop are relative to
+    region: Tensor | None  # (2b, 1, h', w'), 1 where the network draws; None: everywhere
     kept: Kept | None
-    text: Tensor
-    """(r, t, k); the empty prompts first."""
-    defect_tokens: Tensor
-    """(r, t)."""
-    control_mask: Tensor | None
-    """(r, 1, h, w)."""
-    control_present: Tensor | None
-    """(r,)."""
-    reference: Tensor | None
-    """(b, c, h', w'), to be noised and encoded at each step."""
-    references: dict[int, Tensor] | None
-    """F^R by attention layer, of a clean reference: encoded once for all steps."""
+    text: Tensor  # (r, t, k); the empty prompts first
+    defect_tokens: Tensor  # (r, t)
+    control_mask: Tensor | None  # (r, 1, h, w)
+    control_present: Tensor | None  # (r,)
+    reference: Tensor | None  # (b, c, h', w'), to be noised and encoded at each step
+    references: dict[int, Tensor] | None  # F^R by attention layer, of a clean reference: encoded once for all steps
 
     @property
     def count(self) -> int:
@@ -151,23 +123,14 @@ def as_inputs(
     prompts: list[str],
     defects: list[str],
     generators: list[torch.Generator],
+    device: torch.device,
     published: Mapping[str, Any],
     size: tuple[int, int] | None,
     points: Points | None,
     boxes: Boxes | None,
     **given: Any,
 ) -> Inputs:
-    """What is given as tensors, the raw mask made from the control where it is left out.
-
-    Args:
-        prompts: one per pair.
-        defects: one per pair.
-        generators: one per pair.
-        published: the model's defaults, for size and grid.
-        size: height and width; None takes those of what is given, or the published model's.
-        points: as for :func:`drawn_control`.
-        boxes: as for :func:`drawn_control`.
-        given: ``base``, ``reference``, ``raw_mask`` and ``control_mask``.
+    """What is given as tensors; the raw mask is made from the control, size and grid are as published where left out.
 
     Raises:
         ValueError: something that is no picture or mask, or a control that is given twice.
@@ -185,7 +148,8 @@ def as_inputs(
         control = drawn_control(points or (), boxes or (), (height, width), grid).expand(count, -1, -1, -1)
     if raw is None and control is not None:
         raw = cells_of(control, grid)
-    return Inputs(prompts, defects, generators, (height, width), base, reference, raw, control, present)
+    tensors = (None if x is None else x.to(device) for x in (base, reference, raw, control, present))
+    return Inputs(prompts, defects, generators, (height, width), *tensors)
 
 
 def check_inputs(inputs: Inputs, sampling: Sampling, step: int) -> None:
@@ -223,19 +187,10 @@ def as_images(name: str, value: Any, count: int) -> Tensor | None:
     Raises:
         ValueError: another kind of thing, other sizes, or not one per pair.
     """
-    if value is None:
-        return None
-    if isinstance(value, Tensor):
+    if value is None or isinstance(value, Tensor):
         return _one_per_pair(name, value, count)
-    pictures = [None if p is None else _pixels(name, p, "RGB") for p in _listed(name, value, count)]
-    sizes = {p.shape[:2] for p in pictures if p is not None}
-    if not sizes:
-        return None
-    if len(sizes) > 1:
-        raise ValueError(f"{name} has pictures of different sizes, {sorted(sizes)}; resize them to one size")
-    blank = np.full((*sizes.pop(), 3), 127, np.uint8)
-    stacked = np.stack([blank if p is None else p for p in pictures])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures, _ = _stacked(name, value, count, "RGB", 127)
+    return None if pictures is None else torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_masks(name: str, value: Any, count: int) -> tuple[Tensor | None, Tensor | None]:
@@ -250,20 +205,11 @@ def as_masks(name: str, value: Any, count: int) -> tuple[Tensor | None, Tensor |
     Raises:
         ValueError: as for :func:`as_images`.
     """
-    if value is None:
-        return None, None
-    if isinstance(value, Tensor):
+    if value is None or isinstance(value, Tensor):
         return _one_per_pair(name, value, count), None
-    masks = [None if m is None else _pixels(name, m, "L") for m in _listed(name, value, count)]
-    sizes = {m.shape for m in masks if m is not None}
-    if not sizes:
-        return None, None
-    if len(sizes) > 1:
-        raise ValueError(f"{name} has masks of different sizes, {sorted(sizes)}; resize them to one size")
-    empty = np.zeros(sizes.pop(), np.uint8)
-    stacked = torch.from_numpy(np.stack([empty if m is None else m for m in masks]) > 0)[:, None].float()
-    present = torch.tensor([float(m is not None) for m in masks])
-    return stacked, None if bool(present.all()) else present
+    masks, present = _stacked(name, value, count, "L", 0)
+    given = None if masks is None else torch.from_numpy(masks > 0)[:, None].float()
+    return given, None if all(present) else torch.tensor(present)
 
 
 def cells_of(mask: Tensor, grid: int) -> Tensor:
@@ -298,6 +244,19 @@ def drawn_control(points: Points, boxes: Boxes, size: tuple[int, int], grid: int
     return torch.maximum(cells_of(clicked, grid), filled)
 
 
+def _stacked(name: str, value: Any, count: int, mode: str, blank: int) -> tuple[np.ndarray | None, list[float]]:
+    """Pictures (b, h, w, ...), blank for pairs without one, and which pairs have one, 0 or 1; none: None and none."""
+    pictures = [None if p is None else _pixels(name, p, mode) for p in _listed(name, value, count)]
+    shapes = {p.shape for p in pictures if p is not None}
+    if len(shapes) > 1:
+        kind, sizes = "masks" if mode == "L" else "pictures", sorted(shape[:2] for shape in shapes)
+        raise ValueError(f"{name} has {kind} of different sizes, {sizes}; resize them to one size")
+    if not shapes:
+        return None, []
+    fill = np.full(shapes.pop(), blank, np.uint8)
+    return np.stack([fill if p is None else p for p in pictures]), [float(p is not None) for p in pictures]
+
+
 def _listed(name: str, value: Any, count: int) -> list[Any]:
     """One value for all pairs, or one per pair."""
     single = isinstance(value, Image.Image) or (isinstance(value, np.ndarray) and value.ndim < 4)
@@ -321,8 +280,8 @@ def _pixels(name: str, value: Any, mode: str) -> np.ndarray:
     )
 
 
-def _one_per_pair(name: str, value: Tensor, count: int) -> Tensor:
-    if value.ndim != 4 or value.shape[0] != count:
+def _one_per_pair(name: str, value: Tensor | None, count: int) -> Tensor | None:
+    if value is not None and (value.ndim != 4 or value.shape[0] != count):
         raise ValueError(f"{name} has the shape {tuple(value.shape)} for {count} prompts; give one per prompt")
     return value
 

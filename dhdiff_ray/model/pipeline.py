@@ -135,7 +135,7 @@ class DHDiffPipeline(DiffusionPipeline):
         prompts, defects = as_prompts(prompt, defect, num_pairs, published.get("prompt"))
         generators = as_generators(seed, generator, len(prompts))
         pictures = {"base": base, "reference": reference, "raw_mask": raw_mask, "control_mask": control_mask}
-        inputs = as_inputs(prompts, defects, generators, published, size, points, boxes, **pictures)
+        inputs = as_inputs(prompts, defects, generators, self.device, published, size, points, boxes, **pictures)
         sampling = Sampling(
             steps=num_inference_steps or published.get("num_inference_steps", 20),
             guidance=published.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale,
@@ -148,7 +148,7 @@ class DHDiffPipeline(DiffusionPipeline):
         check_inputs(inputs, sampling, latent_shape(self.vae)[1] * 2 ** (len(self.unet.backbone.down_blocks) - 1))
 
         # 2. What the denoising loop needs.
-        conditions = self.prepare(inputs.to(self.device), sampling)
+        conditions = self.prepare(inputs, sampling)
 
         # 3. Denoise.
         latents, maps = self.denoise(conditions, callback_on_step_end, return_score_maps)  # (2b, c, h', w')

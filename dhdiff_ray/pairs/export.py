@@ -22,19 +22,8 @@ from dhdiff_ray.records import GOOD
 from dhdiff_ray.run.folder import RunFolder
 
 Row = dict[str, Any]
-COLUMNS: tuple[str, ...] = (
-    "image",
-    "mask",
-    "category",
-    "defect",
-    "split",
-    "group",
-    "prompt",
-    "seed",
-    "base",
-    "reference",
-    "control",
-)
+COLUMNS: tuple[str, ...] = ("image", "mask", "category", "defect", "split", "group",
+                            "prompt", "seed", "base", "reference", "control")  # fmt: skip
 
 
 def export(run: RunFolder, out: RunFolder, form: str, *, shard_size: int = 1000) -> dict[str, Any]:
@@ -155,12 +144,8 @@ def folder(run: RunFolder, out: RunFolder, rows: list[Row], _: int) -> int:
     return 2 * len(rows) + normals + 1
 
 
-FORMS: dict[str, Callable[[RunFolder, RunFolder, list[Row], int], int]] = {
-    "webdataset": webdataset,
-    "coco": coco,
-    "yolo": yolo,
-    "folder": folder,
-}
+Form = Callable[[RunFolder, RunFolder, list[Row], int], int]
+FORMS: dict[str, Form] = {"webdataset": webdataset, "coco": coco, "yolo": yolo, "folder": folder}
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:

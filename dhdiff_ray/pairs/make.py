@@ -41,12 +41,10 @@ def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
 class Own:
     """A user's own pictures for one pair, at the run's resolution; what is None is the run's."""
 
-    base: np.ndarray | None = None
-    """uint8 (h, w, 3), instead of the request's base."""
+    base: np.ndarray | None = None  # uint8 (h, w, 3), instead of the request's base
     control: np.ndarray | None = None
     """(h, w), above zero where the defect shall be, instead of the reference's raw mask."""
-    reference: np.ndarray | None = None
-    """uint8 (h, w, 3), instead of the request's reference; comes with its mask."""
+    reference: np.ndarray | None = None  # uint8 (h, w, 3), instead of the request's reference; comes with its mask
     reference_mask: np.ndarray | None = None
     """(h, w), above zero where the defect of ``reference`` is."""
 
@@ -55,12 +53,9 @@ class Own:
 class Prepared:
     """One unit, ready to be drawn."""
 
-    call: dict[str, Any]
-    """What the pipeline is called with."""
-    bases: np.ndarray
-    """uint8 (b, h, w, 3), the images that the windows are put back into."""
-    references: np.ndarray
-    """uint8 (b, h, w, 3), what the reference stream is shown."""
+    call: dict[str, Any]  # what the pipeline is called with
+    bases: np.ndarray  # uint8 (b, h, w, 3), the images that the windows are put back into
+    references: np.ndarray  # uint8 (b, h, w, 3), what the reference stream is shown
     cuts: list[tuple[slice, slice]]
     """The window of each pair."""
 
@@ -121,28 +116,10 @@ def prepare(
 
 
 def make(
-    requests: Sequence[Request],
-    pipeline: DHDiffPipeline,
-    config: Config,
-    samples: Iterable[Sample],
-    *,
-    base: np.ndarray | None = None,
-    control: np.ndarray | None = None,
+    requests: Sequence[Request], pipeline: DHDiffPipeline, config: Config, samples: Iterable[Sample]
 ) -> list[Pair]:
-    """Make the pairs of one unit in one batch.
-
-    Args:
-        requests: of one category.
-        pipeline: the category's sampler.
-        config: the run's configuration.
-        samples: the training images that requests name by key.
-        base: a user's own product image, uint8 (h, w, 3), instead of the requests' bases.
-        control: a user's own control mask (h, w), above zero where the defect shall be, instead of the reference's.
-
-    Returns:
-        Pairs in the order of the requests.
-    """
-    ready = prepare(requests, config, samples, [Own(base, control)] * len(requests))
+    """Make the pairs of one unit in one batch, in the order of the requests; see :func:`prepare`."""
+    ready = prepare(requests, config, samples)
     return finished(requests, ready, pipeline(**ready.call))
 
 

@@ -52,15 +52,8 @@ def make_usable(
 ) -> list[Judged]:
     """Make one unit, and again what is not good enough, until all is or ``synthesize.redraws`` are used up.
 
-    Args:
-        requests: of one category.
-        pipeline: the category's sampler.
-        config: the run's configuration.
-        samples: the training images that requests name by key.
-        judge: who tells the agreement that ``synthesize.min_iou`` asks for; None: a mask need only not be empty.
-
-    Returns:
-        One pair per request, in their order; ``pair.request`` holds the try and its seed.
+    The judge tells the agreement that ``synthesize.min_iou`` asks for; without one a mask need only not be empty.
+    One pair per request, in their order; ``pair.request`` holds the try and its seed. See :func:`make`.
     """
     size, threshold = len(requests), config.synthesize.min_iou
     kept: dict[int, Judged] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -171,12 +171,6 @@ def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np
         for key in ("file_name", "mask_file_name")
     )
     return image, mask
-
-
-def read_pairs(folder: RunFolder, category: str) -> Iterable[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-    """Row, image and mask of every pair of one finished category, one after the other."""
-    for row in read_pair_rows(folder, category):
-        yield row, *read_pair(folder, row)
 
 
 def pair_bytes(resolution: int) -> int:

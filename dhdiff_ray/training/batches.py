@@ -24,34 +24,22 @@ from dhdiff_ray.training.examples import Examples, Row, mirrored
 class Batch:
     """b pairs with their conditions; images in [-1, 1], masks of 0 and 1."""
 
-    image: Tensor
-    """(b, 3, h, w)."""
-    mask: Tensor
-    """(b, 1, h, w), the fine mask."""
-    raw_mask: Tensor
-    """(b, 1, h, w)."""
-    reference: Tensor
-    """(b, 3, h, w)."""
-    control_mask: Tensor
-    """(b, 1, h, w)."""
-    control_present: Tensor
-    """(b,), 0 or 1."""
+    image: Tensor  # (b, 3, h, w)
+    mask: Tensor  # (b, 1, h, w), the fine mask
+    raw_mask: Tensor  # (b, 1, h, w)
+    reference: Tensor  # (b, 3, h, w)
+    control_mask: Tensor  # (b, 1, h, w)
+    control_present: Tensor  # (b,), 0 or 1
     regions: Tensor
     """(n, 1, h, w), where each pair of the step is to be drawn, those of other workers too: the loss counts them."""
-    tokens: Tensor
-    """(b, t), token ids."""
-    defect_tokens: Tensor
-    """(b, t), 1 on the defect's words."""
-    seed: int
-    """Seed of the noise and the timesteps of the whole step."""
-    rows: slice
-    """Which of the step's n rows these b are."""
-    ranks: int = 1
-    """Workers that share the step."""
+    tokens: Tensor  # (b, t), token ids
+    defect_tokens: Tensor  # (b, t), 1 on the defect's words
+    seed: int  # seed of the noise and the timesteps of the whole step
+    rows: slice  # which of the step's n rows these b are
+    ranks: int = 1  # workers that share the step
     latents: Tensor | None = None
     """(3, b, c, h', w'): image, mask and reference, where they were computed once and cached."""
-    text: Tensor | None = None
-    """(b, t, k), the text embedding, where it was computed once and cached."""
+    text: Tensor | None = None  # (b, t, k), the text embedding, where it was computed once and cached
 
     @property
     def region(self) -> Tensor:

@@ -29,11 +29,14 @@ from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.adapt import add_adapters, without_adapters
 from dhdiff_ray.training.batches import BatchSource
-from dhdiff_ray.training.cache import can_cache, latent_cache
+from dhdiff_ray.training.cache import latent_cache
 from dhdiff_ray.training.examples import Examples
 from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
+SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+"""What a sampling scheduler takes over from the one of training."""
+SWITCHES = ("plain_attention", "merge", "eta_start", "reference_encoder", "zero_conv_gain", "dda_start")
 FITTED = 64
 """Images, evenly spaced, that latents are whitened by and the texture is fitted to; they are encoded at each start."""
 
@@ -53,11 +56,7 @@ class Parts:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
         trained: Any = self.objective.scheduler.config
         scheduler = DPMSolverMultistepScheduler(
-            num_train_timesteps=trained.num_train_timesteps,
-            beta_start=trained.beta_start,
-            beta_end=trained.beta_end,
-            beta_schedule=trained.beta_schedule,
-            prediction_type=trained.prediction_type,
+            **{name: trained[name] for name in SCHEDULE},
             algorithm_type="sde-dpmsolver++",
             timestep_spacing="trailing",
             rescale_betas_zero_snr=False,
@@ -120,7 +119,7 @@ def build_source(
     """
     parts.objective.frozen_to(device)
     examples, cache = Examples.of(config, samples, images, masks, parts.tokenizer), None
-    if can_cache(parts.vae):
+    if not isinstance(parts.vae, HaarTransform):  # computing a latent costs enough to keep it
         vae, text_encoder = parts.vae, parts.text_encoder
         cache = latent_cache(examples, config.train, vae, text_encoder, folder, category, device, on_progress)
     return BatchSource(config, examples, cache)
@@ -219,12 +218,7 @@ def switches(config: Config) -> dict[str, Any]:
         "dda_decoder": m.dda_decoder if m.dda else (),
         "ssm_encoder": m.ssm_encoder if m.ssm else (),
         "ssm_decoder": m.ssm_decoder if m.ssm else (),
-        "plain_attention": m.plain_attention,
-        "merge": m.merge,
-        "eta_start": m.eta_start,
-        "reference_encoder": m.reference_encoder,
-        "zero_conv_gain": m.zero_conv_gain,
-        "dda_start": m.dda_start,
+        **{name: getattr(m, name) for name in SWITCHES},
     }
 
 

@@ -18,15 +18,7 @@ from transformers import CLIPTextModel
 
 from dhdiff_ray.config import TrainConfig
 from dhdiff_ray.data.regions import reference_image
-from dhdiff_ray.model.latents import (
-    Autoencoder,
-    HaarTransform,
-    encode,
-    latent_shape,
-    mask_to_image,
-    to_mask,
-    to_tensor,
-)
+from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.examples import Examples, Row, mirrored
@@ -66,11 +58,6 @@ class LatentCache:
         return torch.stack([t["empty_text"] if row.text_dropped else t["text"][row.index] for row in rows])
 
 
-def can_cache(vae: Autoencoder) -> bool:
-    """Whether computing a latent costs enough to keep it."""
-    return not isinstance(vae, HaarTransform)
-
-
 def latent_cache(
     examples: Examples,
     config: TrainConfig,
@@ -83,15 +70,7 @@ def latent_cache(
 ) -> LatentCache:
     """The cache of a category's training images: read from the run, or computed and written there.
 
-    Args:
-        examples: the images, their masks and tokens.
-        config: what the reference shows, and whether images are mirrored.
-        vae: the frozen autoencoder.
-        text_encoder: the frozen text encoder.
-        folder: the run; None keeps the cache in memory alone.
-        category: names the file.
-        device: where to compute.
-        on_progress: called with the pictures encoded and their number, where they must be computed.
+    The frozen networks encode; the rest of the arguments are those of ``build_source``.
     """
     name = f"cache/{category}/latents-{_key(examples, config, vae, text_encoder)}.safetensors"
     if folder is not None and folder.exists(name):

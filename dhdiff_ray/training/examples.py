@@ -23,22 +23,14 @@ Shown = Literal["defect", "background", "full", "none"]
 class Examples:
     """n training images with what follows from them once."""
 
-    images: np.ndarray
-    """uint8 (n, h, w, 3)."""
-    masks: np.ndarray
-    """uint8 (n, h, w)."""
-    raw_masks: np.ndarray
-    """uint8 (n, h, w)."""
-    tokens: Tensor
-    """(n, t), token ids of the prompts."""
-    defect_tokens: Tensor
-    """(n, t), 1 on the defect's words."""
-    empty_tokens: Tensor
-    """(t,), of the empty prompt."""
-    normal: list[int]
-    """Which of them are normal."""
-    by_defect: list[list[int]]
-    """Which show each defect."""
+    images: np.ndarray  # uint8 (n, h, w, 3)
+    masks: np.ndarray  # uint8 (n, h, w)
+    raw_masks: np.ndarray  # uint8 (n, h, w)
+    tokens: Tensor  # (n, t), token ids of the prompts
+    defect_tokens: Tensor  # (n, t), 1 on the defect's words
+    empty_tokens: Tensor  # (t,), of the empty prompt
+    normal: list[int]  # which of them are normal
+    by_defect: list[list[int]]  # which show each defect
 
     @classmethod
     def of(
@@ -76,15 +68,12 @@ class Row:
     """One row of a batch before it becomes tensors."""
 
     index: int
-    flips: tuple[bool, bool]
-    """Mirrored left to right, top to bottom."""
-    reference: Shown
-    """``none`` where it was dropped."""
+    flips: tuple[bool, bool]  # mirrored left to right, top to bottom
+    reference: Shown  # ``none`` where it was dropped
     text_dropped: bool
     control: Literal["none", "raw", "fine"]
     """What the control mask shows: nothing (dropped), the defect's cells, or its outline."""
-    region: np.ndarray
-    """uint8 (h, w), where the pair is to be drawn, before flips."""
+    region: np.ndarray  # uint8 (h, w), where the pair is to be drawn, before flips
     window: tuple[slice, slice]
 
 

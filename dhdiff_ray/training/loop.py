@@ -31,11 +31,9 @@ class Engine(Protocol):
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of the loss."""
-        ...
 
     def step(self) -> None:
         """Clip, update, clear the gradients."""
-        ...
 
 
 class PlainEngine:

@@ -25,12 +25,7 @@ class Objective(nn.Module):
     """Everything that is trained, and how a batch becomes a loss."""
 
     def __init__(
-        self,
-        unet: DHDiffUNet,
-        text_encoder: nn.Module,
-        vae: Autoencoder,
-        scheduler: Any,
-        config: Config,
+        self, unet: DHDiffUNet, text_encoder: nn.Module, vae: Autoencoder, scheduler: Any, config: Config
     ) -> None:
         super().__init__()
         self.unet = unet

@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,17 +75,8 @@ class LOCO(MVTec):
                 values_of = {name: value for value, name in names.items()}
                 for defect, files in held.items():
                     masks, wanted = sorted(map(str, files)), (values_of[defect],)
-                    yield Sample(
-                        f"{key}#{defect}",
-                        category,
-                        defect,
-                        subset,
-                        str(image),
-                        masks[0],
-                        None,
-                        tuple(masks[1:]),
-                        wanted,
-                    )
+                    one = Sample(f"{key}#{defect}", category, defect, subset, str(image), masks[0], values=wanted)
+                    yield replace(one, more_masks=tuple(masks[1:]))
 
     def instances(self, root: Path, sample: Sample) -> list[Instance]:
         """Each mask file's defect, with the saturation area that ``defects_config.json`` gives it."""
