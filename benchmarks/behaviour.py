@@ -20,11 +20,11 @@ from scipy import ndimage, stats
 
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image, read_mask
-from dhdiff_ray.data.regions import control_from_box, control_from_points, raw_mask
+from dhdiff_ray.data.regions import drawn_control, raw_mask
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.pairs.make import finished, make, prepare
+from dhdiff_ray.pairs.make import OwnPictures, finished, prepare
 from dhdiff_ray.pairs.plan import plan
 from dhdiff_ray.run.folder import RunFolder
 
@@ -119,14 +119,15 @@ def control(config, pipeline, samples, requests):
             draw = random.Random(number)
             x, y = draw.randrange(cell, side - 2 * cell), draw.randrange(cell, side - 2 * cell)
             if kind == "point":
-                mask = control_from_points([(x, y)], side, grid)
+                mask = drawn_control([(x, y)], [], side, grid)
             elif kind == "box":
-                mask = control_from_box((x, y, x + cell, y + cell), side)
+                mask = drawn_control([], [(x, y, x + cell, y + cell)], side, grid)
             else:
                 rows, columns = np.mgrid[:side, :side]
                 disc = ((columns - x - cell / 2) / cell) ** 2 + ((rows - y - cell / 2) / (cell / 2)) ** 2 < 0.6
                 mask = disc.astype(np.uint8) * 255
-            (pair,) = make([request], pipeline, config, samples, control=mask)
+            ready = prepare([request], config, samples, [OwnPictures(control=mask)])
+            (pair,) = finished([request], ready, pipeline(**ready.call))
             made = pair.mask > 0
             if not made.any():
                 empty += 1

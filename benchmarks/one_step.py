@@ -20,6 +20,7 @@ from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.latents import decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.examples import Examples
 
 LEVELS = (999, 900, 800, 700, 600, 400, 200)
 BATCHES, ROWS = 6, 4
@@ -33,7 +34,8 @@ def main():
     config = config.model_copy(update={"train": config.train.model_copy(update=plain)})
     samples = [s for s in held.category(category).train if not s.is_good]
     samples, images, masks = read_many(samples, config.data.resolution, False, print)
-    told = looked_at(pipeline, BatchSource(config, samples, images, masks, pipeline.tokenizer))
+    examples = Examples.of(config, samples, images, masks, pipeline.tokenizer)
+    told = looked_at(pipeline, BatchSource(config, examples))
     print(json.dumps({"run": asked.run, "category": category, "images": BATCHES * ROWS, **told}, indent=2))
 
 

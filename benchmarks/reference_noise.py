@@ -15,7 +15,7 @@ from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
-from dhdiff_ray.training.build import build, build_source
+from dhdiff_ray.training.build import build, build_source, fit_look
 from dhdiff_ray.training.loop import PlainEngine, fit
 
 STEPS = 400
@@ -50,6 +50,7 @@ def losses(data, noise, shown):
     config = load_config(preset="tiny", sets=sets).config
     parts = build(config, *data[:2])
     source = build_source(parts, config, *data)
+    fit_look(parts, source)
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
     found = {}
     for name, dropout in (("with_reference", 0.0), ("without", 1.0)):

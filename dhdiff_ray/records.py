@@ -26,16 +26,12 @@ class Sample:
     key: str
     category: str
     defect: str
-    subset: str
-    """The side the archive put it on: ``train``, ``test`` or ``validation``; empty where it does not say."""
+    subset: str  # the side the archive put it on: ``train``, ``test`` or ``validation``; empty where it does not say
     image: str
     mask: str | None = None
-    group: str | None = None
-    """Images of the same physical part share a group and never lie on both sides of a split."""
-    more_masks: tuple[str, ...] = ()
-    """Further mask files of the same image; where any of them is set, the defect is."""
-    values: tuple[int, ...] = ()
-    """Pixel values of the masks that mean this defect; empty: any value above zero."""
+    group: str | None = None  # images of the same physical part share a group and never lie on both sides of a split
+    more_masks: tuple[str, ...] = ()  # further mask files of the same image; where any of them is set, the defect is
+    values: tuple[int, ...] = ()  # pixel values of the masks that mean this defect; empty: any value above zero
 
     @property
     def masks(self) -> tuple[str, ...]:
@@ -54,16 +50,12 @@ class Request:
 
     category: str
     defect: str
-    index: int
-    """Counts the pairs of one defect from 0; names the files."""
+    index: int  # counts the pairs of one defect from 0; names the files
     seed: int
     prompt: str
-    base: str
-    """``Sample.key`` of the normal image the defect is put on."""
-    reference: str
-    """``Sample.key`` of the real training anomaly that lends its raw mask and its look."""
-    attempt: int = 0
-    """Tries before this one whose image and mask did not agree; the seed is that of this try."""
+    base: str  # ``Sample.key`` of the normal image the defect is put on
+    reference: str  # ``Sample.key`` of the real training anomaly that lends its raw mask and its look
+    attempt: int = 0  # tries before this one whose image and mask did not agree; the seed is that of this try
 
     @property
     def name(self) -> str:
@@ -90,8 +82,7 @@ class Score:
 
     metric: str
     value: float | None
-    n: int
-    """Images that entered the value."""
+    n: int  # images that entered the value
     conditions: dict[str, Any] = field(default_factory=dict)
     reference: float | None = None
     """The same measured on real images against real images, where that can be: the value's scale."""

@@ -167,8 +167,7 @@ def trained_once(images, tmp_path_factory):
     from dhdiff_ray.data.split import make_split
     from dhdiff_ray.run.folder import RunFolder
     from dhdiff_ray.run.run import Run
-    from dhdiff_ray.training.batches import BatchSource
-    from dhdiff_ray.training.build import build
+    from dhdiff_ray.training.build import build, build_source
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit
 
@@ -182,7 +181,7 @@ def trained_once(images, tmp_path_factory):
         own = split.category(category)
         samples, pictures, masks = read_many(own.train, 32, False, print)
         parts = build(config, samples, pictures)
-        source = BatchSource(config, samples, pictures, masks, parts.tokenizer)
+        source = build_source(parts, config, samples, pictures, masks)
         fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
         defects = sorted({s.defect for s in own.train if not s.is_good})
         publish(parts, None, Run(config), category, {"defects": defects})

@@ -46,9 +46,9 @@ def lists_the_example_whole(loader: Dataset, root: Path, empty: Path) -> None:
 def names_normal_images_and_defects(loader: Dataset, root: Path, empty: Path) -> None:
     """Each category has normal images to train on and at least one defect with a name of its own."""
     for category in loader.categories(root):
-        own = loader.scan(root, [category])
-        _expect(any(s.is_good and s.subset != "test" for s in own), f"{category} has normal images that may train")
-        defects = {s.defect for s in own if not s.is_good}
+        samples = loader.scan(root, [category])
+        _expect(any(s.is_good and s.subset != "test" for s in samples), f"{category} has normal images that may train")
+        defects = {s.defect for s in samples if not s.is_good}
         _expect(bool(defects) and GOOD not in defects, f"{category} has a defect", defects)
 
 
@@ -65,8 +65,8 @@ def can_be_split(loader: Dataset, root: Path, empty: Path) -> None:
     split = make_split(loader.scan(root), fraction=0.5, seed=0, root=root)
     for category, defect in split.defects():
         for side in (split.train, split.test):
-            found = any((s.category, s.defect) == (category, defect) for s in side)
-            _expect(found, "each defect is on both sides of the split", (category, defect))
+            there = any((s.category, s.defect) == (category, defect) for s in side)
+            _expect(there, "each defect is on both sides of the split", (category, defect))
     again = Split.from_json(split.to_json())
     _expect((again.train, again.test) == (split.train, split.test), "the split comes back from split.json")
     again.check(root)
@@ -104,12 +104,12 @@ def names_a_mask_that_is_not_there(loader: Dataset, root: Path, empty: Path) -> 
     victim = victims[0]
     Path(victim.mask or "").unlink()
     _refuses(lambda: loader.scan(empty / "broken"), Path(victim.image).name, Path(victim.mask or "").stem)
-    told: list[str] = []
+    remarks: list[str] = []
     lenient = type(loader)()
-    lenient.reading = Reading(skip_bad=True, tell=told.append)
+    lenient.reading = Reading(skip_bad=True, tell=remarks.append)
     left = {s.key for s in lenient.scan(empty / "broken")}
     _expect(victim.key not in left and bool(left), "skip_bad leaves out the one and keeps the others", victim.key)
-    _expect(any("left out" in line for line in told), "what is left out is told", told)
+    _expect(any("left out" in line for line in remarks), "what is left out is told", remarks)
 
 
 def draws_the_same_example_for_the_same_seed(loader: Dataset, root: Path, empty: Path) -> None:
@@ -142,21 +142,21 @@ def check_loader(loader: Dataset, folder: Path) -> dict[str, str]:
     """Try every promise on the loader's example, drawn below ``folder``; promise -> what is wrong, or empty."""
     root = folder / "example"
     loader.example(root, seed=1)
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for name, promise in PROMISES.items():
         empty = folder / name
         empty.mkdir(parents=True)
         try:
             promise(loader, root, empty)
-            found[name] = ""
+            problems[name] = ""
         except ValueError as error:
-            found[name] = str(error)
-    return found
+            problems[name] = str(error)
+    return problems
 
 
-def _expect(holds: bool, promise: str, found: object = "") -> None:
+def _expect(holds: bool, promise: str, instead: object = "") -> None:
     if not holds:
-        raise PromiseError(f"expected: {promise}" + (f"; found {found}" if found != "" else ""))
+        raise PromiseError(f"expected: {promise}" + (f"; found {instead}" if instead != "" else ""))
 
 
 def _refuses(call: Callable[[], object], *words: str) -> None:

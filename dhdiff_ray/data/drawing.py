@@ -27,8 +27,7 @@ class Drawing:
     """One drawn product: ``image`` and ``sound`` uint8 (h, w, 3), ``mask`` uint8 (h, w) of 0 and 255."""
 
     image: np.ndarray
-    sound: np.ndarray
-    """The same product without its defect."""
+    sound: np.ndarray  # the same product without its defect
     mask: np.ndarray
 
 
@@ -108,30 +107,25 @@ def mesh(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     # Defects of lying wires are those of upright wires with the axes exchanged.
     along, across = (y, x) if upright else (x, y)
     rest = (left if upright else top) + wire * period
-    nothing = np.zeros_like(x)
+    nothing, nowhere = np.zeros_like(x), np.zeros(x.shape, bool)
 
-    def weave(shift: np.ndarray | None = None, cut: np.ndarray | None = None) -> np.ndarray:
+    def weave(shift: np.ndarray = nothing, cut: np.ndarray = nowhere) -> np.ndarray:
         """Colours of the mesh with wire ``wire`` moved aside by ``shift``, or missing where ``cut``."""
-        light = np.zeros_like(x)
-        best = np.full_like(x, -np.inf)
+        light, best = np.zeros_like(x), np.full_like(x, -np.inf)
         for direction, (position, start, course, origin) in enumerate(((x, left, y, top), (y, top, x, left))):
             number = np.round((position - start) / period)
-            hurt = (direction == 0) == upright and (shift is not None or cut is not None)
-            sound_wires = (number, nothing, number == wire) if hurt else (number, nothing, None)
-            strands: list[tuple[Any, np.ndarray, np.ndarray | None]] = [sound_wires]
+            hurt = (direction == 0) == upright and (shift is not nothing or cut is not nowhere)
+            strands: list[tuple[Any, np.ndarray, np.ndarray]] = [(number, nothing, (number == wire) & hurt)]
             if hurt:
-                strands.append((np.float32(wire), nothing if shift is None else shift, cut))
+                strands.append((np.float32(wire), shift, cut))
             for count, aside, absent in strands:
                 offset = (position - start - count * period - aside) / (WIRE * period)
                 lift = np.cos(np.pi * ((course - origin) / period + count + direction))
                 raised = np.abs(aside) / period
                 height = lift + 4 * raised
-                present = (np.abs(offset) < 1) & (height > best)
-                if absent is not None:
-                    present &= ~absent
+                present = (np.abs(offset) < 1) & (height > best) & ~absent
                 shade = 0.34 + 0.5 * np.sqrt((1 - offset**2).clip(0, 1)) - 0.16 * offset + 0.13 * lift + 0.1 * raised
-                best = np.where(present, height, best)
-                light = np.where(present, shade, light)
+                best, light = np.where(present, height, best), np.where(present, shade, light)
         depth = (ground * (0.9 + 0.2 * (1 - y))[..., None]).astype(np.float32)
         return np.where((light > 0)[..., None], metal * light[..., None], depth)
 
@@ -159,7 +153,7 @@ def mesh(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         brown = _colour(104, 52, 22) * rng.uniform(0.85, 1.15)
         depth = 0.88 * _ramp(distance + 0.02, 0.02)[..., None]
         return Layers(sound, sound * (1 - depth) + depth * (brown * 0.8 + sound * 0.2), distance < 0)
-    return Layers(sound, sound, nothing > 0)
+    return Layers(sound, sound, nowhere)
 
 
 # The capsule: a two-tone pill lying on a dark ground.

@@ -153,27 +153,20 @@ def read_many(
     Raises:
         ImageError: an unreadable file while ``skip_bad`` is off, or nothing readable at all.
     """
-    kept: list[Sample] = []
-    images: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    asked = 0
+    samples, read = list(samples), []
     for sample in samples:
-        asked += 1
         try:
-            image, mask = read_image(sample, resolution), read_mask(sample, resolution)
+            read.append((sample, read_image(sample, resolution), read_mask(sample, resolution)))
         except ImageError as error:
             if not skip_bad:
                 raise
             warn(f"left out: {error}")
-            continue
-        kept.append(sample)
-        images.append(image)
-        masks.append(mask)
-    if asked and not kept:
-        raise ImageError(f"none of {asked} images could be read; check the dataset's folder")
-    if not kept:
+    if samples and not read:
+        raise ImageError(f"none of {len(samples)} images could be read; check the dataset's folder")
+    if not read:
         return [], np.zeros((0, resolution, resolution, 3), np.uint8), np.zeros((0, resolution, resolution), np.uint8)
-    return kept, np.stack(images), np.stack(masks)
+    kept, images, masks = zip(*read, strict=True)
+    return list(kept), np.stack(images), np.stack(masks)
 
 
 def whole_images(samples: Iterable[Sample]) -> list[Sample]:
@@ -181,14 +174,14 @@ def whole_images(samples: Iterable[Sample]) -> list[Sample]:
     by_image: dict[str, list[Sample]] = {}
     for sample in samples:
         by_image.setdefault(sample.image, []).append(sample)
-    return [own[0] if len(own) == 1 else _together(own) for own in by_image.values()]
+    return [same[0] if len(same) == 1 else _together(same) for same in by_image.values()]
 
 
-def _together(own: Sequence[Sample]) -> Sample:
-    masks = tuple(dict.fromkeys(mask for sample in own for mask in sample.masks))
-    values = tuple(sorted({value for sample in own for value in sample.values}))
-    key = own[0].key.partition("#")[0]
-    return replace(own[0], key=key, defect=COMBINED, mask=masks[0], more_masks=masks[1:], values=values)
+def _together(same: Sequence[Sample]) -> Sample:
+    masks = tuple(dict.fromkeys(mask for sample in same for mask in sample.masks))
+    values = tuple(sorted({value for sample in same for value in sample.values}))
+    key = same[0].key.partition("#")[0]
+    return replace(same[0], key=key, defect=COMBINED, mask=masks[0], more_masks=masks[1:], values=values)
 
 
 def header(path: str) -> tuple[tuple[int, int], str, bool]:

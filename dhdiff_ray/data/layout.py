@@ -72,13 +72,13 @@ def masks_by_stem(folder: Path, images: Sequence[Path], root: Path | None = None
         if image.stem in by_stem:
             raise DatasetError(f"{by_stem[image.stem]} and {image} would share one mask; rename one of them")
         by_stem[image.stem] = image
-    found: dict[str, Path] = {}
+    masks: dict[str, Path] = {}
     for path in images_in(folder, root):
         stem = path.stem if path.stem in by_stem else path.stem.removesuffix("_mask")
-        if stem in found:
-            raise DatasetError(f"{found[stem]} and {path} are both masks of {stem}; keep one")
-        found[stem] = path
-    return found
+        if stem in masks:
+            raise DatasetError(f"{masks[stem]} and {path} are both masks of {stem}; keep one")
+        masks[stem] = path
+    return masks
 
 
 def inside(root: Path, name: str, named_by: str) -> Path:
@@ -165,8 +165,8 @@ def subset_of(name: str, where: str) -> str:
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as found:
-        return [e for e in found if not e.name.startswith(".")]
+    with os.scandir(folder) as entries:
+        return [e for e in entries if not e.name.startswith(".")]
 
 
 def _refuse_case_twins(paths: Iterable[Path]) -> None:

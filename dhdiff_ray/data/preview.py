@@ -41,17 +41,17 @@ def preview(loader: Dataset, root: str, samples: Sequence[Sample], remarks: Sequ
     for sample in samples:
         name = f"{sample.defect} ({sample.subset or 'side not given'})"
         kinds.setdefault(sample.category, {}).setdefault(name, []).append(sample)
-    chosen = {id(s): s for own in kinds.values() for same in own.values() for s in _spread(same, each)}
+    chosen = {id(s): s for by_kind in kinds.values() for same in by_kind.values() for s in _spread(same, each)}
     pictures = {id(s): shown for s, shown in side_by_side(_shown, list(chosen.values()))}
     categories = [
         (
             category,
             [
                 {"name": name, "count": len(same), "shown": [pictures[id(s)] for s in _spread(same, each)]}
-                for name, same in sorted(own.items())
+                for name, same in sorted(by_kind.items())
             ],
         )
-        for category, own in sorted(kinds.items())
+        for category, by_kind in sorted(kinds.items())
     ]
     anomalies = sum(not s.is_good for s in samples)
     facts = [

@@ -1,7 +1,9 @@
 """Coarse regions drawn from a fine mask: raw mask, reference image, control mask (section III-B, Fig. 4).
 
 What we decided: cell edges are i * side / K rounded, so that K need not divide the image; removed pixels become
-mid-grey, which is zero after scaling to [-1, 1].
+mid-grey, which is zero after scaling to [-1, 1]. What is drawn by hand has one rule, here for arrays and in
+``model/inputs.py`` for tensors, since neither package may import the other: a point stands for the cell that holds its
+pixel, a box for every pixel that it touches, and points and boxes together for both.
 """
 
 from __future__ import annotations
@@ -57,42 +59,41 @@ def reference_image(
     raise ValueError(f"reference mode {mode!r} is unknown; use defect, background, full or none")
 
 
-def control_from_points(points: Sequence[tuple[float, float]], size: int, grid: int) -> np.ndarray:
-    """Control mask of the raw cells that hold the given points.
+def drawn_control(
+    points: Sequence[tuple[float, float]],
+    boxes: Sequence[tuple[float, float, float, float]],
+    side: int,
+    grid: int,
+    picture: tuple[int, int] | None = None,
+) -> np.ndarray:
+    """Control mask of what is drawn by hand on a picture.
 
     Args:
-        points: (x, y) in pixels from the top left corner.
-        size: side of the square image in pixels.
+        points: (x, y) in the picture's pixels from the top left corner.
+        boxes: (left, top, right, bottom) in such pixels.
+        side: of the square control mask in pixels.
         grid: cells per side.
+        picture: width and height in pixels of what was drawn on; None: side and side.
 
     Returns:
-        uint8 (size, size) of 0 and 255.
+        uint8 (side, side) of 0 and 255.
 
     Raises:
-        ValueError: no point, or one outside the image.
+        ValueError: a point or box outside the picture, or an empty box.
     """
-    if not points:
-        raise ValueError("no points; give at least one (x, y) in pixels")
-    mask = np.zeros((size, size), dtype=np.uint8)
+    width, height = picture or (side, side)
+    clicked, filled = np.zeros((2, side, side), np.uint8)
     for x, y in points:
-        if not (0 <= x < size and 0 <= y < size):
-            raise ValueError(f"point ({x}, {y}) lies outside the {size} x {size} image")
-        mask[int(y), int(x)] = 255
-    return raw_mask(mask, grid)
-
-
-def control_from_box(box: tuple[float, float, float, float], size: int) -> np.ndarray:
-    """Control mask of one box (left, top, right, bottom) in pixels: uint8 (size, size) of 0 and 255.
-
-    Raises:
-        ValueError: the box is empty or leaves the image.
-    """
-    left, top, right, bottom = (round(value) for value in box)
-    if not (0 <= left < right <= size and 0 <= top < bottom <= size):
-        raise ValueError(f"box {tuple(box)} must be (left, top, right, bottom) inside the {size} x {size} image")
-    mask = np.zeros((size, size), dtype=np.uint8)
-    mask[top:bottom, left:right] = 255
-    return mask
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(f"point ({x}, {y}) lies outside the {width} x {height} image")
+        clicked[int(y * side / height), int(x * side / width)] = 255
+    for left, top, right, bottom in boxes:
+        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+            box = (left, top, right, bottom)
+            raise ValueError(f"box {box} must be (left, top, right, bottom) inside the {width} x {height} image")
+        rows = slice(int(top * side / height), -int(-bottom * side // height))
+        filled[rows, int(left * side / width) : -int(-right * side // width)] = 255
+    return np.maximum(raw_mask(clicked, grid), filled)
 
 
 def window_around(

@@ -6,7 +6,6 @@ installed package, or from a Python file given by its path, so that a private da
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -14,15 +13,16 @@ import logging
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from dhdiff_ray.config import DataConfig
+from dhdiff_ray.config.load import nearest
 from dhdiff_ray.records import Sample
 
 ENTRY_POINTS = "dhdiff_ray.datasets"
@@ -45,37 +45,25 @@ class Remark(str):
         return remark
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What a user may decide about how a dataset is read; ``DataConfig`` has the same words."""
+class Reading(DataConfig):
+    """How a user wants a dataset read, and who takes remarks."""
 
-    several_defects: Literal["combined", "each"] = "combined"
-    """An image with several defects is one sample of the defect ``combined``, or one sample of each."""
-    skip_bad: bool = False
-    """Leave out what cannot be used, each told by name, instead of stopping."""
-    manifest: str = ""
-    """A CSV or JSONL table below the root that lists the images or says which side they are on."""
-    images: str = ""
-    """``folder``: where images lie, such as ``{category}/{defect}/*.jpg``."""
-    masks: str = ""
-    """``folder``: where masks lie, such as ``{category}/masks/{defect}/{stem}.png``."""
     tell: Callable[[str], None] = logging.getLogger(__name__).warning
     """Takes what a person should know of the data, one sentence at a time."""
 
     @classmethod
     def of(cls, data: DataConfig, tell: Callable[[str], None] | None = None) -> Reading:
         """The same from a run's configuration."""
-        return cls(data.several_defects, data.skip_bad, data.manifest, data.images, data.masks, tell or cls.tell)
+        values: dict[str, Any] = {**dict(data), **({"tell": tell} if tell else {})}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
 class Instance:
     """One annotated defect of an image, and how much of it must be found to count as all."""
 
-    pixels: np.ndarray
-    """bool (h, w), at the image's own size."""
-    saturation: float
-    """Pixels of it that count as all of it."""
+    pixels: np.ndarray  # bool (h, w), at the image's own size
+    saturation: float  # pixels of it that count as all of it
 
 
 class Dataset(ABC):
@@ -179,7 +167,7 @@ def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
     Raises:
         DatasetError: no such name (the nearest one is named), or a file that registers not exactly one loader.
     """
-    loader = _found(name_or_file)
+    loader = _loader(name_or_file)
     if reading is not None:
         loader.reading = reading
     return loader
@@ -190,37 +178,30 @@ def configured(data: DataConfig, tell: Callable[[str], None] | None = None) -> D
     return open_dataset(data.dataset, Reading.of(data, tell))
 
 
-def _found(name_or_file: str) -> Dataset:
+def _loader(name_or_file: str) -> Dataset:
     if name_or_file.endswith(".py"):
         return _from_file(Path(name_or_file).expanduser().resolve())
     _discover()
     if name_or_file not in _registered:
-        known = sorted(_registered)
+        names = sorted(_registered)
         raise DatasetError(
-            f"no dataset {name_or_file!r}{did_you_mean(name_or_file, known)} There are: {', '.join(known)}; "
+            f"no dataset {name_or_file!r}{nearest(name_or_file, names) or '.'} There are: {', '.join(names)}; "
             "a path to a Python file that registers one works too"
         )
     return _registered[name_or_file]()
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or a full stop."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else "."
-
-
-def choose_categories(found: Sequence[str], wanted: Sequence[str], root: Path) -> list[str]:
-    """``wanted`` checked against what was ``found`` under ``root``; all of it when nothing is wanted.
+def choose_categories(there: Sequence[str], wanted: Sequence[str], root: Path) -> list[str]:
+    """``wanted`` checked against what is ``there`` under ``root``; all of it when nothing is wanted.
 
     Raises:
         DatasetError: a wanted category is not there.
     """
     for name in wanted:
-        if name not in found:
-            raise DatasetError(
-                f"no category {name!r} in {root}{did_you_mean(name, found)} There are: {', '.join(found)}"
-            )
-    return [name for name in found if not wanted or name in wanted]
+        if name not in there:
+            hint = nearest(name, list(there)) or "."
+            raise DatasetError(f"no category {name!r} in {root}{hint} There are: {', '.join(there)}")
+    return [name for name in there if not wanted or name in wanted]
 
 
 def _discover() -> None:
@@ -247,7 +228,8 @@ def _from_file(path: Path) -> Dataset:
         except BaseException:
             del sys.modules[module_name]
             raise
-    own = [loader for loader in _registered.values() if loader.__module__ == module_name]
-    if len(own) != 1:
-        raise DatasetError(f'{path} registers {len(own)} loaders; it needs exactly one class under @dataset("name")')
-    return own[0]()
+    loaders = [loader for loader in _registered.values() if loader.__module__ == module_name]
+    if len(loaders) != 1:
+        count = len(loaders)
+        raise DatasetError(f'{path} registers {count} loaders; it needs exactly one class under @dataset("name")')
+    return loaders[0]()

@@ -86,9 +86,9 @@ class Split:
 
     def to_json(self, hashes: bool = True) -> dict[str, Any]:
         """Plain JSON values; paths are relative to ``root``; with ``hashes`` every file is read once."""
-        known = dict(self.hashes)
-        if hashes and not known:
-            known = _hash_all(self, Path(self.root))
+        digests = dict(self.hashes)
+        if hashes and not digests:
+            digests = _hash_all(self, Path(self.root))
         return {
             "root": self.root,
             "seed": self.seed,
@@ -97,8 +97,8 @@ class Split:
             "shots": self.shots,
             "test_holds_training_images": self.test_holds_training_images,
             "about": dict(self.about),
-            TRAIN: [_row(sample, self.root, known) for sample in self.train],
-            TEST: [_row(sample, self.root, known) for sample in self.test],
+            TRAIN: [_row(sample, self.root, digests) for sample in self.train],
+            TEST: [_row(sample, self.root, digests) for sample in self.test],
         }
 
     @classmethod
@@ -113,8 +113,8 @@ class Split:
             hashes.update(row.get("more_masks", {}))
         train, test = (tuple(_sample(row, root) for row in values[side]) for side in (TRAIN, TEST))
         mode, shots = values.get("mode", "fraction"), values.get("shots", 0)
-        known = {file: digest for file, digest in hashes.items() if digest}
-        return cls(train, test, values["seed"], values["fraction"], root, known, mode, shots, about)
+        digests = {file: digest for file, digest in hashes.items() if digest}
+        return cls(train, test, values["seed"], values["fraction"], root, digests, mode, shots, about)
 
     def check(self, root: str | Path) -> None:
         """Compare every file below ``root`` with the hash that was written down.
@@ -127,8 +127,8 @@ class Split:
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
             parts = [_list("missing", missing), _list("changed", changed)]
-            told = "; ".join(part for part in parts if part)
-            raise SplitError(f"the images in {root} are not those this run was split on: {told}. Use a new run name")
+            changes = "; ".join(part for part in parts if part)
+            raise SplitError(f"the images in {root} are not those this run was split on: {changes}. Use a new run name")
 
     def check_settings(self, data: DataConfig, seed: int | None = None) -> None:
         """Compare what a verb was asked with what the split was made from; the seed where it trains.
@@ -181,23 +181,22 @@ def make_split(
         raise SplitError(f"data.train_fraction = {fraction} must lie between 0 and 1")
     sides: dict[_Part, str] = {}
     for sample in ordered:
-        given = sample.is_good or (mode == "given" and sample.subset)
-        if given and sample.subset and (sample.subset != TEST or _part(sample) not in sides):
+        given = sample.subset and (sample.is_good or mode == "given")
+        if given and (sample.subset != TEST or _part(sample) not in sides):
             sides[_part(sample)] = TEST if sample.subset == TEST else TRAIN
     for category in sorted({sample.category for sample in ordered}):
-        own = [sample for sample in ordered if sample.category == category]
-        # Normal images whose side nobody gave; with a single one it trains.
-        loose = [sample for sample in own if sample.is_good and _part(sample) not in sides]
+        of_category = [sample for sample in ordered if sample.category == category]
+        loose = [sample for sample in of_category if sample.is_good and _part(sample) not in sides]
         if len({_part(s) for s in loose}) > 1:
             _assign(loose, sides, NORMAL_FRACTION * len(loose), random.Random(f"{seed}|{category}|{GOOD}"))
-        sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})
-        if not any(sample.is_good and sides[_part(sample)] == TRAIN for sample in own):
+        sides.update({_part(sample): TRAIN for sample in loose if _part(sample) not in sides})  # a single one trains
+        if not any(sample.is_good and sides[_part(sample)] == TRAIN for sample in of_category):
             raise SplitError(f"category {category!r} has no normal images to train on; expected some in train/good")
-        defects = sorted({sample.defect for sample in own if not sample.is_good})
+        defects = sorted({sample.defect for sample in of_category if not sample.is_good})
         if not defects:
             raise SplitError(f"category {category!r} has no anomalies; leave it out of --category")
         for defect in defects:
-            anomalies = [sample for sample in own if sample.defect == defect]
+            anomalies = [sample for sample in of_category if sample.defect == defect]
             if mode == "given" and all(_part(sample) in sides for sample in anomalies):
                 _check_given(anomalies, sides)
                 continue
@@ -206,10 +205,8 @@ def make_split(
     train, test = (tuple(s for s in ordered if sides[_part(s)] == side) for side in (TRAIN, TEST))
     if mode == "full":
         test = tuple(s for s in ordered if not s.is_good or sides[_part(s)] == TEST)
-    root = str(Path(root).absolute())
-    return Split(
-        train, test, seed, fraction, root, mode=mode, shots=shots if mode == "kshot" else 0, about=dict(about or {})
-    )
+    shots, about = shots if mode == "kshot" else 0, dict(about or {})
+    return Split(train, test, seed, fraction, str(Path(root).absolute()), mode=mode, shots=shots, about=about)
 
 
 def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapping[str, Any] | None = None) -> Split:

@@ -45,16 +45,16 @@ def survey(
     kinds: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
         kinds.setdefault((sample.category, sample.defect, sample.subset), []).append(sample)
-    for (category, defect, subset), own in sorted(kinds.items()):
-        row: dict[str, Any] = {"category": category, "defect": defect, "subset": subset, "images": len(own)}
-        row["masks"] = sum(len(s.masks) for s in own)
-        row["groups"] = len({s.group for s in own if s.group is not None})
-        found = [heads[s.image] for s in own if heads.get(s.image)]
-        row["sizes"] = _sizes([size for size, _, _ in found])
-        row["modes"] = ", ".join(sorted({mode for _, mode, _ in found}))
+    for (category, defect, subset), of_kind in sorted(kinds.items()):
+        row: dict[str, Any] = {"category": category, "defect": defect, "subset": subset, "images": len(of_kind)}
+        row["masks"] = sum(len(s.masks) for s in of_kind)
+        row["groups"] = len({s.group for s in of_kind if s.group is not None})
+        readable = [heads[s.image] for s in of_kind if heads.get(s.image)]
+        row["sizes"] = _sizes([size for size, _, _ in readable])
+        row["modes"] = ", ".join(sorted({mode for _, mode, _ in readable}))
         if areas:
             values = []
-            for share in (shares[s] for s in own if s in shares):
+            for share in (shares[s] for s in of_kind if s in shares):
                 if isinstance(share, str):
                     tell(share)
                 else:
@@ -66,12 +66,12 @@ def survey(
 
 def headers(samples: Iterable[Sample], tell: Callable[[str], None]) -> dict[str, Any]:
     """Path of each image -> (size, mode, whether the camera turned it), or None where it cannot be read."""
-    found = {}
+    heads = {}
     for path, head in side_by_side(_head, list(dict.fromkeys(s.image for s in samples))):
         if isinstance(head, str):
             tell(head)
-        found[path] = None if isinstance(head, str) else head
-    return found
+        heads[path] = None if isinstance(head, str) else head
+    return heads
 
 
 def side_by_side(

@@ -45,7 +45,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Look:
+class Inspection:
     """What one image and its masks are like."""
 
     findings: tuple[Finding, ...] = ()
@@ -60,7 +60,7 @@ def verify(
     seed: int = 0,
     workers: int = 0,
     samples: Sequence[Sample] | None = None,
-    looking: Callable[[Sequence[Sample]], Iterable[tuple[Sample, Look]]] | None = None,
+    inspecting: Callable[[Sequence[Sample]], Iterable[tuple[Sample, Inspection]]] | None = None,
 ) -> tuple[list[Finding], dict[str, Any]]:
     """Everything that is wrong with a dataset as a run would read it.
 
@@ -69,7 +69,7 @@ def verify(
         seed: of the split.
         workers: threads; 0 takes as many as there are cores.
         samples: what to look at instead of scanning.
-        looking: gives each sample with its ``look``, in any order; by default threads do.
+        inspecting: gives each sample with its inspection, in any order; by default threads do.
 
     Returns:
         Findings, errors first, and a summary: images, masks, and how the split would fall.
@@ -81,11 +81,11 @@ def verify(
     if samples is None:
         reading = Reading.of(data.model_copy(update={"skip_bad": True}), lambda line: findings.append(_remark(line)))
         samples = open_dataset(data.dataset, reading).scan(Path(data.root), data.categories)
-    seen = dict(looking(samples) if looking else side_by_side(look, samples, workers))
-    looks = {sample: seen[sample] for sample in samples}
-    findings += [f for look in looks.values() for f in look.findings]
+    seen = dict(inspecting(samples) if inspecting else side_by_side(inspect, samples, workers))
+    inspections = {sample: seen[sample] for sample in samples}
+    findings += [f for inspection in inspections.values() for f in inspection.findings]
     split = _split(data, seed, samples, findings)
-    readable = {s: look for s, look in looks.items() if look.digest}
+    readable = {s: inspection for s, inspection in inspections.items() if inspection.digest}
     findings += _duplicates(readable, split)
     findings.sort(key=lambda f: (f.level, f.code, f.path))
     masks = sum(len(s.masks) for s in samples)
@@ -107,35 +107,29 @@ def _remark(line: str) -> Finding:
     return Finding(level, code, path, line.removeprefix("left out: "), remedy)
 
 
-def look(sample: Sample) -> Look:
+def inspect(sample: Sample) -> Inspection:
     """Open one image and its masks; what is wrong with them becomes findings."""
-    found: list[Finding] = []
+    findings: list[Finding] = []
     try:
         size, _, turned = header(sample.image)
         picture = picture_rgb(sample.image)
     except ImageError as error:
-        found.append(Finding("error", "unreadable", sample.image, str(error), "restore the file from its source"))
-        return Look(tuple(found))
+        findings.append(Finding("error", "unreadable", sample.image, str(error), "restore the file from its source"))
+        return Inspection(tuple(findings))
     if turned:
-        found.append(
-            Finding(
-                "warning",
-                "turned",
-                sample.image,
-                "the camera marked it as turned, so it is turned upright when read",
-                "see that its mask was drawn on the upright picture",
-            )
-        )
+        message = "the camera marked it as turned, so it is turned upright when read"
+        remedy = "see that its mask was drawn on the upright picture"
+        findings.append(Finding("warning", "turned", sample.image, message, remedy))
     if sample.masks:
-        found += _look_at_masks(sample, size)
+        findings += _inspect_masks(sample, size)
     grey = picture.convert("L")
     small = np.asarray(grey.resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX), np.int16)
     bits = np.packbits(small[:, 1:] > small[:, :-1])
     thumb = np.asarray(grey.resize((THUMB_SIDE, THUMB_SIDE), Image.Resampling.BOX))
-    return Look(tuple(found), hashlib.sha256(Path(sample.image).read_bytes()).hexdigest(), bits, thumb)
+    return Inspection(tuple(findings), hashlib.sha256(Path(sample.image).read_bytes()).hexdigest(), bits, thumb)
 
 
-def _look_at_masks(sample: Sample, size: tuple[int, int]) -> list[Finding]:
+def _inspect_masks(sample: Sample, size: tuple[int, int]) -> list[Finding]:
     union = np.zeros(size[::-1], dtype=bool)
     for path in sample.masks:
         try:
@@ -143,23 +137,23 @@ def _look_at_masks(sample: Sample, size: tuple[int, int]) -> list[Finding]:
         except ImageError as error:
             return [Finding("error", "mask-unreadable", path, str(error), "restore the file from its source")]
         if values.shape != union.shape:
-            told = f"the mask is {values.shape[::-1]} pixels, its image {sample.image} is {size}"
-            return [Finding("error", "mask-size", path, told, "export the mask at the size of its image, upright")]
+            problem = f"the mask is {values.shape[::-1]} pixels, its image {sample.image} is {size}"
+            return [Finding("error", "mask-size", path, problem, "export the mask at the size of its image, upright")]
         union |= np.isin(values, sample.values) if sample.values else values > 0
     path, share = sample.masks[0], float(union.mean())
     if share == 0:
-        told = f"no pixel is set, but {sample.image} is listed as {sample.defect!r}"
-        return [Finding("error", "mask-empty", path, told, "draw the defect, or move the image to the normal ones")]
+        problem = f"no pixel is set, but {sample.image} is listed as {sample.defect!r}"
+        return [Finding("error", "mask-empty", path, problem, "draw the defect, or move the image to the normal ones")]
     if share == 1:
-        told = "every pixel is set"
-        return [Finding("error", "mask-full", path, told, "draw the defect alone: 0 where the product is sound")]
+        problem = "every pixel is set"
+        return [Finding("error", "mask-full", path, problem, "draw the defect alone: 0 where the product is sound")]
     corners = union[0, 0] and union[0, -1] and union[-1, 0] and union[-1, -1]
     if share > 0.5 and corners:
-        told = f"{share:.0%} of the pixels are set, all corners among them: is it inverted?"
-        return [Finding("warning", "mask-inverted", path, told, "swap black and white if the defect is black")]
+        problem = f"{share:.0%} of the pixels are set, all corners among them: is it inverted?"
+        return [Finding("warning", "mask-inverted", path, problem, "swap black and white if the defect is black")]
     if Path(path).suffix.lower() in (".jpg", ".jpeg"):
-        told = "JPEG smears the edges of a mask, and every value above 0 counts"
-        return [Finding("warning", "mask-lossy", path, told, "save masks as PNG")]
+        problem = "JPEG smears the edges of a mask, and every value above 0 counts"
+        return [Finding("warning", "mask-lossy", path, problem, "save masks as PNG")]
     return []
 
 
@@ -172,43 +166,45 @@ def _split(data: DataConfig, seed: int, samples: Sequence[Sample], findings: lis
         return None
 
 
-def _duplicates(looks: dict[Sample, Look], split: Split | None) -> list[Finding]:
+def _duplicates(inspections: dict[Sample, Inspection], split: Split | None) -> list[Finding]:
     sides: dict[str, set[str]] = {}
     if split is not None and split.mode != "full":
         for name, side in (("train", split.train), ("test", split.test)):
             for sample in side:
                 sides.setdefault(sample.image, set()).add(name)
-    first = {s.image: (s, look) for s, look in looks.items()}  # one image may stand for several defects
-    found: list[Finding] = []
+    first = {
+        s.image: (s, inspection) for s, inspection in inspections.items()
+    }  # one image may stand for several defects
+    findings: list[Finding] = []
     by_digest: dict[str, list[Sample]] = {}
-    for sample, look in first.values():
-        by_digest.setdefault(look.digest, []).append(sample)
+    for sample, inspection in first.values():
+        by_digest.setdefault(inspection.digest, []).append(sample)
     for same in by_digest.values():
-        found += [_pair("duplicate", "has the same content as", same[0], other, sides) for other in same[1:]]
-    by_category: dict[str, list[tuple[Sample, Look]]] = {}
+        findings += [_pair("duplicate", "has the same content as", same[0], other, sides) for other in same[1:]]
+    by_category: dict[str, list[tuple[Sample, Inspection]]] = {}
     for same in by_digest.values():
         by_category.setdefault(same[0].category, []).append((same[0], first[same[0].image][1]))
-    for own in by_category.values():
-        for a, b in _near(own):
+    for of_category in by_category.values():
+        for a, b in _near(of_category):
             if a.group is None or a.group != b.group:
-                found.append(_pair("near-duplicate", "looks nearly the same as", a, b, sides))
-    return found
+                findings.append(_pair("near-duplicate", "looks nearly the same as", a, b, sides))
+    return findings
 
 
-def _near(own: Sequence[tuple[Sample, Look]]) -> list[tuple[Sample, Sample]]:
+def _near(inspected: Sequence[tuple[Sample, Inspection]]) -> list[tuple[Sample, Sample]]:
     """Pairs whose hashes and thumbnails are nearly equal; compared in blocks, so that memory stays small."""
-    if len(own) < 2:
+    if len(inspected) < 2:
         return []
-    hashes = np.stack([look.bits for _, look in own]).view(np.uint64)
+    hashes = np.stack([inspection.bits for _, inspection in inspected]).view(np.uint64)
     pairs: list[tuple[Sample, Sample]] = []
-    for start in range(0, len(own), 256):
+    for start in range(0, len(inspected), 256):
         differing = np.bitwise_count(hashes[start : start + 256, None] ^ hashes[None]).sum(-1, dtype=np.int32)
         for at, j in np.argwhere(differing <= NEAR_BITS):
             i = start + at
             if i < j:
-                (a, look_a), (b, look_b) = own[i], own[j]
-                apart = np.abs(look_a.thumb.astype(np.int16) - look_b.thumb).mean()
-                flat = min(look_a.thumb.std(), look_b.thumb.std()) < NEAR_LEVELS  # a blank picture equals any other
+                (a, of_a), (b, of_b) = inspected[i], inspected[j]
+                apart = np.abs(of_a.thumb.astype(np.int16) - of_b.thumb).mean()
+                flat = min(of_a.thumb.std(), of_b.thumb.std()) < NEAR_LEVELS  # a blank picture equals any other
                 if apart <= NEAR_LEVELS and not flat:
                     pairs.append((a, b))
     return pairs
@@ -216,6 +212,6 @@ def _near(own: Sequence[tuple[Sample, Look]]) -> list[tuple[Sample, Sample]]:
 
 def _pair(code: str, words: str, a: Sample, b: Sample, sides: dict[str, set[str]]) -> Finding:
     across = sides.get(a.image) != sides.get(b.image)
-    told = f"{words} {a.image}" + (", on the other side of the split" if across else "")
+    message = f"{words} {a.image}" + (", on the other side of the split" if across else "")
     remedy = "delete one, or give both the same group in the manifest"
-    return Finding("error" if across else "warning", code, b.image, told, remedy)
+    return Finding("error" if across else "warning", code, b.image, message, remedy)

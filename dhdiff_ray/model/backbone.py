@@ -20,7 +20,7 @@ class Backbone:
 
     unet: UNet2DConditionModel
     vae: AutoencoderKL
-    text_encoder: Any
+    text_encoder: CLIPTextModel
     tokenizer: Any
     scheduler: DDPMScheduler
 
@@ -56,10 +56,10 @@ def load_backbone(name: str) -> Backbone:
             ) from None
     for frozen in ("vae", "text_encoder"):
         parts[frozen].eval().requires_grad_(False)
-    words, known = len(parts["tokenizer"]), parts["text_encoder"].config.vocab_size
-    if words != known:  # without its files a tokenizer loads empty
+    words, embedded = len(parts["tokenizer"]), parts["text_encoder"].config.vocab_size
+    if words != embedded:  # without its files a tokenizer loads empty
         raise ValueError(
-            f"no Stable Diffusion tokenizer in {name!r} that fits: it has {words} tokens, the text encoder {known}. "
+            f"no Stable Diffusion tokenizer in {name!r} that fits: it has {words} tokens, the text encoder {embedded}. "
             "Give model.backbone a folder whose tokenizer has vocab.json and merges.txt"
         )
     width, wanted = parts["text_encoder"].config.hidden_size, parts["unet"].config["cross_attention_dim"]

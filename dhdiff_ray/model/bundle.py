@@ -14,10 +14,10 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-FILES = ("domains", "latents", "taef2", "inputs", "outputs", "text", "entangled", "ssm", "reference", "dda",
-         "texture", "look", "unet", "blend", "pipeline")  # fmt: skip
+FILES = ("domains", "taef2", "latents", "inputs", "outputs", "text", "entangled", "ssm", "reference", "dda",
+         "texture", "unet", "pipeline")  # fmt: skip
 """What goes into the bundle, each file after those it imports."""
-OWN = ("DHDiffUNet", "HaarTransform", "TinyAutoencoder")
+OUR_CLASSES = ("DHDiffUNet", "HaarTransform", "TinyAutoencoder")
 """Classes of components that diffusers does not know."""
 
 
@@ -60,13 +60,13 @@ def write_self_contained(model: Path, target: Path) -> None:
     module = f"dhdiff_{hashlib.sha256(source.encode()).hexdigest()[:8]}"
     content = json.loads(index.read_text())
     content["_class_name"] = [module, "DHDiffPipeline"]
-    own = [name for name, part in content.items() if isinstance(part, list) and part[1] in OWN]
-    for name in own:
+    components = [name for name, part in content.items() if isinstance(part, list) and part[1] in OUR_CLASSES]
+    for name in components:
         content[name] = [module, content[name][1]]
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(model, partial)
-    for folder in (partial, *(partial / name for name in own)):
+    for folder in (partial, *(partial / name for name in components)):
         (folder / f"{module}.py").write_text(source)
     (partial / "model_index.json").write_text(json.dumps(content, indent=2) + "\n")
     partial.rename(target)

@@ -35,18 +35,14 @@ def zero_init(layer: nn.Module) -> nn.Module:
 class Strands:
     """What the attention layers of one forward pass share; passed to each as ``strands``."""
 
-    aspect: float
-    """Height over width of the feature maps, to view n tokens as an h x w picture."""
+    aspect: float  # height over width of the feature maps, to view n tokens as an h x w picture
     recording: bool = False
     """The batch holds reference latents only and each self-attention layer keeps its input as F^R."""
     references: dict[int, Tensor] = field(default_factory=dict)
     """F^R (b, n, c) by number of the self-attention layer; empty without a reference."""
-    control_mask: Tensor | None = None
-    """Control mask (b, 1, h, w) in [0, 1]; values of absent ones do not matter."""
-    control_present: Tensor | None = None
-    """Which pairs have a control mask (b,), 0 or 1."""
-    defect_tokens: Tensor | None = None
-    """1 where a text token belongs to the defect's words (b, t)."""
+    control_mask: Tensor | None = None  # control mask (b, 1, h, w) in [0, 1]; values of absent ones do not matter
+    control_present: Tensor | None = None  # which pairs have a control mask (b,), 0 or 1
+    defect_tokens: Tensor | None = None  # 1 where a text token belongs to the defect's words (b, t)
 
     watched: list[dict[str, Any]] | None = None
     """Where text-attention layers put their score maps, one dict per layer; None while nobody looks."""

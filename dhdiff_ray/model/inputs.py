@@ -1,15 +1,18 @@
-"""What a caller of the pipeline gives, as tensors: pictures, masks, points and boxes (section III-D, control S^O).
+"""What a caller of the pipeline gives, as tensors, and what denoising needs of it (section III-D, control S^O).
 
-Decided: a list may hold None where a pair goes without; what is drawn with points becomes the raw-mask cells that hold
-them, as in training.
-Shapes: b pairs, h x w pixels.
+Decided: a list may hold None where a pair goes without. What is drawn by hand has one rule, here for tensors and in
+``data/regions.py`` for arrays, since ``model/`` imports nothing of ours: a point stands for the raw-mask cell that
+holds its pixel, as in training, a box for every pixel that it touches, and points and boxes together for both.
+Shapes: b pairs, h x w pixels, c x h' x w' latents, t text tokens of width k.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,6 +21,158 @@ from torch import Tensor
 
 Points = Sequence[tuple[float, float]]
 Boxes = Sequence[tuple[float, float, float, float]]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What b pairs are drawn from: pictures and masks of one size, None where the caller gives none."""
+
+    prompts: list[str]
+    defects: list[str]  # the defect's words in each prompt; empty for none
+    generators: list[torch.Generator]  # on the CPU
+    size: tuple[int, int]  # height and width in pixels
+    base: Tensor | None  # (b, 3, h, w) in [-1, 1]
+    reference: Tensor | None  # (b, 3, h, w) in [-1, 1]
+    raw_mask: Tensor | None  # (b, 1, h, w)
+    control_mask: Tensor | None  # (b, 1, h, w)
+    control_present: Tensor | None  # which pairs have a control mask (b,); None means all
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pairs are sampled; see ``DHDiffPipeline.__call__``."""
+
+    steps: int
+    guidance: float
+    start: Literal["noise", "base"]
+    strength: float
+    background: Literal["free", "keep", "clean"]
+    fade: bool
+    reference_noise: Literal["same", "independent", "clean"]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The product that stays around the raw mask."""
+
+    base: Tensor  # (b, 3, h, w) in [-1, 1]
+    raw_mask: Tensor  # (b, 1, h, w)
+    latents: Tensor  # base and an empty mask (2b, c, h', w'), relative to the mean
+    weight: Tensor  # (2b, 1, h', w'), 1 where they stay
+
+    def around(self, drawn: Tensor, latents: Tensor | None = None) -> Tensor:
+        """What is drawn (2b, c, h', w'), with these latents, or noised ones, where the product stays."""
+        return self.weight * (self.latents if latents is None else latents) + (1 - self.weight) * drawn
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that denoising b pairs needs, on the pipeline's device; r is b, or 2b where guidance repeats a condition."""
+
+    sampling: Sampling
+    generators: list[torch.Generator]  # one per pair, on the CPU
+    noise: Tensor  # (2b, c, h', w')
+    timesteps: Tensor
+    latents: Tensor  # (2b, c, h', w') at the first timestep, relative to the mean
+    mean: Tensor | float  # what the latents in the loop are relative to
+    region: Tensor | None  # (2b, 1, h', w'), 1 where the network draws; None: everywhere
+    kept: Kept | None
+    text: Tensor  # (r, t, k); the empty prompts first
+    defect_tokens: Tensor  # (r, t)
+    control_mask: Tensor | None  # (r, 1, h, w)
+    control_present: Tensor | None  # (r,)
+    reference: Tensor | None  # (b, c, h', w'), to be noised and encoded at each step
+    references: dict[int, Tensor] | None  # F^R by attention layer, of a clean reference: encoded once for all steps
+
+    @property
+    def count(self) -> int:
+        """Pairs."""
+        return len(self.generators)
+
+    @property
+    def guided(self) -> bool:
+        """Whether the empty prompt is predicted with beside each prompt."""
+        return self.sampling.guidance > 1
+
+
+def as_prompts(
+    prompt: str | Sequence[str] | None, defect: str | Sequence[str] | None, num_pairs: int, template: str | None
+) -> tuple[list[str], list[str]]:
+    """One prompt and the defect's words in it per pair; ``template`` is the published model's prompt.
+
+    Raises:
+        ValueError: neither is given, or their numbers differ.
+    """
+    if prompt is None:
+        if defect is None or template is None:
+            raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+        words = [defect] if isinstance(defect, str) else list(defect)
+        prompt = [template.format(defect=w.replace("_", " ").lower()) for w in words]
+    prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+    defects = [defect or ""] * len(prompts) if defect is None or isinstance(defect, str) else list(defect)
+    if not prompts:
+        raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
+    if len(defects) != len(prompts):
+        raise ValueError(f"{len(defects)} defects for {len(prompts)} prompts; give one per prompt")
+    if len(prompts) == 1:
+        prompts, defects = prompts * num_pairs, defects * num_pairs
+    return prompts, [d.replace("_", " ").lower() for d in defects]
+
+
+def as_inputs(
+    prompts: list[str],
+    defects: list[str],
+    generators: list[torch.Generator],
+    device: torch.device,
+    published: Mapping[str, Any],
+    size: tuple[int, int] | None,
+    points: Points | None,
+    boxes: Boxes | None,
+    **given: Any,
+) -> Inputs:
+    """What is given as tensors; the raw mask is made from the control, size and grid are as published where left out.
+
+    Raises:
+        ValueError: something that is no picture or mask, or a control that is given twice.
+    """
+    count = len(prompts)
+    base, reference = (as_images(name, given[name], count) for name in ("base", "reference"))
+    raw, _ = as_masks("raw_mask", given["raw_mask"], count)
+    control, present = as_masks("control_mask", given["control_mask"], count)
+    sized = [tuple(x.shape[-2:]) for x in (base, reference, raw, control) if x is not None]
+    height, width = size or (sized[0] if sized else (published.get("size", 64),) * 2)
+    grid = published.get("grid", 5)
+    if points or boxes:
+        if control is not None:
+            raise ValueError("control_mask and points or boxes say the same thing; give one of them")
+        control = drawn_control(points or (), boxes or (), (height, width), grid).expand(count, -1, -1, -1)
+    if raw is None and control is not None:
+        raw = cells_of(control, grid)
+    tensors = (None if x is None else x.to(device) for x in (base, reference, raw, control, present))
+    return Inputs(prompts, defects, generators, (height, width), *tensors)
+
+
+def check_inputs(inputs: Inputs, sampling: Sampling, step: int) -> None:
+    """Refuse what cannot be sampled.
+
+    Raises:
+        ValueError: sides that are no multiples of ``step``, inputs of other sizes, or what a switch needs is missing.
+    """
+    height, width = inputs.size
+    if height % step or width % step:
+        raise ValueError(f"{height} x {width} pixels do not suit this network; sides must be multiples of {step}")
+    for name in ("base", "reference", "raw_mask", "control_mask"):
+        value = getattr(inputs, name)
+        if value is not None and tuple(value.shape[-2:]) != inputs.size:
+            raise ValueError(f"{name} is {tuple(value.shape[-2:])} pixels, the pair {inputs.size}; give them one size")
+    needed = sampling.start == "base" or sampling.background != "free"
+    if needed and (inputs.base is None or inputs.raw_mask is None):
+        raise ValueError(
+            "start='base' and background='keep' or 'clean' need a base image and a raw mask; give base and one of "
+            "control_mask, points, boxes or raw_mask"
+        )
+    if not 0 < sampling.strength <= 1:
+        raise ValueError(f"strength = {sampling.strength} must lie in (0, 1]")
 
 
 def as_images(name: str, value: Any, count: int) -> Tensor | None:
@@ -32,19 +187,10 @@ def as_images(name: str, value: Any, count: int) -> Tensor | None:
     Raises:
         ValueError: another kind of thing, other sizes, or not one per pair.
     """
-    if value is None:
-        return None
-    if isinstance(value, Tensor):
+    if value is None or isinstance(value, Tensor):
         return _one_per_pair(name, value, count)
-    pictures = [None if p is None else _pixels(name, p, "RGB") for p in _listed(name, value, count)]
-    sizes = {p.shape[:2] for p in pictures if p is not None}
-    if not sizes:
-        return None
-    if len(sizes) > 1:
-        raise ValueError(f"{name} has pictures of different sizes, {sorted(sizes)}; resize them to one size")
-    blank = np.full((*sizes.pop(), 3), 127, np.uint8)
-    stacked = np.stack([blank if p is None else p for p in pictures])
-    return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 127.5 - 1
+    pictures, _ = _stacked(name, value, count, "RGB", 127)
+    return None if pictures is None else torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def as_masks(name: str, value: Any, count: int) -> tuple[Tensor | None, Tensor | None]:
@@ -59,20 +205,11 @@ def as_masks(name: str, value: Any, count: int) -> tuple[Tensor | None, Tensor |
     Raises:
         ValueError: as for :func:`as_images`.
     """
-    if value is None:
-        return None, None
-    if isinstance(value, Tensor):
+    if value is None or isinstance(value, Tensor):
         return _one_per_pair(name, value, count), None
-    masks = [None if m is None else _pixels(name, m, "L") for m in _listed(name, value, count)]
-    sizes = {m.shape for m in masks if m is not None}
-    if not sizes:
-        return None, None
-    if len(sizes) > 1:
-        raise ValueError(f"{name} has masks of different sizes, {sorted(sizes)}; resize them to one size")
-    empty = np.zeros(sizes.pop(), np.uint8)
-    stacked = torch.from_numpy(np.stack([empty if m is None else m for m in masks]) > 0)[:, None].float()
-    present = torch.tensor([float(m is not None) for m in masks])
-    return stacked, None if bool(present.all()) else present
+    masks, present = _stacked(name, value, count, "L", 0)
+    given = None if masks is None else torch.from_numpy(masks > 0)[:, None].float()
+    return given, None if all(present) else torch.tensor(present)
 
 
 def cells_of(mask: Tensor, grid: int) -> Tensor:
@@ -87,7 +224,7 @@ def cells_of(mask: Tensor, grid: int) -> Tensor:
     return raw
 
 
-def drawn_control(points: Points | None, boxes: Boxes | None, size: tuple[int, int], grid: int) -> Tensor:
+def drawn_control(points: Points, boxes: Boxes, size: tuple[int, int], grid: int) -> Tensor:
     """A control mask (1, 1, h, w) from points (x, y) and boxes (left, top, right, bottom) in pixels.
 
     Raises:
@@ -95,16 +232,29 @@ def drawn_control(points: Points | None, boxes: Boxes | None, size: tuple[int, i
     """
     height, width = size
     clicked, filled = torch.zeros(2, 1, 1, height, width)
-    for x, y in points or ():
+    for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
             raise ValueError(f"point ({x}, {y}) lies outside the {width} x {height} image")
         clicked[..., int(y), int(x)] = 1
-    for box in boxes or ():
-        left, top, right, bottom = (round(v) for v in box)
+    for left, top, right, bottom in boxes:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise ValueError(f"box {tuple(box)} must be (left, top, right, bottom) inside the {width} x {height} image")
-        filled[..., top:bottom, left:right] = 1
+            box = (left, top, right, bottom)
+            raise ValueError(f"box {box} must be (left, top, right, bottom) inside the {width} x {height} image")
+        filled[..., int(top) : math.ceil(bottom), int(left) : math.ceil(right)] = 1
     return torch.maximum(cells_of(clicked, grid), filled)
+
+
+def _stacked(name: str, value: Any, count: int, mode: str, blank: int) -> tuple[np.ndarray | None, list[float]]:
+    """Pictures (b, h, w, ...), blank for pairs without one, and which pairs have one, 0 or 1; none: None and none."""
+    pictures = [None if p is None else _pixels(name, p, mode) for p in _listed(name, value, count)]
+    shapes = {p.shape for p in pictures if p is not None}
+    if len(shapes) > 1:
+        kind, sizes = "masks" if mode == "L" else "pictures", sorted(shape[:2] for shape in shapes)
+        raise ValueError(f"{name} has {kind} of different sizes, {sizes}; resize them to one size")
+    if not shapes:
+        return None, []
+    fill = np.full(shapes.pop(), blank, np.uint8)
+    return np.stack([fill if p is None else p for p in pictures]), [float(p is not None) for p in pictures]
 
 
 def _listed(name: str, value: Any, count: int) -> list[Any]:
@@ -130,8 +280,8 @@ def _pixels(name: str, value: Any, mode: str) -> np.ndarray:
     )
 
 
-def _one_per_pair(name: str, value: Tensor, count: int) -> Tensor:
-    if value.ndim != 4 or value.shape[0] != count:
+def _one_per_pair(name: str, value: Tensor | None, count: int) -> Tensor | None:
+    if value is not None and (value.ndim != 4 or value.shape[0] != count):
         raise ValueError(f"{name} has the shape {tuple(value.shape)} for {count} prompts; give one per prompt")
     return value
 

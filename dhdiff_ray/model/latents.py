@@ -14,8 +14,10 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor
 
+from dhdiff_ray.model.taef2 import TinyAutoencoder
 
-def encode(vae: Any, images: Tensor) -> Tensor:
+
+def encode(vae: Autoencoder, images: Tensor) -> Tensor:
     """Images (b, 3, h, w) in [-1, 1] -> scaled latents (b, c, h', w').
 
     Decided: of Stable Diffusion's autoencoder the mode of the posterior, so that an image has one latent.
@@ -26,7 +28,7 @@ def encode(vae: Any, images: Tensor) -> Tensor:
     return vae.encode(images)
 
 
-def decode(vae: Any, latents: Tensor) -> Tensor:
+def decode(vae: Autoencoder, latents: Tensor) -> Tensor:
     """Scaled latents (b, c, h', w') -> images (b, 3, h, w), about [-1, 1]."""
     if isinstance(vae, AutoencoderKL):
         decoded: Any = vae.decode((latents / vae.config["scaling_factor"]).to(vae.dtype))
@@ -34,7 +36,7 @@ def decode(vae: Any, latents: Tensor) -> Tensor:
     return vae.decode(latents)
 
 
-def latent_shape(vae: Any) -> tuple[int, int]:
+def latent_shape(vae: Autoencoder) -> tuple[int, int]:
     """Channels of a latent, and pixels per latent position along a side."""
     if isinstance(vae, AutoencoderKL):
         return vae.config["latent_channels"], 2 ** (len(vae.config["block_out_channels"]) - 1)
@@ -92,6 +94,9 @@ class HaarTransform(ModelMixin, ConfigMixin):
         for _ in range(self.config.levels):
             latents = unhaar(latents)
         return latents
+
+
+Autoencoder = AutoencoderKL | TinyAutoencoder | HaarTransform
 
 
 def haar(x: Tensor) -> Tensor:

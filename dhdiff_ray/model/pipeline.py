@@ -17,17 +17,30 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
-from dhdiff_ray.model.blend import share_of_drawn
 from dhdiff_ray.model.domains import join, split
-from dhdiff_ray.model.inputs import Boxes, Points, as_generators, as_images, as_masks, cells_of, drawn_control
+from dhdiff_ray.model.inputs import (
+    Boxes,
+    Conditions,
+    Inputs,
+    Kept,
+    Points,
+    Sampling,
+    as_generators,
+    as_inputs,
+    as_prompts,
+    check_inputs,
+)
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
-from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output
+from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output, share_of_drawn
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.unet import DHDiffUNet
 
 COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
 """diffusers loads a component only if its class is imported already."""
+OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
+ScoreMaps = list[list[dict[str, Any]]]
+"""By step and text-attention layer; see :class:`DHDiffOutput`."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
@@ -80,7 +93,7 @@ class DHDiffPipeline(DiffusionPipeline):
         fade: bool | None = None,
         reference_noise: Literal["same", "independent", "clean"] | None = None,
         output_type: OutputType = "pil",
-        callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None] | None = None,
+        callback_on_step_end: OnStepEnd | None = None,
         return_score_maps: bool | Sequence[int] = False,
     ) -> DHDiffOutput:
         """Draw one pair per prompt; what is None is as the model was published.
@@ -95,7 +108,7 @@ class DHDiffPipeline(DiffusionPipeline):
             control_mask: S^O: where the defects go in detail. Masks are PIL images or arrays, above zero inside, a list
                 of them, or a tensor (b, 1, h, w) in [0, 1].
             points: (x, y) in pixels, instead of a control mask: the cells that hold them, for all pairs.
-            boxes: (left, top, right, bottom) in pixels, likewise; points and boxes add up.
+            boxes: (left, top, right, bottom) in pixels, likewise: what they touch; points and boxes add up.
             num_pairs: pairs to draw where prompt and defect are single.
             seed: of the first pair; the next have the next numbers. Drawn at random where neither it nor
                 ``generator`` is given.
@@ -117,169 +130,143 @@ class DHDiffPipeline(DiffusionPipeline):
         Raises:
             ValueError: inputs that do not fit together.
         """
-        # 1. Check and prepare inputs.
-        known, texture = self.config["defaults"] or {}, self.unet.texture
-        prompts, defects = self.check_prompts(prompt, defect, num_pairs)
-        count = len(prompts)
-        generators = as_generators(seed, generator, count)
-        steps = num_inference_steps or known.get("num_inference_steps", 20)
-        guidance = known.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale
-        reference_noise = reference_noise or known.get("reference_noise", "clean")
-        base_images, reference_images = as_images("base", base, count), as_images("reference", reference, count)
-        raw, _ = as_masks("raw_mask", raw_mask, count)
-        control, present = as_masks("control_mask", control_mask, count)
-        given = [x for x in (base_images, reference_images, raw, control) if x is not None]
-        height, width = size or (tuple(given[0].shape[-2:]) if given else (known.get("size", 64),) * 2)
-        if points or boxes:
-            if control is not None:
-                raise ValueError("control_mask and points or boxes say the same thing; give one of them")
-            control = drawn_control(points, boxes, (height, width), known.get("grid", 5)).expand(count, -1, -1, -1)
-        if raw is None and control is not None:
-            raw = cells_of(control, known.get("grid", 5))
-        background = background or (known.get("background", "free") if base_images is not None else "free")
-        fade = bool(known.get("fade") if fade is None else fade)
-        self.check_inputs(
-            (height, width), start, str(background), strength, base_images, reference_images, raw, control
+        # 1. What is given, as tensors of one size; what is None is as published.
+        published = self.config["defaults"] or {}
+        prompts, defects = as_prompts(prompt, defect, num_pairs, published.get("prompt"))
+        generators = as_generators(seed, generator, len(prompts))
+        pictures = {"base": base, "reference": reference, "raw_mask": raw_mask, "control_mask": control_mask}
+        inputs = as_inputs(prompts, defects, generators, self.device, published, size, points, boxes, **pictures)
+        sampling = Sampling(
+            steps=num_inference_steps or published.get("num_inference_steps", 20),
+            guidance=published.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale,
+            start=start,
+            strength=strength,
+            background=background or ("free" if inputs.base is None else published.get("background", "free")),
+            fade=bool(published.get("fade") if fade is None else fade),
+            reference_noise=reference_noise or published.get("reference_noise", "clean"),
         )
-        base_images, reference_images, raw, control, present = (
-            None if x is None else x.to(self.device) for x in (base_images, reference_images, raw, control, present)
-        )
-        z_known = keep = outside = region = None
-        mean: Tensor | float = 0.0  # what the latents in the loop are relative to
-        if base_images is not None and raw is not None:
-            z_known, keep, outside = self.prepare_background(base_images, raw)
-            if background == "clean":
-                region = 1 - keep  # (2b, 1, h', w')
-                if texture is not None:
-                    mean = texture.mean(outside, region)
-                    z_known, outside = z_known - mean, outside - mean
-            keep = None if background == "free" else keep
-        noise = self.prepare_noise((height, width), generators, region)  # (2b, c, h', w')
+        check_inputs(inputs, sampling, latent_shape(self.vae)[1] * 2 ** (len(self.unet.backbone.down_blocks) - 1))
 
-        # 2. Encode the prompts, with the empty prompt beside them for guidance.
-        guided = guidance > 1
-        text, defect_tokens = self.encode_prompt(prompts, defects, guided)  # (b, t, k), (b, t); twice b if guided
+        # 2. What the denoising loop needs.
+        conditions = self.prepare(inputs, sampling)
 
-        # 3. Choose the timesteps.
-        self.scheduler.set_timesteps(steps, device=self.device)
-        timesteps = self.scheduler.timesteps
-        if start == "base":
-            timesteps = timesteps[len(timesteps) - max(1, round(len(timesteps) * strength)) :]
-            if hasattr(self.scheduler, "set_begin_index"):
-                self.scheduler.set_begin_index(len(self.scheduler.timesteps) - len(timesteps))
-            latents = self.scheduler.add_noise(z_known, noise, timesteps[:1].expand(2 * count))
-        else:
-            latents = noise * self.scheduler.init_noise_sigma
+        # 3. Denoise.
+        latents, maps = self.denoise(conditions, callback_on_step_end, return_score_maps)  # (2b, c, h', w')
 
-        # 4. Encode the reference; a clean one is encoded once for all steps.
-        references = z_reference = reference_eps = None
-        if reference_images is not None and self.unet.uses_reference:
-            z_reference = encode(self.vae, reference_images).to(noise.dtype)  # (b, c, h', w')
-            reference_eps = split(noise)[0] if reference_noise == "same" else split(noise)[1]
-            if reference_noise == "clean":
-                references = self._references(z_reference, torch.zeros_like(timesteps[:1]), text, count)
-
-        # 5. Denoise.
-        repeats = 2 if guided else 1
-        maps: list[list[dict[str, Any]]] = []
-        looked = range(len(timesteps)) if return_score_maps is True else return_score_maps or ()
-        for number, t in enumerate(timesteps):
-            if keep is not None and outside is not None:
-                around = (
-                    self.scheduler.add_noise(outside, noise, t.expand(2 * count)) if background == "keep" else outside
-                )
-                latents = keep * around + (1 - keep) * latents
-            if z_reference is not None and reference_noise != "clean":
-                noised_reference = self.scheduler.add_noise(z_reference, reference_eps, t.expand(count))
-                references = self._references(noised_reference, t[None], text, count)
-            watched: list[dict[str, Any]] | None = [] if number in looked else None
-            noised = self.scheduler.scale_model_input(latents, t)
-            shown = noised if texture is None else noised + mean  # such a network sees latents as they are
-            with self._autocast():
-                predicted = self.unet(
-                    join(*(torch.cat([domain] * repeats) for domain in split(shown))),
-                    t.expand(count * repeats),
-                    text,
-                    references=references,
-                    control_mask=None if control is None else torch.cat([control] * repeats),
-                    control_present=None if present is None else torch.cat([present] * repeats),
-                    defect_tokens=defect_tokens,
-                    watched=watched,
-                )
-            predicted = predicted.to(noise.dtype)
-            if watched is not None:
-                maps.append([{k: v if k == "layer" else v[-count:] for k, v in m.items()} for m in watched])
-            if guided:
-                free_i, with_i, free_a, with_a = predicted.chunk(4)
-                free, with_text = join(free_i, free_a), join(with_i, with_a)
-                predicted = free + guidance * (with_text - free)
-            if self.unet.look is not None:
-                everywhere = torch.ones_like(noised[:, :1])
-                alpha = self.scheduler.alphas_cumprod[t.long().cpu()].to(noised)
-                predicted = self.unet.look(predicted, noised, everywhere if region is None else region, alpha)
-            latents = self._step(predicted, t, latents, generators, region)
-            if callback_on_step_end is not None:
-                answer = callback_on_step_end(self, number, int(t), {"latents": latents + mean}) or {}
-                latents = answer["latents"] - mean if "latents" in answer else latents
-
-        # 6. Put the base back outside the raw mask, and decode both domains.
-        if keep is not None and outside is not None:
-            latents = keep * outside + (1 - keep) * latents
-        images, float_masks = self.decode_latents(latents + mean)  # (b, 3, h, w), (b, 1, h, w)
-        if keep is not None and base_images is not None and raw is not None:
-            inside = (raw > 0).to(images)  # (b, 1, h, w); a latent position may reach beyond the raw mask's edge
-            float_masks = inside * float_masks
-            share = share_of_drawn(inside, float_masks, latent_shape(self.vae)[1], texture is not None, fade)
-            images = share * images + (1 - share) * (base_images / 2 + 0.5)
+        # 4. Decode both domains and put the base back outside the raw mask.
+        images, float_masks = self.finish(latents, conditions)  # (b, 3, h, w), (b, 1, h, w)
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
-    def check_prompts(
-        self, prompt: str | Sequence[str] | None, defect: str | Sequence[str] | None, num_pairs: int
-    ) -> tuple[list[str], list[str]]:
-        """One prompt and the defect's words in it per pair.
+    def prepare(self, inputs: Inputs, sampling: Sampling) -> Conditions:
+        """Everything that denoising needs, on the pipeline's device."""
+        # 1. The product as latents, and where it stays.
+        z_start = region = kept = None
+        mean: Tensor | float = 0.0
+        if inputs.base is not None and inputs.raw_mask is not None:
+            z_start, weight, outside = self.prepare_background(inputs.base, inputs.raw_mask)
+            if sampling.background == "clean":
+                region = 1 - weight  # (2b, 1, h', w')
+                if self.unet.texture is not None:
+                    mean = self.unet.texture.mean(outside, region)
+                    z_start, outside = z_start - mean, outside - mean
+            kept = None if sampling.background == "free" else Kept(inputs.base, inputs.raw_mask, outside, weight)
 
-        Raises:
-            ValueError: neither is given, or their numbers differ.
-        """
-        if prompt is None:
-            template = (self.config["defaults"] or {}).get("prompt")
-            if defect is None or template is None:
-                raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
-            words = [defect] if isinstance(defect, str) else list(defect)
-            prompt = [template.format(defect=w.replace("_", " ").lower()) for w in words]
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        defects = [defect or ""] * len(prompts) if defect is None or isinstance(defect, str) else list(defect)
-        if not prompts:
-            raise ValueError("no prompt given: a pair needs one, such as 'a photo of a capsule with crack'")
-        if len(defects) != len(prompts):
-            raise ValueError(f"{len(defects)} defects for {len(prompts)} prompts; give one per prompt")
-        if len(prompts) == 1:
-            prompts, defects = prompts * num_pairs, defects * num_pairs
-        return prompts, [d.replace("_", " ").lower() for d in defects]
+        # 2. The noise, the timesteps, and what the first one starts from.
+        noise = self.prepare_noise(inputs.size, inputs.generators, region)  # (2b, c, h', w')
+        timesteps, latents = self.prepare_latents(noise, z_start, sampling)
 
-    def check_inputs(
-        self, size: tuple[int, int], start: str, background: str, strength: float, *tensors: Tensor | None
-    ) -> None:
-        """Refuse what cannot be sampled.
+        # 3. The prompts, with the empty prompt beside them for guidance.
+        repeats = 2 if sampling.guidance > 1 else 1
+        text, defect_tokens = self.encode_prompt(inputs.prompts, inputs.defects, repeats > 1)  # (r, t, k), (r, t)
+        control, present = (
+            None if x is None else torch.cat([x] * repeats) for x in (inputs.control_mask, inputs.control_present)
+        )
 
-        Raises:
-            ValueError: a size the network cannot work on, inputs of other sizes, or what a switch needs is missing.
-        """
-        step = latent_shape(self.vae)[1] * 2 ** (len(self.unet.backbone.down_blocks) - 1)
-        if any(side % step for side in size):
-            raise ValueError(
-                f"{size[0]} x {size[1]} pixels do not suit this network; sides must be multiples of {step}"
-            )
-        for name, value in zip(("base", "reference", "raw_mask", "control_mask"), tensors, strict=True):
-            if value is not None and tuple(value.shape[-2:]) != tuple(size):
-                raise ValueError(f"{name} is {tuple(value.shape[-2:])} pixels, the pair {size}; give them one size")
-        if (start == "base" or background != "free") and (tensors[0] is None or tensors[2] is None):
-            raise ValueError(
-                "start='base' and background='keep' or 'clean' need a base image and a raw mask; give base and one of "
-                "control_mask, points, boxes or raw_mask"
-            )
-        if not 0 < strength <= 1:
-            raise ValueError(f"strength = {strength} must lie in (0, 1]")
+        # 4. The reference; a clean one is encoded once for all steps.
+        z_reference = references = None
+        if inputs.reference is not None and self.unet.uses_reference:
+            z_reference = encode(self.vae, inputs.reference).to(noise.dtype)  # (b, c, h', w')
+            if sampling.reference_noise == "clean":
+                references = self._references(z_reference, torch.zeros_like(timesteps[0]), text)
+        return Conditions(
+            sampling=sampling,
+            generators=inputs.generators,
+            noise=noise,
+            timesteps=timesteps,
+            latents=latents,
+            mean=mean,
+            region=region,
+            kept=kept,
+            text=text,
+            defect_tokens=defect_tokens,
+            control_mask=control,
+            control_present=present,
+            reference=z_reference,
+            references=references,
+        )
+
+    def denoise(
+        self, c: Conditions, on_step_end: OnStepEnd | None = None, watch: bool | Sequence[int] = False
+    ) -> tuple[Tensor, ScoreMaps]:
+        """The loop over the timesteps: latents (2b, c, h', w'), and the score maps of the steps to watch."""
+        latents, maps = c.latents, []
+        watched_steps = range(len(c.timesteps)) if watch is True else watch or ()
+        for number, t in enumerate(c.timesteps):
+            if c.kept is not None:
+                noised = None
+                if c.sampling.background == "keep":
+                    noised = self.scheduler.add_noise(c.kept.latents, c.noise, t.expand(2 * c.count))
+                latents = c.kept.around(latents, noised)
+            watched: list[dict[str, Any]] | None = [] if number in watched_steps else None
+            latents = self._step(self.predict(latents, t, c, watched), t, latents, c.generators, c.region)
+            if watched is not None:
+                maps.append([{k: v if k == "layer" else v[-c.count :] for k, v in m.items()} for m in watched])
+            if on_step_end is not None:
+                answer = on_step_end(self, number, int(t), {"latents": latents + c.mean}) or {}
+                latents = answer["latents"] - c.mean if "latents" in answer else latents
+        latents = latents if c.kept is None else c.kept.around(latents)
+        return latents + c.mean, maps
+
+    def predict(self, latents: Tensor, t: Tensor, c: Conditions, watched: list[dict[str, Any]] | None = None) -> Tensor:
+        """The noise or velocity of both domains at a timestep: (2b, c, h', w') -> (2b, c, h', w')."""
+        references = c.references
+        if references is None and c.reference is not None:
+            eps = split(c.noise)[0 if c.sampling.reference_noise == "same" else 1]
+            references = self._references(self.scheduler.add_noise(c.reference, eps, t.expand(c.count)), t, c.text)
+        noised = self.scheduler.scale_model_input(latents, t)
+        shown = noised if self.unet.texture is None else noised + c.mean  # such a network sees latents as they are
+        repeats = 2 if c.guided else 1
+        with self._autocast():
+            predicted = self.unet(
+                join(*(torch.cat([domain] * repeats) for domain in split(shown))),
+                t.expand(c.count * repeats),
+                c.text,
+                references=references,
+                control_mask=c.control_mask,
+                control_present=c.control_present,
+                defect_tokens=c.defect_tokens,
+                watched=watched,
+            ).to(c.noise.dtype)
+        if c.guided:
+            free_i, with_i, free_a, with_a = predicted.chunk(4)
+            free, with_text = join(free_i, free_a), join(with_i, with_a)
+            predicted = free + c.sampling.guidance * (with_text - free)
+        if self.unet.look is not None:
+            region = torch.ones_like(noised[:, :1]) if c.region is None else c.region
+            alpha = self.scheduler.alphas_cumprod[t.long().cpu()].to(noised)
+            predicted = self.unet.look(predicted, noised, region, alpha)
+        return predicted
+
+    def finish(self, latents: Tensor, c: Conditions) -> tuple[Tensor, Tensor]:
+        """(2b, c, h', w') -> images (b, 3, h, w) and float masks (b, 1, h, w) in [0, 1], the base's own outside."""
+        images, float_masks = self.decode_latents(latents)
+        if c.kept is not None:
+            inside = (c.kept.raw_mask > 0).to(images)  # a latent position may reach beyond the raw mask's edge
+            float_masks = inside * float_masks
+            factor, textured = latent_shape(self.vae)[1], self.unet.texture is not None
+            share = share_of_drawn(inside, float_masks, factor, textured, c.sampling.fade)  # (b, 1, h, w)
+            images = share * images + (1 - share) * (c.kept.base / 2 + 0.5)
+        return images, float_masks
 
     def prepare_noise(
         self, size: tuple[int, int], generators: Sequence[torch.Generator], region: Tensor | None = None
@@ -302,6 +289,17 @@ class DHDiffPipeline(DiffusionPipeline):
         empty = encode(self.vae, mask_to_image(torch.zeros_like(raw)))
         kept = 1 - functional.max_pool2d(raw, factor)  # (b, 1, h', w')
         return join(image, mask).to(dtype), join(kept, kept).to(dtype), join(image, empty).to(dtype)
+
+    def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
+        """The timesteps, and the latents (2b, c, h', w') at the first: the noise alone, or ``z_start`` noised."""
+        self.scheduler.set_timesteps(sampling.steps, device=self.device)
+        timesteps = self.scheduler.timesteps
+        if sampling.start != "base":
+            return timesteps, noise * self.scheduler.init_noise_sigma
+        timesteps = timesteps[len(timesteps) - max(1, round(len(timesteps) * sampling.strength)) :]
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(len(self.scheduler.timesteps) - len(timesteps))
+        return timesteps, self.scheduler.add_noise(z_start, noise, timesteps[:1].expand(len(noise)))
 
     def encode_prompt(self, prompts: Sequence[str], defects: Sequence[str], guided: bool) -> tuple[Tensor, Tensor]:
         """Text embedding (b, t, k) and the marks of the defect's tokens (b, t); guided: empty prompts first, 2b."""
@@ -340,11 +338,10 @@ class DHDiffPipeline(DiffusionPipeline):
             extra["generator"] = [*generators, *generators]
         return self.scheduler.step(predicted, t, latents, return_dict=False, **extra)[0]
 
-    def _references(self, latents: Tensor, timestep: Tensor, text: Tensor, count: int) -> dict[int, Tensor]:
-        repeats = text.shape[0] // count
-        latents = latents.repeat(repeats, 1, 1, 1)
+    def _references(self, latents: Tensor, t: Tensor, text: Tensor) -> dict[int, Tensor]:
+        latents = latents.repeat(len(text) // len(latents), 1, 1, 1)
         with self._autocast():
-            return self.unet.encode_reference(latents, timestep.expand(count * repeats), text)
+            return self.unet.encode_reference(latents, t.expand(len(text)), text)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -65,11 +65,7 @@ def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: i
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:
     """Prompts -> token ids (b, t), padded to the tokenizer's length."""
     encoded = tokenizer(
-        list(prompts),
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
+        list(prompts), padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
     )
     return encoded.input_ids
 

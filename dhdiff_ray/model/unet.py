@@ -20,10 +20,9 @@ from torch import Tensor, nn
 from dhdiff_ray.model.dda import DDAStart, DomainDecoupledAttention
 from dhdiff_ray.model.domains import DomainMerge, Strands, join
 from dhdiff_ray.model.entangled import EntangledAttention, SelfAttention, TextAttention
-from dhdiff_ray.model.look import DefectLook
 from dhdiff_ray.model.reference import EncoderCopy, ReferenceEncoder, run_encoder
 from dhdiff_ray.model.ssm import EtaStart, SemanticScoreMap
-from dhdiff_ray.model.texture import GaussianTexture
+from dhdiff_ray.model.texture import DefectLook, GaussianTexture
 
 
 class DHDiffUNet(ModelMixin, ConfigMixin):
@@ -96,11 +95,11 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         """
         unet = cls(dict(backbone.config), **switches)
         plain = backbone.state_dict()
-        own = unet.state_dict()
-        found = {key: _plain_name(key) for key in own if _plain_name(key) in plain}
-        if unused := sorted(set(plain) - set(found.values())):
+        state = unet.state_dict()
+        names = {key: _plain_name(key) for key in state if _plain_name(key) in plain}
+        if unused := sorted(set(plain) - set(names.values())):
             raise ValueError(f"the backbone has weights that this network has no place for, such as {unused[0]}")
-        unet.load_state_dict({key: plain[name] for key, name in found.items()}, strict=False)
+        unet.load_state_dict({key: plain[name] for key, name in names.items()}, strict=False)
         return unet
 
     @property

@@ -42,8 +42,8 @@ def card_text(
 
 def _head(about: Mapping[str, Any]) -> str:
     licence = str(about.get("licence", ""))
-    known = LICENCES.get(licence)
-    named = [f"license: {known}"] if known else ["license: other", f"license_name: {json.dumps(licence or 'unknown')}"]
+    name = LICENCES.get(licence)
+    named = [f"license: {name}"] if name else ["license: other", f"license_name: {json.dumps(licence or 'unknown')}"]
     return "\n".join(["---", *named, *_HEAD, "---"])
 
 
@@ -75,14 +75,14 @@ def sampling_told(settings: Mapping[str, Mapping[str, Any]]) -> str:
     for category in sorted(settings):
         made = settings[category]
         faded = ", faded beside the masks" if made.get("fade") and made.get("background") != "free" else ""
-        told = (
+        sentence = (
             f"{made.get('steps')} steps, guidance {made.get('guidance')}, start {made.get('start')}, "
             f"background {made.get('background')}{faded}."
         )
-        alike.setdefault(told, []).append(category)
+        alike.setdefault(sentence, []).append(category)
     if len(alike) == 1:
         return f"Sampling: {next(iter(alike))}"
-    return " ".join(f"Sampling of {', '.join(same)}: {told}" for told, same in alike.items())
+    return " ".join(f"Sampling of {', '.join(same)}: {sentence}" for sentence, same in alike.items())
 
 
 def _origin(
@@ -96,23 +96,23 @@ def _origin(
         lines.append(
             f"| {_cell(category)} | {', '.join(sorted(hashes))} | {len({r['seed'] for r in rows[category]})} |"
         )
-    told = []
+    parts = []
     if config:
         run = config.get("run", {})
-        told.append(f"Run seed {run.get('seed')}; each pair's own seed follows from it, category, defect and index.")
+        parts.append(f"Run seed {run.get('seed')}; each pair's own seed follows from it, category, defect and index.")
     if settings:
-        told.append(sampling_told(settings))
+        parts.append(sampling_told(settings))
     table = _table("category | model, SHA-256 of its weights | different seeds", lines)
-    return "\n\n".join(part for part in ("## Made by", " ".join(told), table) if part)
+    return "\n\n".join(part for part in ("## Made by", " ".join(parts), table) if part)
 
 
 def _scored(scores: Mapping[str, Any]) -> str:
-    own = [s for s in scores.get("scores", []) if s.get("level") == "category"]
-    lines = [f"| {_cell(s.get('category'))} | {s['metric']} | {_number(s['value'])} | {s['n']} |" for s in own]
-    for category, found in sorted(scores.get("pair_alignment", {}).items()):
+    rows = [s for s in scores.get("scores", []) if s.get("level") == "category"]
+    lines = [f"| {_cell(s.get('category'))} | {s['metric']} | {_number(s['value'])} | {s['n']} |" for s in rows]
+    for category, figures in sorted(scores.get("pair_alignment", {}).items()):
         shown = ("iou", "ap", "nonempty")
         lines += [
-            f"| {_cell(category)} | pair alignment, {k} | {_number(found.get(k))} | {found.get('n', '')} |"
+            f"| {_cell(category)} | pair alignment, {k} | {_number(figures.get(k))} | {figures.get('n', '')} |"
             for k in shown
         ]
     return f"## Scores\n\n{_table('category | metric | value | images', lines)}" if lines else ""
@@ -120,10 +120,10 @@ def _scored(scores: Mapping[str, Any]) -> str:
 
 def _detected(detection: Mapping[str, Any]) -> str:
     lines = []
-    for category, found in sorted(detection.items()):
+    for category, figures in sorted(detection.items()):
         for kind in ("synthetic", "real") if category != "conditions" else ():
-            if isinstance(found.get(kind), Mapping):
-                ap, auroc = (_number(found[kind].get(name)) for name in ("pixel_ap", "image_auroc"))
+            if isinstance(figures.get(kind), Mapping):
+                ap, auroc = (_number(figures[kind].get(name)) for name in ("pixel_ap", "image_auroc"))
                 lines.append(f"| {_cell(category)} | {kind} | {ap} | {auroc} |")
     if not lines:
         return ""

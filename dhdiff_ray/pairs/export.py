@@ -22,19 +22,8 @@ from dhdiff_ray.records import GOOD
 from dhdiff_ray.run.folder import RunFolder
 
 Row = dict[str, Any]
-COLUMNS: tuple[str, ...] = (
-    "image",
-    "mask",
-    "category",
-    "defect",
-    "split",
-    "group",
-    "prompt",
-    "seed",
-    "base",
-    "reference",
-    "control",
-)
+COLUMNS: tuple[str, ...] = ("image", "mask", "category", "defect", "split", "group",
+                            "prompt", "seed", "base", "reference", "control")  # fmt: skip
 
 
 def export(run: RunFolder, out: RunFolder, form: str, *, shard_size: int = 1000) -> dict[str, Any]:
@@ -75,8 +64,8 @@ def webdataset(run: RunFolder, out: RunFolder, rows: list[Row], shard_size: int)
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for row in shard:
                 image, mask = _bytes(run, row)
-                told = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
-                for ending, data in (("image.png", image), ("json", told), ("mask.png", mask)):
+                record = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
+                for ending, data in (("image.png", image), ("json", record), ("mask.png", mask)):
                     info = tarfile.TarInfo(f"{_key(row)}.{ending}")
                     info.size = len(data)  # times, owners and modes keep tarfile's fixed defaults
                     tar.addfile(info, io.BytesIO(data))
@@ -93,8 +82,8 @@ def coco(run: RunFolder, out: RunFolder, rows: list[Row], _: int) -> int:
         out.write_bytes(file, _bytes(run, row)[0])
         mask = read_pair(run, row)[1] > 0
         height, width = mask.shape
-        told = {key: row.get(key) for key in ("prompt", "seed", "base", "reference")}
-        images.append({"id": number, "file_name": file, "width": width, "height": height, **told})
+        origin = {key: row.get(key) for key in ("prompt", "seed", "base", "reference")}
+        images.append({"id": number, "file_name": file, "width": width, "height": height, **origin})
         for region, box in _regions(mask):
             annotations.append(
                 {
@@ -155,12 +144,8 @@ def folder(run: RunFolder, out: RunFolder, rows: list[Row], _: int) -> int:
     return 2 * len(rows) + normals + 1
 
 
-FORMS: dict[str, Callable[[RunFolder, RunFolder, list[Row], int], int]] = {
-    "webdataset": webdataset,
-    "coco": coco,
-    "yolo": yolo,
-    "folder": folder,
-}
+Form = Callable[[RunFolder, RunFolder, list[Row], int], int]
+FORMS: dict[str, Form] = {"webdataset": webdataset, "coco": coco, "yolo": yolo, "folder": folder}
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:

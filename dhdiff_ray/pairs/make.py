@@ -38,15 +38,13 @@ def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
 
 
 @dataclass(frozen=True)
-class Own:
+class OwnPictures:
     """A user's own pictures for one pair, at the run's resolution; what is None is the run's."""
 
-    base: np.ndarray | None = None
-    """uint8 (h, w, 3), instead of the request's base."""
+    base: np.ndarray | None = None  # uint8 (h, w, 3), instead of the request's base
     control: np.ndarray | None = None
     """(h, w), above zero where the defect shall be, instead of the reference's raw mask."""
-    reference: np.ndarray | None = None
-    """uint8 (h, w, 3), instead of the request's reference; comes with its mask."""
+    reference: np.ndarray | None = None  # uint8 (h, w, 3), instead of the request's reference; comes with its mask
     reference_mask: np.ndarray | None = None
     """(h, w), above zero where the defect of ``reference`` is."""
 
@@ -55,18 +53,15 @@ class Own:
 class Prepared:
     """One unit, ready to be drawn."""
 
-    call: dict[str, Any]
-    """What the pipeline is called with."""
-    bases: np.ndarray
-    """uint8 (b, h, w, 3), the images that the windows are put back into."""
-    references: np.ndarray
-    """uint8 (b, h, w, 3), what the reference stream is shown."""
+    call: dict[str, Any]  # what the pipeline is called with
+    bases: np.ndarray  # uint8 (b, h, w, 3), the images that the windows are put back into
+    references: np.ndarray  # uint8 (b, h, w, 3), what the reference stream is shown
     cuts: list[tuple[slice, slice]]
     """The window of each pair."""
 
 
 def prepare(
-    requests: Sequence[Request], config: Config, samples: Iterable[Sample], own: Sequence[Own] | None = None
+    requests: Sequence[Request], config: Config, samples: Iterable[Sample], given: Sequence[OwnPictures] | None = None
 ) -> Prepared:
     """Read what one unit is made from, and cut it to the window the model works on.
 
@@ -77,7 +72,7 @@ def prepare(
         requests: of one category.
         config: the run's configuration.
         samples: the training images that requests name by key.
-        own: what a user gives for each pair; None for none.
+        given: what a user gives for each pair; None for none.
     """
     import torch  # planning needs neither torch nor diffusers, and every driver plans
 
@@ -85,19 +80,21 @@ def prepare(
 
     by_key = {s.key: s for s in samples}
     side, grid, s = config.data.resolution, config.data.grid, config.synthesize
-    own = own or [Own()] * len(requests)
-    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, own, strict=True)]
+    given = given or [OwnPictures()] * len(requests)
+    lent = [_reference(r, o, by_key, side) for r, o in zip(requests, given, strict=True)]
     cells = [raw_mask(mask, grid) for _, mask in lent]
     shown = [reference_image(i, c, config.train.reference) for (i, _), c in zip(lent, cells, strict=True)]
-    bases = [read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, own, strict=True)]
-    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(own, cells, strict=True)]
-    drawn = [c if o.control is None else o.control for o, c in zip(own, cells, strict=True)]
+    bases = [
+        read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, given, strict=True)
+    ]
+    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(given, cells, strict=True)]
+    drawn = [c if o.control is None else o.control for o, c in zip(given, cells, strict=True)]
     cuts, own_cuts = ([window_around(r, config.train.window or side) for r in regions] for regions in (region, cells))
 
     def cut(arrays: Sequence[np.ndarray], where: Sequence[tuple[slice, slice]] = cuts) -> np.ndarray:
         return np.stack([array[at] for array, at in zip(arrays, where, strict=True)])
 
-    controlled = s.control or any(o.control is not None for o in own)
+    controlled = s.control or any(o.control is not None for o in given)
     call = {
         "prompt": [r.prompt for r in requests],
         "defect": [defect_words(r.defect) for r in requests],
@@ -119,28 +116,10 @@ def prepare(
 
 
 def make(
-    requests: Sequence[Request],
-    pipeline: DHDiffPipeline,
-    config: Config,
-    samples: Iterable[Sample],
-    *,
-    base: np.ndarray | None = None,
-    control: np.ndarray | None = None,
+    requests: Sequence[Request], pipeline: DHDiffPipeline, config: Config, samples: Iterable[Sample]
 ) -> list[Pair]:
-    """Make the pairs of one unit in one batch.
-
-    Args:
-        requests: of one category.
-        pipeline: the category's sampler.
-        config: the run's configuration.
-        samples: the training images that requests name by key.
-        base: a user's own product image, uint8 (h, w, 3), instead of the requests' bases.
-        control: a user's own control mask (h, w), above zero where the defect shall be, instead of the reference's.
-
-    Returns:
-        Pairs in the order of the requests.
-    """
-    ready = prepare(requests, config, samples, [Own(base, control)] * len(requests))
+    """Make the pairs of one unit in one batch, in the order of the requests; see :func:`prepare`."""
+    ready = prepare(requests, config, samples)
     return finished(requests, ready, pipeline(**ready.call))
 
 
@@ -157,9 +136,11 @@ def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pa
     return pairs
 
 
-def _reference(request: Request, own: Own, by_key: Mapping[str, Sample], side: int) -> tuple[np.ndarray, np.ndarray]:
+def _reference(
+    request: Request, given: OwnPictures, by_key: Mapping[str, Sample], side: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The image that lends its look (h, w, 3), and its mask (h, w)."""
-    if own.reference is not None and own.reference_mask is not None:
-        return own.reference, own.reference_mask
+    if given.reference is not None and given.reference_mask is not None:
+        return given.reference, given.reference_mask
     sample = by_key[request.reference]
     return read_image(sample, side), read_mask(sample, side)

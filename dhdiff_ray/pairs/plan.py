@@ -20,26 +20,22 @@ def plan(config: Config, split: Split, category: str) -> list[Request]:
 
     A longer plan begins with the shorter one, so that asking for more keeps what is there.
     """
-    own = split.category(category)
-    bases = sorted(s.key for s in own.train if s.is_good)
+    samples = split.category(category).train
+    bases = sorted(s.key for s in samples if s.is_good)
     requests = []
-    for defect in sorted({s.defect for s in own.train if not s.is_good}):
-        references = sorted(s.key for s in own.train if s.defect == defect)
+    for defect in sorted({s.defect for s in samples if not s.is_good}):
+        references = sorted(s.key for s in samples if s.defect == defect)
         for index in range(config.synthesize.pairs_per_defect):
             seed = pair_seed(config.run.seed, category, defect, index)
-            draw = random.Random(seed)
-            requests.append(
-                Request(
-                    category=category,
-                    defect=defect,
-                    index=index,
-                    seed=seed,
-                    prompt=prompt(category, defect),
-                    base=draw.choice(bases),
-                    reference=draw.choice(references),
-                )
-            )
+            base, reference = draw_request(seed, bases, references)
+            requests.append(Request(category, defect, index, seed, prompt(category, defect), base, reference))
     return requests
+
+
+def draw_request(seed: int, bases: Sequence[str], references: Sequence[str]) -> tuple[str, str]:
+    """Base and reference of the pair with this seed; their order here is part of what a seed means."""
+    draw = random.Random(seed)
+    return draw.choice(bases), draw.choice(references)
 
 
 def shards(requests: Sequence[Request], size: int) -> list[tuple[Request, ...]]:

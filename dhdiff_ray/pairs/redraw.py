@@ -52,15 +52,8 @@ def make_usable(
 ) -> list[Judged]:
     """Make one unit, and again what is not good enough, until all is or ``synthesize.redraws`` are used up.
 
-    Args:
-        requests: of one category.
-        pipeline: the category's sampler.
-        config: the run's configuration.
-        samples: the training images that requests name by key.
-        judge: who tells the agreement that ``synthesize.min_iou`` asks for; None: a mask need only not be empty.
-
-    Returns:
-        One pair per request, in their order; ``pair.request`` holds the try and its seed.
+    The judge tells the agreement that ``synthesize.min_iou`` asks for; without one a mask need only not be empty.
+    One pair per request, in their order; ``pair.request`` holds the try and its seed. See :func:`make`.
     """
     size, threshold = len(requests), config.synthesize.min_iou
     kept: dict[int, Judged] = {}
@@ -69,8 +62,8 @@ def make_usable(
         tries, queue = queue[:size], queue[size:]
         whole = tries + tries[:1] * (size - len(tries))
         again = [drawn_again(requests[at], config.run.seed, attempt) for attempt, at in whole]
-        found = judged(make(again, pipeline, config, samples), judge)
-        for (_, at), one in zip(tries, found, strict=False):  # what filled the batch up is not looked at
+        results = judged(make(again, pipeline, config, samples), judge)
+        for (_, at), one in zip(tries, results, strict=False):  # what filled the batch up is not looked at
             if at not in kept or (not kept[at].is_good(threshold) and one.rank > kept[at].rank):
                 kept[at] = one
         queue = [(attempt, at) for attempt, at in queue if not kept[at].is_good(threshold)]
@@ -79,10 +72,10 @@ def make_usable(
 
 def judged(pairs: Sequence[Pair], judge: Judge | None) -> list[Judged]:
     """What is to be known of pairs before one is kept."""
-    found: list[Any] = [None] * len(pairs)
+    ious: list[Any] = [None] * len(pairs)
     if judge:
-        found = judge(np.stack([pair.image for pair in pairs]), np.stack([pair.mask for pair in pairs]))
-    return [Judged(pair, not pair.mask.any(), iou) for pair, iou in zip(pairs, found, strict=True)]
+        ious = judge(np.stack([pair.image for pair in pairs]), np.stack([pair.mask for pair in pairs]))
+    return [Judged(pair, not pair.mask.any(), iou) for pair, iou in zip(pairs, ious, strict=True)]
 
 
 def drawn_again(request: Request, run_seed: int, attempt: int) -> Request:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ PAIRS = "pairs"
 METADATA = "metadata.jsonl"
 SETTINGS = "synthesis"
 """Folder of a run with what the pairs of each category are sampled with."""
-_TOLD = ("config.json", "split.json", "scores.json", "detection.json")
+CARD_FILES = ("config.json", "split.json", "scores.json", "detection.json")
 """What of a run the card tells."""
 
 
@@ -76,7 +76,7 @@ class PairWriter:
         category: str,
         requests: Sequence[Request],
         extra: Mapping[str, Any],
-        own: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
+        by_pair: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
     ) -> None:
         """Check that exactly the requested pairs are there; then write the category's metadata and the card.
 
@@ -84,7 +84,7 @@ class PairWriter:
             category: the category that is complete now.
             requests: all requests of the category, over all defects.
             extra: plain values (no lists or tables) that go into every row, such as the configuration's hash.
-            own: plain values of one pair, by defect and index.
+            by_pair: plain values of one pair, by defect and index.
 
         Raises:
             PairsError: pairs are missing, or files lie there that no request asks for. Readers match images and
@@ -93,15 +93,15 @@ class PairWriter:
         ordered = sorted(requests, key=lambda request: (request.defect, request.index))
         expected = {file for request in ordered for file in (_image_file(request), _mask_file(request))}
         start = len(_name(category, "")) + 1
-        found = {file[start:] for file in self.folder.files(_name(category, ""))}
-        found = {f for f in found if f.endswith(".png") and f.split("/")[1:2] != [GOOD]}
-        if missing := sorted(expected - found):
-            told = f"{len(missing)} files are missing, the first is {missing[0]}"
-            raise PairsError(f"pairs of {category!r} are not complete: {told}; submit synthesize again to go on")
-        if strangers := sorted(found - expected):
-            told = f"{len(strangers)} files were not asked for, the first is {strangers[0]}"
-            raise PairsError(f"pairs of {category!r}: {told}; ask for as many pairs as before, or use a new run")
-        rows = [{**_row(r), **(own or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
+        files = {file[start:] for file in self.folder.files(_name(category, ""))}
+        files = {f for f in files if f.endswith(".png") and f.split("/")[1:2] != [GOOD]}
+        if missing := sorted(expected - files):
+            message = f"{len(missing)} files are missing, the first is {missing[0]}"
+            raise PairsError(f"pairs of {category!r} are not complete: {message}; submit synthesize again to go on")
+        if strangers := sorted(files - expected):
+            message = f"{len(strangers)} files were not asked for, the first is {strangers[0]}"
+            raise PairsError(f"pairs of {category!r}: {message}; ask for as many pairs as before, or use a new run")
+        rows = [{**_row(r), **(by_pair or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
         write_card(self.folder)
@@ -109,14 +109,14 @@ class PairWriter:
 
 def write_card(folder: RunFolder) -> None:
     """Write the card from what the run holds alone, so that it does not matter who writes it last, or how often."""
-    known = {name: folder.read_json(name) for name in _TOLD if folder.exists(name)}
+    stored = {name: folder.read_json(name) for name in CARD_FILES if folder.exists(name)}
     text = card_text(
         {category: read_pair_rows(folder, category) for category in finished_categories(folder)},
-        config=known.get("config.json"),
+        config=stored.get("config.json"),
         settings=sampled_with(folder),
-        about=known.get("split.json", {}).get("about"),
-        scores=known.get("scores.json"),
-        detection=known.get("detection.json"),
+        about=stored.get("split.json", {}).get("about"),
+        scores=stored.get("scores.json"),
+        detection=stored.get("detection.json"),
     )
     folder.write_bytes(f"{PAIRS}/README.md", text.encode())
 
@@ -128,8 +128,8 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
     """
     run = folder.read_json("config.json").get("synthesize", {}) if folder.exists("config.json") else {}
     names = {category: f"{SETTINGS}/{category}.json" for category in finished_categories(folder)}
-    found = {category: {**run, **(folder.read_json(n) if folder.exists(n) else {})} for category, n in names.items()}
-    return {category: settings for category, settings in found.items() if settings}
+    merged = {category: {**run, **(folder.read_json(n) if folder.exists(n) else {})} for category, n in names.items()}
+    return {category: settings for category, settings in merged.items() if settings}
 
 
 def finished_categories(folder: RunFolder) -> list[str]:
@@ -170,12 +170,6 @@ def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np
         for key in ("file_name", "mask_file_name")
     )
     return image, mask
-
-
-def read_pairs(folder: RunFolder, category: str) -> Iterable[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
-    """Row, image and mask of every pair of one finished category, one after the other."""
-    for row in read_pair_rows(folder, category):
-        yield row, *read_pair(folder, row)
 
 
 def pair_bytes(resolution: int) -> int:

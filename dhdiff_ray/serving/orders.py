@@ -8,7 +8,6 @@ and made an array before anything sees it.
 from __future__ import annotations
 
 import io
-import random
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +16,9 @@ from PIL import Image, ImageOps
 from dhdiff_ray.config import Config, ServeConfig, SynthesizeConfig
 from dhdiff_ray.data.images import shrink_mask
 from dhdiff_ray.data.prompts import defect_words, prompt
-from dhdiff_ray.data.regions import control_from_points
-from dhdiff_ray.pairs.make import Own
+from dhdiff_ray.data.regions import drawn_control
+from dhdiff_ray.pairs.make import OwnPictures
+from dhdiff_ray.pairs.plan import draw_request
 from dhdiff_ray.records import GOOD, Request
 from dhdiff_ray.serving.catalogue import Catalogue, unknown
 from dhdiff_ray.serving.questions import PairQuery, RefusedError
@@ -35,7 +35,7 @@ class Order:
     request: Request
     settings: SynthesizeConfig
     """The run's, with what the user asked for."""
-    pictures: Own = field(default_factory=Own)
+    pictures: OwnPictures = field(default_factory=OwnPictures)
     previews: bool = False
     score_maps: bool = False
 
@@ -56,14 +56,13 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
     _check(query, config.serve)
     base, control = _place(query, config)
     reference, reference_mask = _reference(query, config, control is not None)
-    pictures = Own(base, control, reference, reference_mask)
+    pictures = OwnPictures(base, control, reference, reference_mask)
     settings = _settings(query, config, control is not None)
     bases, references = catalogue.keys(category, GOOD), catalogue.keys(category, defect)
     orders = []
     for index in range(query.n):
         seed = query.seed + index
-        draw = random.Random(seed)
-        base_key, reference_key = draw.choice(bases), draw.choice(references)  # in the order of pairs.plan
+        base_key, reference_key = draw_request(seed, bases, references)
         if query.base_number is not None:
             base_key = catalogue.numbered("base_number", category, GOOD, query.base_number)
         if query.reference_number is not None:
@@ -122,19 +121,11 @@ def _place(query: PairQuery, config: Config) -> tuple[np.ndarray | None, np.ndar
     if query.control_mask is not None:
         same_size = ("base", size) if query.base is not None else None
         control = _mask("control_mask", query.control_mask, same_size, "the defect shall be", config)
-    if query.points is not None:
-        if outside := [p for p in query.points if not (0 <= p[0] < size[0] and 0 <= p[1] < size[1])]:
-            raise RefusedError(422, f"point {outside[0]} lies outside the {_pixels(size)} image")
-        scaled = [(x * side / size[0], y * side / size[1]) for x, y in query.points]
-        control = control_from_points(scaled, side, config.data.grid)
-    if query.boxes is not None:
-        control = np.zeros((side, side), np.uint8)
-        for left, top, right, bottom in query.boxes:
-            if not (0 <= left < right <= size[0] and 0 <= top < bottom <= size[1]):
-                wanted = f"box {(left, top, right, bottom)} must be (left, top, right, bottom) inside"
-                raise RefusedError(422, f"{wanted} the {_pixels(size)} image")
-            rows = slice(int(top * side / size[1]), -int(-bottom * side // size[1]))
-            control[rows, int(left * side / size[0]) : -int(-right * side // size[0])] = 255
+    if query.points is not None or query.boxes is not None:
+        try:
+            control = drawn_control(query.points or (), query.boxes or (), side, config.data.grid, size)
+        except ValueError as error:
+            raise RefusedError(422, str(error)) from None
     return base, control
 
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
-from torch import nn
-
 from dhdiff_ray.model.unet import DHDiffUNet
 
 TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0)$"
@@ -41,10 +39,5 @@ def without_adapters(unet: DHDiffUNet) -> DHDiffUNet:
                 layer: Any = child
                 layer.merge()
                 setattr(parent, name, layer.get_base_layer())
-    return _all_trainable(merged)
-
-
-def _all_trainable(unet: DHDiffUNet) -> DHDiffUNet:
-    module: nn.Module = unet
-    module.requires_grad_(True)
-    return unet
+    merged.requires_grad_(True)
+    return merged

@@ -14,26 +14,29 @@ import numpy as np
 import torch
 from diffusers import DDPMScheduler, DPMSolverMultistepScheduler
 from torch.nn import functional
+from transformers import CLIPTextModel
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.prompts import prompt, vocabulary
 from dhdiff_ray.model.backbone import load_backbone
 from dhdiff_ray.model.domains import join, split, zero_init
-from dhdiff_ray.model.latents import HaarTransform, encode, latent_shape, mask_to_image, to_mask, to_tensor
-from dhdiff_ray.model.look import DefectLook
+from dhdiff_ray.model.latents import Autoencoder, HaarTransform, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
-from dhdiff_ray.model.texture import GaussianTexture
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.adapt import add_adapters, without_adapters
 from dhdiff_ray.training.batches import BatchSource
-from dhdiff_ray.training.cache import can_cache, latent_cache
+from dhdiff_ray.training.cache import latent_cache
+from dhdiff_ray.training.examples import Examples
 from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
+SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+"""What a sampling scheduler takes over from the one of training."""
+SWITCHES = ("plain_attention", "merge", "eta_start", "reference_encoder", "zero_conv_gain", "dda_start")
 FITTED = 64
 """Images, evenly spaced, that latents are whitened by and the texture is fitted to; they are encoded at each start."""
 
@@ -43,8 +46,8 @@ class Parts:
     """What a pipeline is made of."""
 
     objective: Objective
-    vae: Any
-    text_encoder: Any
+    vae: Autoencoder
+    text_encoder: CLIPTextModel
     tokenizer: Any
     defaults: dict[str, Any]
     """How the pipeline is called where a caller does not say otherwise."""
@@ -53,11 +56,7 @@ class Parts:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
         trained: Any = self.objective.scheduler.config
         scheduler = DPMSolverMultistepScheduler(
-            num_train_timesteps=trained.num_train_timesteps,
-            beta_start=trained.beta_start,
-            beta_end=trained.beta_end,
-            beta_schedule=trained.beta_schedule,
-            prediction_type=trained.prediction_type,
+            **{name: trained[name] for name in SCHEDULE},
             algorithm_type="sde-dpmsolver++",
             timestep_spacing="trailing",
             rescale_betas_zero_snr=False,
@@ -119,35 +118,35 @@ def build_source(
         on_progress: called with the pictures encoded for the cache and their number.
     """
     parts.objective.frozen_to(device)
-    source = BatchSource(config, samples, images, masks, parts.tokenizer)
-    if can_cache(parts.vae):
-        source.align = latent_shape(parts.vae)[1]
-        source.cache = latent_cache(
-            source, config, parts.vae, parts.text_encoder, folder, category, device, on_progress
-        )
-    unet = parts.objective.unet
-    if unet.texture is not None and unet.look is not None:
-        _fit_look(unet.look, unet.texture, parts.vae, source)
-    return source
+    examples, cache = Examples.of(config, samples, images, masks, parts.tokenizer), None
+    if not isinstance(parts.vae, HaarTransform):  # computing a latent costs enough to keep it
+        vae, text_encoder = parts.vae, parts.text_encoder
+        cache = latent_cache(examples, config.train, vae, text_encoder, folder, category, device, on_progress)
+    return BatchSource(config, examples, cache)
 
 
 @torch.no_grad()
-def _fit_look(look: DefectLook, texture: GaussianTexture, vae: Any, source: BatchSource) -> None:
-    """To all real defects."""
+def fit_look(parts: Parts, source: BatchSource) -> None:
+    """Fit how defects are expected to look to all real ones, where the network's noise has a texture; else nothing."""
+    look, texture, vae = parts.objective.unet.look, parts.objective.unet.texture, parts.vae
+    if look is None or texture is None:
+        return
+    examples, rows = source.examples, source.anomalies
     factor, device = latent_shape(vae)[1], look.weight.device
     change, annotations = [], []
-    defects = functional.max_pool2d(to_mask(source.masks[source.anomalies]), factor)
-    regions = functional.max_pool2d(to_mask(source.raw_masks[source.anomalies]), factor)
-    for i, region in zip(source.anomalies, regions.split(1), strict=True):
+    defects, regions = (
+        functional.max_pool2d(to_mask(masks[rows]), factor) for masks in (examples.masks, examples.raw_masks)
+    )
+    for i, region in zip(rows, regions.split(1), strict=True):
         if source.cache is None:
-            image = encode(vae, to_tensor(source.images[i : i + 1]).to(device))
-            mask = encode(vae, mask_to_image(to_mask(source.masks[i : i + 1])).to(device))
+            image = encode(vae, to_tensor(examples.images[i : i + 1]).to(device))
+            mask = encode(vae, mask_to_image(to_mask(examples.masks[i : i + 1])).to(device))
         else:
             image, mask = (source.cache.tables[name][0, i][None].to(device) for name in ("image", "mask"))
         expected = texture.mean(join(image, image), join(region, region).to(device))
         change.append((image - split(expected)[0]).float().cpu())
         annotations.append(mask.float().cpu())
-    empty = encode(vae, mask_to_image(torch.zeros_like(to_mask(source.masks[:1]))).to(device))
+    empty = encode(vae, mask_to_image(torch.zeros_like(to_mask(examples.masks[:1]))).to(device))
     look.fit(torch.cat(change), torch.cat(annotations), defects * regions, empty[0].float().cpu())
 
 
@@ -157,7 +156,7 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
     m = config.model
     some = to_tensor(images[:: -(-len(images) // FITTED)])
     if m.autoencoder == "taef2":
-        vae: Any = TinyAutoencoder.from_files(m.autoencoder_weights).fit(some)
+        vae = TinyAutoencoder.from_files(m.autoencoder_weights).fit(some)
     else:
         anomalies = [i for i, s in enumerate(samples) if not s.is_good]
         vae = HaarTransform.fitted(to_tensor(images[anomalies]), m.haar_levels)
@@ -219,12 +218,7 @@ def switches(config: Config) -> dict[str, Any]:
         "dda_decoder": m.dda_decoder if m.dda else (),
         "ssm_encoder": m.ssm_encoder if m.ssm else (),
         "ssm_decoder": m.ssm_decoder if m.ssm else (),
-        "plain_attention": m.plain_attention,
-        "merge": m.merge,
-        "eta_start": m.eta_start,
-        "reference_encoder": m.reference_encoder,
-        "zero_conv_gain": m.zero_conv_gain,
-        "dda_start": m.dda_start,
+        **{name: getattr(m, name) for name in SWITCHES},
     }
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
+from transformers import CLIPTextModel
 
-from dhdiff_ray.config import Config
+from dhdiff_ray.config import TrainConfig
 from dhdiff_ray.data.regions import reference_image
-from dhdiff_ray.model.latents import HaarTransform, encode, mask_to_image, to_mask, to_tensor
+from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.training.batches import BatchSource, Drawn, mirrored
+from dhdiff_ray.training.examples import Examples, Row, mirrored
 
 BATCH = 16
 """Images encoded at once; on a CPU it is one, which fits its caches (.5 s an image instead of .7)."""
@@ -37,12 +37,12 @@ class LatentCache:
         self.factor = factor
         self.variants = FLIPPED if flips else UNFLIPPED
 
-    def latents(self, rows: Sequence[Drawn]) -> Tensor:
+    def latents(self, rows: Sequence[Row]) -> Tensor:
         """(3, b, c, h', w'): image, mask, reference."""
-        found = [self._one(row) for row in rows]
-        return torch.stack([torch.stack(column) for column in zip(*found, strict=True)])
+        cut = [self._one(row) for row in rows]
+        return torch.stack([torch.stack(column) for column in zip(*cut, strict=True)])
 
-    def _one(self, row: Drawn) -> list[Tensor]:
+    def _one(self, row: Row) -> list[Tensor]:
         t, variant = self.tables, self.variants.index(row.flips)
         whole = [t["image"][variant, row.index], t["mask"][variant, row.index]]
         whole.append(t["blank"] if row.reference == "none" else t["reference"][variant, row.index])
@@ -52,22 +52,17 @@ class LatentCache:
             spans.append(slice(side - last, side - first) if flipped else slice(first, last))
         return [z[:, spans[0], spans[1]] for z in whole]
 
-    def text(self, rows: Sequence[Drawn]) -> Tensor:
+    def text(self, rows: Sequence[Row]) -> Tensor:
         """(b, t, k)."""
         t = self.tables
         return torch.stack([t["empty_text"] if row.text_dropped else t["text"][row.index] for row in rows])
 
 
-def can_cache(vae: Any) -> bool:
-    """Whether computing a latent costs enough to keep it."""
-    return not isinstance(vae, HaarTransform)
-
-
 def latent_cache(
-    source: BatchSource,
-    config: Config,
-    vae: Any,
-    text_encoder: Any,
+    examples: Examples,
+    config: TrainConfig,
+    vae: Autoencoder,
+    text_encoder: CLIPTextModel,
     folder: RunFolder | None = None,
     category: str = "",
     device: torch.device | str = "cpu",
@@ -75,36 +70,29 @@ def latent_cache(
 ) -> LatentCache:
     """The cache of a category's training images: read from the run, or computed and written there.
 
-    Args:
-        source: holds images, masks and tokens.
-        config: what the reference shows, and whether images are mirrored.
-        vae: the frozen autoencoder.
-        text_encoder: the frozen text encoder.
-        folder: the run; None keeps the cache in memory alone.
-        category: names the file.
-        device: where to compute.
-        on_progress: called with the pictures encoded and their number, where they must be computed.
+    The frozen networks encode; the rest of the arguments are those of ``build_source``.
     """
-    name = f"cache/{category}/latents-{_key(source, config, vae, text_encoder)}.safetensors"
+    name = f"cache/{category}/latents-{_key(examples, config, vae, text_encoder)}.safetensors"
     if folder is not None and folder.exists(name):
-        return LatentCache(load(folder.read_bytes(name)), config.train.flips, source.align)
-    tables = _computed(source, config, vae, text_encoder, device, on_progress or (lambda *_: None))
-    if folder is not None:
-        folder.write_bytes(name, save(tables))
-    return LatentCache(tables, config.train.flips, source.align)
+        tables = load(folder.read_bytes(name))
+    else:
+        tables = _computed(examples, config, vae, text_encoder, device, on_progress or (lambda *_: None))
+        if folder is not None:
+            folder.write_bytes(name, save(tables))
+    return LatentCache(tables, config.flips, latent_shape(vae)[1])
 
 
 @torch.no_grad()
 def _computed(
-    source: BatchSource,
-    config: Config,
-    vae: Any,
-    text_encoder: Any,
+    examples: Examples,
+    config: TrainConfig,
+    vae: Autoencoder,
+    text_encoder: CLIPTextModel,
     device: torch.device | str,
-    tell: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
-    variants = FLIPPED if config.train.flips else UNFLIPPED
-    total, told = 3 * len(variants) * len(source.images), 0
+    variants = FLIPPED if config.flips else UNFLIPPED
+    total, done = 3 * len(variants) * len(examples.images), 0
     batch = 1 if torch.device(device).type == "cpu" else BATCH
 
     def encoded(pixels: Tensor) -> Tensor:
@@ -115,36 +103,37 @@ def _computed(
         parts: list[Tensor] = []
         for some in unique.split(batch):
             parts.append(encode(vae, some.to(device)).float().cpu())
-            done = sum(map(len, parts)) / len(unique)
-            tell(min(total, told + round(done * len(pixels))), total)
+            share = sum(map(len, parts)) / len(unique)
+            on_progress(min(total, done + round(share * len(pixels))), total)
         return torch.cat(parts)[where]
 
     tables: dict[str, list[Tensor]] = {"image": [], "mask": [], "reference": []}
     for flips in variants:
         images, masks, raw = (
-            np.stack([mirrored(a, flips) for a in arrays]) for arrays in (source.images, source.masks, source.raw_masks)
+            np.stack([mirrored(a, flips) for a in arrays])
+            for arrays in (examples.images, examples.masks, examples.raw_masks)
         )
-        shown = [reference_image(i, r, config.train.reference) for i, r in zip(images, raw, strict=True)]
+        shown = [reference_image(i, r, config.reference) for i, r in zip(images, raw, strict=True)]
         pictures = (to_tensor(images), mask_to_image(to_mask(masks)), to_tensor(np.stack(shown)))
         for table, of_one in zip(tables.values(), pictures, strict=True):
             table.append(encoded(of_one))
-            told += len(of_one)
-    blank = reference_image(source.images[0], source.raw_masks[0], "none")
-    found = {key: torch.stack(value) for key, value in tables.items()} | {"blank": encoded(to_tensor(blank[None]))[0]}
-    tokens = torch.cat([source.tokens, source.empty_tokens[None]])
+            done += len(of_one)
+    blank = reference_image(examples.images[0], examples.raw_masks[0], "none")
+    stacked = {key: torch.stack(value) for key, value in tables.items()} | {"blank": encoded(to_tensor(blank[None]))[0]}
+    tokens = torch.cat([examples.tokens, examples.empty_tokens[None]])
     unique, where = torch.unique(tokens, dim=0, return_inverse=True)
     states = text_encoder(unique.to(device)).last_hidden_state.float().cpu()[where]
-    found |= {"text": states[:-1].clone(), "empty_text": states[-1].clone()}
-    return {key: value.contiguous() for key, value in found.items()}
+    stacked |= {"text": states[:-1].clone(), "empty_text": states[-1].clone()}
+    return {key: value.contiguous() for key, value in stacked.items()}
 
 
-def _key(source: BatchSource, config: Config, vae: Any, text_encoder: Any) -> str:
+def _key(examples: Examples, config: TrainConfig, vae: Autoencoder, text_encoder: CLIPTextModel) -> str:
     """Hash of everything the cache depends on."""
     digest = hashlib.sha256()
-    for array in (source.images, source.masks, source.raw_masks):
+    for array in (examples.images, examples.masks, examples.raw_masks):
         digest.update(np.ascontiguousarray(array).tobytes())
-    digest.update(source.tokens.numpy().tobytes())
+    digest.update(examples.tokens.numpy().tobytes())
     whitened = getattr(vae, "whiten", None) is not None
-    facts = [config.train.reference, config.train.flips, weights_digest(vae), whitened, weights_digest(text_encoder)]
+    facts = [config.reference, config.flips, weights_digest(vae), whitened, weights_digest(text_encoder)]
     digest.update(json.dumps(facts).encode())
     return digest.hexdigest()[:16]

@@ -8,34 +8,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from dhdiff_ray.config import TrainConfig
-from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.batches import Batch, BatchSource
 from dhdiff_ray.training.step import Objective
 
 
 class Engine(Protocol):
     """What the loop asks of DeepSpeed's engine, or of :class:`PlainEngine`."""
 
-    module: Any
-    optimizer: Any
+    module: Objective
+    optimizer: torch.optim.Optimizer
 
-    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and log of a batch."""
         ...
 
     def backward(self, loss: Tensor) -> None:
         """Gradients of the loss."""
-        ...
 
     def step(self) -> None:
         """Clip, update, clear the gradients."""
-        ...
 
 
 class PlainEngine:
@@ -44,11 +42,11 @@ class PlainEngine:
     def __init__(self, objective: Objective, config: TrainConfig) -> None:
         self.module = objective
         self.clip = config.gradient_clip
-        self.optimizer = torch.optim.AdamW(
+        self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(
             objective.trained_parameters(), lr=config.learning_rate, weight_decay=0.0, fused=True
         )
 
-    def __call__(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Loss and log of a batch."""
         return self.module(batch)
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.domains import join, split
-from dhdiff_ray.model.latents import encode, latent_shape, mask_to_image
+from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image
 from dhdiff_ray.model.loss import defect_loss, dh_loss
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.training.batches import Batch
@@ -25,17 +25,12 @@ class Objective(nn.Module):
     """Everything that is trained, and how a batch becomes a loss."""
 
     def __init__(
-        self,
-        unet: DHDiffUNet,
-        text_encoder: nn.Module,
-        vae: Any,
-        scheduler: Any,
-        config: Config,
+        self, unet: DHDiffUNet, text_encoder: nn.Module, vae: Autoencoder, scheduler: Any, config: Config
     ) -> None:
         super().__init__()
         self.unet = unet
         # In a tuple, so that what is frozen is no parameter of the engine.
-        self.frozen = (vae, text_encoder)
+        self.frozen: tuple[Any, nn.Module] = (vae, text_encoder)
         self.scheduler = scheduler  # DDPM: adds noise, names the target
         self.config = config.train
 

@@ -13,7 +13,7 @@ from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.pairs.export import export
-from dhdiff_ray.pairs.writer import PairWriter, read_pairs
+from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -77,7 +77,9 @@ def test_pairs_on_s3_are_those_on_a_disk_and_can_be_exported_from_there(bucket, 
         pairs_in(run)
     assert list(far.files()) == list(near.files())
     assert all(far.read_bytes(name) == near.read_bytes(name) for name in near.files())
-    assert [row["seed"] for row, _, _ in read_pairs(far, "mesh")] == [7, 8, 9]
+    rows = read_pair_rows(far, "mesh")
+    assert [row["seed"] for row in rows] == [7, 8, 9]
+    np.testing.assert_array_equal(read_pair(far, rows[0])[0], read_pair(near, rows[0])[0])
     there, here = RunFolder.at(bucket("shards")), RunFolder.at(str(tmp_path / "shards"))
     export(far, there, "webdataset")
     export(near, here, "webdataset")

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from dhdiff_ray.data.regions import BLANK, control_from_box, control_from_points, raw_mask, reference_image
+from dhdiff_ray.data.regions import BLANK, drawn_control, raw_mask, reference_image
 
 
 @pytest.mark.parametrize(("side", "grid"), [(64, 5), (256, 5), (61, 7), (30, 1), (8, 8)])
@@ -39,21 +39,31 @@ def test_reference_image_modes_keep_what_they_say():
         reference_image(image, cells, "crop")
 
 
-def test_control_from_points_marks_the_cell_of_each_point():
-    control = control_from_points([(0, 0), (63.5, 30)], 64, 4)
-    assert set(np.unique(control)) == {0, 255}
-    assert control[:16, :16].all()
-    assert control[16:32, 48:].all()
-    assert (control > 0).sum() == 2 * 16 * 16
+def test_points_mark_their_cells_boxes_what_they_touch_and_both_add_up():
+    points, boxes = [(0, 0), (63.5, 30)], [(2.4, 40, 10.1, 42)]
+    clicked = drawn_control(points, [], 64, 4)
+    assert set(np.unique(clicked)) == {0, 255}
+    assert clicked[:16, :16].all()
+    assert clicked[16:32, 48:].all()
+    assert (clicked > 0).sum() == 2 * 16 * 16
+    filled = drawn_control([], boxes, 64, 4)
+    assert filled[40:42, 2:11].all()
+    assert (filled > 0).sum() == 2 * 9
+    assert (drawn_control(points, boxes, 64, 4) == np.maximum(clicked, filled)).all()
 
 
-@pytest.mark.parametrize("points", [[], [(64, 3)], [(-1, 3)]])
-def test_control_points_outside_the_image_are_refused(points):
-    with pytest.raises(ValueError, match="point"):
-        control_from_points(points, 64, 5)
+def test_what_is_drawn_on_a_larger_picture_lies_at_the_same_place_of_the_working_image():
+    small = drawn_control([(9, 20)], [(8, 16, 24, 20)], 32, 4)
+    assert (drawn_control([(36, 40)], [(32, 32, 96, 40)], 32, 4, (128, 64)) == small).all()
 
 
-def test_control_from_box_fills_the_box():
-    assert (control_from_box((2, 3, 10, 5), 64) > 0).sum() == 16
-    with pytest.raises(ValueError, match="left, top, right, bottom"):
-        control_from_box((10, 3, 2, 5), 64)
+@pytest.mark.parametrize("point", [(64, 3), (-1, 3), (float("nan"), 3)])
+def test_points_outside_the_image_are_refused(point):
+    with pytest.raises(ValueError, match=r"point .* lies outside the 64 x 64 image"):
+        drawn_control([point], [], 64, 5)
+
+
+@pytest.mark.parametrize("box", [(10, 3, 2, 5), (3, 3, 3, 5), (-0.4, 3, 9, 5), (3, 3, 65, 5)])
+def test_boxes_that_are_empty_or_leave_the_image_are_refused(box):
+    with pytest.raises(ValueError, match=r"must be \(left, top, right, bottom\) inside the 64 x 64 image"):
+        drawn_control([], [box], 64, 5)

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split
-from dhdiff_ray.model.look import RIDGE, DefectLook
+from dhdiff_ray.model.texture import RIDGE, DefectLook
 
 CHANNELS, SIZE = 3, 8
 

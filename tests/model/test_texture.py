@@ -5,8 +5,7 @@ from torch.nn import functional
 
 from dhdiff_ray.model.domains import join, split, zero_init
 from dhdiff_ray.model.latents import decode
-from dhdiff_ray.model.look import DefectLook
-from dhdiff_ray.model.texture import NUGGET, GaussianTexture
+from dhdiff_ray.model.texture import NUGGET, DefectLook, GaussianTexture
 
 SIDE = 8
 

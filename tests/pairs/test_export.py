@@ -12,7 +12,7 @@ from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.verify import verify
 from dhdiff_ray.pairs.card import card_text, sampling_told
 from dhdiff_ray.pairs.export import FORMS, export, run_lengths
-from dhdiff_ray.pairs.writer import PairsError, PairWriter, read_pairs, write_card
+from dhdiff_ray.pairs.writer import PairsError, PairWriter, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -63,7 +63,8 @@ def test_coco_has_a_box_and_the_exact_mask_of_each_region(run, tmp_path):
     export(run, out, "coco")
     value = out.read_json("annotations.json")
     assert (len(value["images"]), len(value["annotations"]), len(value["categories"])) == (6, 12, 2)
-    for image, (_, _, mask) in zip(value["images"], read_pairs(run, "mesh v1.2"), strict=True):
+    for image, row in zip(value["images"], read_pair_rows(run, "mesh v1.2"), strict=True):
+        mask = read_pair(run, row)[1]
         union = np.zeros(mask.shape, bool)
         for found in (a for a in value["annotations"] if a["image_id"] == image["id"]):
             counts = found["segmentation"]["counts"]

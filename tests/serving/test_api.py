@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import random
 import time
 import zipfile
 from dataclasses import replace
@@ -11,10 +12,12 @@ from email.parser import BytesParser
 
 import numpy as np
 import pytest
+from drawings import random_drawing
 from fastapi.testclient import TestClient
 from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
+from dhdiff_ray.data.regions import drawn_control
 from dhdiff_ray.pairs.plan import plan
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.access import Access
@@ -77,6 +80,19 @@ def test_points_and_a_mask_of_their_cells_say_the_same(client):
     assert status == 200
     assert drawn == pointed
     assert drawn != asked(client)[1]
+
+
+def test_what_is_drawn_by_hand_is_the_control_mask_that_the_data_make_of_it(client):
+    large, small = (np.full((*size, 3), 90, np.uint8) for size in ((48, 64), (32, 32)))
+    grid = client.get("/v1/models/mesh").json()["grid"]
+    for seed in range(3):
+        points, boxes = random_drawing(random.Random(seed), 64, 48)
+        for field, drawing in (("points", points), ("boxes", boxes)):
+            if drawing:
+                control = drawn_control(*((drawing, []) if field == "points" else ([], drawing)), 32, grid, (64, 48))
+                status, drawn = asked(client, base=png(large), **{field: drawing})
+                assert status == 200
+                assert drawn == asked(client, base=png(small), control_mask=png(control))[1]
 
 
 def test_an_own_base_is_kept_outside_the_control_mask(client):

@@ -11,8 +11,7 @@ from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured, dataset_names, open_dataset
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.data.verify import verify
-from dhdiff_ray.training.batches import BatchSource
-from dhdiff_ray.training.build import build
+from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.loop import PlainEngine, fit
 
 SETS = (
@@ -42,7 +41,7 @@ def one_step(dataset, root, *sets):
     own = Split.from_json(split.to_json()).category(split.categories[0])
     samples, images, masks = read_many(own.train, 32, False, pytest.fail)
     parts = build(config, samples, images)
-    source = BatchSource(config, samples, images, masks, parts.tokenizer)
+    source = build_source(parts, config, samples, images, masks)
     losses = []
     fit(
         PlainEngine(parts.objective, config.train),

@@ -15,6 +15,7 @@ from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.adapt import without_adapters
+from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import publish
 from dhdiff_ray.training.loop import PlainEngine, fit, new_average
@@ -84,8 +85,7 @@ def test_a_cached_batch_gives_the_loss_of_an_encoded_one(capsules, stable_diffus
     config, parts = parts_of(capsules, stable_diffusion, f"train.flips={flips}")
     folder = RunFolder.of(str(tmp_path), "run")
     cached = build_source(parts, config, *capsules, folder=folder, category="capsule")
-    plain = build_source(parts, config, *capsules)
-    plain.cache = None
+    plain = BatchSource(config, cached.examples)
     for step in range(3):
         wanted, _ = parts.objective(plain.draw(step, 4))
         got, _ = parts.objective(cached.draw(step, 4))

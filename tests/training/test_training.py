@@ -13,7 +13,7 @@ from dhdiff_ray.model.latents import encode, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.build import build, build_source
+from dhdiff_ray.training.build import build, build_source, fit_look
 from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average
 
@@ -45,7 +45,9 @@ def _parts(capsules, *sets):
     config = load_config(preset="tiny", sets=(*SMALL, *sets)).config
     samples, images, masks = capsules
     parts = build(config, samples, images)
-    return config, parts, build_source(parts, config, samples, images, masks)
+    source = build_source(parts, config, samples, images, masks)
+    fit_look(parts, source)
+    return config, parts, source
 
 
 def test_a_batch_depends_on_seed_and_step_alone(capsules):
@@ -118,15 +120,15 @@ def test_with_textured_noise_a_good_surface_is_noised_to_one_like_it_and_a_new_n
 
 def test_with_textured_noise_how_real_defects_look_is_known_from_their_masks_before_training(capsules):
     _, parts, source = _parts(capsules, "train.noise=texture")
-    unet, rows = parts.objective.unet, source.anomalies
-    z = encode(parts.vae, to_tensor(source.images[rows]))
-    annotation = encode(parts.vae, mask_to_image(to_mask(source.masks[rows])))
-    region = functional.max_pool2d(to_mask(source.raw_masks[rows]), 2)
+    unet, examples, rows = parts.objective.unet, source.examples, source.anomalies
+    z = encode(parts.vae, to_tensor(examples.images[rows]))
+    annotation = encode(parts.vae, mask_to_image(to_mask(examples.masks[rows])))
+    region = functional.max_pool2d(to_mask(examples.raw_masks[rows]), 2)
     change = z - split(unet.texture.mean(join(z, z), join(region, region)))[0]
     nothing = torch.zeros_like(z)
     velocity, noised = join(nothing, -annotation), join(nothing, nothing)
     answer = unet.look(velocity, noised, join(region, region), torch.tensor(0.0))
-    near = functional.max_pool2d(functional.max_pool2d(to_mask(source.masks[rows]), 2), 3, 1, 1) * region
+    near = functional.max_pool2d(functional.max_pool2d(to_mask(examples.masks[rows]), 2), 3, 1, 1) * region
     left, before = ((c.square() * near).sum() for c in (change + split(answer)[0], change))
     assert left < 0.7 * before
 
@@ -143,7 +145,7 @@ def test_conditions_are_dropped_as_often_as_asked(capsules):
     )
     batch = source.draw(0, 8)
     assert batch.control_present.sum() == batch.defect_tokens.sum() == 0
-    assert torch.equal(batch.tokens, source.empty_tokens.expand(8, -1))
+    assert torch.equal(batch.tokens, source.examples.empty_tokens.expand(8, -1))
     assert batch.reference.std() == 0
 
 
@@ -203,11 +205,12 @@ def test_the_reference_gets_the_noise_and_step_of_the_image_or_noise_of_its_own_
 
 def test_words_differ_and_stay_what_they_are_while_the_network_learns_to_read_them(capsules):
     config, parts, source = _parts(capsules)
-    defects = torch.cat([source.tokens[same[:1]] for same in source.by_defect])
+    examples = source.examples
+    defects = torch.cat([examples.tokens[same[:1]] for same in examples.by_defect])
     before = parts.text_encoder(defects).last_hidden_state
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
     assert torch.equal(parts.text_encoder(defects).last_hidden_state, before)
-    words = before[source.defect_tokens[[same[0] for same in source.by_defect]].bool()]
+    words = before[examples.defect_tokens[[same[0] for same in examples.by_defect]].bool()]
     spread = (words - words.mean(0)).square().sum(1).mean() / words.square().sum(1).mean()
     assert spread > 0.5
 

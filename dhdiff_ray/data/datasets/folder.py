@@ -18,10 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.encode import save_jpeg, save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.layout import SUFFIXES, check_name, defect_of, inside, read_table, subset_of
-from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset, did_you_mean
+from dhdiff_ray.data.registry import Dataset, DatasetError, choose_categories, dataset
 from dhdiff_ray.records import GOOD, Sample
 
 MANIFESTS = ("manifest.csv", "manifest.jsonl")
@@ -80,8 +81,8 @@ class Folder(Dataset):
         for number, row in enumerate(read_table(manifest), 1 if manifest.suffix == ".jsonl" else 2):
             where = f"{manifest}, line {number}"
             for name in row:
-                if name not in COLUMNS and did_you_mean(name, COLUMNS) != ".":
-                    raise DatasetError(f"{manifest}: unknown column {name!r}{did_you_mean(name, COLUMNS)}")
+                if name not in COLUMNS and (hint := nearest(name, list(COLUMNS))):
+                    raise DatasetError(f"{manifest}: unknown column {name!r}{hint}")
             if "image" not in row:
                 raise DatasetError(f"{manifest} has no column 'image'; it has: {', '.join(row)}")
             image = inside(root, row["image"], where)
@@ -108,12 +109,12 @@ class Folder(Dataset):
                 masks[names] = path
             elif match := wanted.fullmatch(key):
                 images.append((path, {"stem": path.stem, **match.groupdict()}))
-        for image, found in images:
-            missing = [name for name in places if name not in found]
+        for image, named in images:
+            missing = [name for name in places if name not in named]
             if missing:
                 raise DatasetError(f"data.masks has {{{missing[0]}}}, which data.images does not; use the same names")
-            mask = masks.get(tuple(found[name] for name in places))
-            yield from self._sample(root, image, mask, found, str(image))
+            mask = masks.get(tuple(named[name] for name in places))
+            yield from self._sample(root, image, mask, named, str(image))
 
     def _sample(
         self, root: Path, image: Path, mask: Path | None, row: Mapping[str, str], where: str
@@ -171,7 +172,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         if part.startswith("{"):
             name = part[1:-1]
             if name not in PLACES:
-                raise DatasetError(f"{pattern!r} has {part}{did_you_mean(name, PLACES)} Names are: {', '.join(PLACES)}")
+                hint = nearest(name, list(PLACES)) or "."
+                raise DatasetError(f"{pattern!r} has {part}{hint} Names are: {', '.join(PLACES)}")
             made += f"(?P={name})" if name in used else f"(?P<{name}>[^/]+)"
             used.add(name)
         else:

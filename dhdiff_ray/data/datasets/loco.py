@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class LOCO(MVTec):
         ground_truth = root / category / "ground_truth" / images[0].parent.name
         folders = {p.name: images_in(p, root) for p in folders_in(ground_truth, root)}
         with ThreadPoolExecutor() as pool:
-            values = dict(pool.map(lambda p: (p, self._values(p)), (p for own in folders.values() for p in own)))
+            values = dict(pool.map(lambda p: (p, self._values(p)), (p for files in folders.values() for p in files)))
         for image in images:
             held: dict[str, list[Path]] = {}
             unusable = False
@@ -67,29 +68,20 @@ class LOCO(MVTec):
             elif unusable:
                 continue
             elif len(held) == 1 or self.reading.several_defects == "combined":
-                masks = sorted({str(m) for own in held.values() for m in own})
+                masks = sorted({str(m) for files in held.values() for m in files})
                 defect = next(iter(held)) if len(held) == 1 else COMBINED
                 yield Sample(key, category, defect, subset, str(image), masks[0], None, tuple(masks[1:]))
             else:
                 values_of = {name: value for value, name in names.items()}
-                for defect, own in held.items():
-                    masks, wanted = sorted(map(str, own)), (values_of[defect],)
-                    yield Sample(
-                        f"{key}#{defect}",
-                        category,
-                        defect,
-                        subset,
-                        str(image),
-                        masks[0],
-                        None,
-                        tuple(masks[1:]),
-                        wanted,
-                    )
+                for defect, files in held.items():
+                    masks, wanted = sorted(map(str, files)), (values_of[defect],)
+                    one = Sample(f"{key}#{defect}", category, defect, subset, str(image), masks[0], values=wanted)
+                    yield replace(one, more_masks=tuple(masks[1:]))
 
     def instances(self, root: Path, sample: Sample) -> list[Instance]:
         """Each mask file's defect, with the saturation area that ``defects_config.json`` gives it."""
         rules = read_saturations(root / sample.category / NAMES) if sample.masks else {}
-        found = []
+        instances = []
         for path in sample.masks:
             values = mask_array(path)
             for value in np.unique(values[values > 0]).tolist():
@@ -100,8 +92,8 @@ class LOCO(MVTec):
                         f"{path} has the pixel value {value}, of which {NAMES} does not say how much counts as all"
                     )
                 pixels = values == value
-                found.append(Instance(pixels, saturation_area(int(pixels.sum()), *rules[value])))
-        return found
+                instances.append(Instance(pixels, saturation_area(int(pixels.sum()), *rules[value])))
+        return instances
 
     def _values(self, mask: Path) -> tuple[int, ...]:
         try:

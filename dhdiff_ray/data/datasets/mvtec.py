@@ -41,25 +41,25 @@ class MVTec(Dataset):
         """Folders of ``root`` that have ``train/good``."""
         if not root.is_dir():
             raise DatasetError(f"no dataset folder {root}; give the folder that holds the categories with --root")
-        found = [p.name for p in folders_in(root, root) if (p / "train" / GOOD).is_dir()]
-        if not found:
+        names = [p.name for p in folders_in(root, root) if (p / "train" / GOOD).is_dir()]
+        if not names:
             inside = (root / "train" / GOOD).is_dir()
             remedy = f"--root {root.parent}" if inside else "--root with the folder that holds the categories"
             raise DatasetError(f"{root} has no folder with <category>/train/{GOOD}; try {remedy}")
-        return found
+        return names
 
     def scan(self, root: Path, categories: Sequence[str] = ()) -> list[Sample]:
         """All images of the chosen categories; every anomaly comes with its mask."""
         root = root.absolute()
-        found = self.categories(root)
-        groups = _read_groups(root, found)
+        there = self.categories(root)
+        groups = _read_groups(root, there)
         samples = []
-        for category in choose_categories(found, categories, root):
-            own = list(self.scan_category(root, category))
-            if not own:
+        for category in choose_categories(there, categories, root):
+            of_category = list(self.scan_category(root, category))
+            if not of_category:
                 folder = root / category
                 raise DatasetError(f"{folder} holds no images; expected PNG, JPEG, BMP or TIFF files in train/{GOOD}")
-            samples += own
+            samples += of_category
         if groups:
             samples = [replace(s, group=_group(root, groups, s)) for s in samples]
         return sorted(samples, key=lambda sample: sample.key)

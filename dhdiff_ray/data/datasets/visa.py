@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dhdiff_ray.data.datasets.mvtec import MVTec, draw_tree
+from dhdiff_ray.data.datasets.mvtec import MVTec
 from dhdiff_ray.data.encode import save_jpeg, save_png
 from dhdiff_ray.data.examples import noise, spoiled
 from dhdiff_ray.data.images import ImageError, mask_values
@@ -79,9 +79,9 @@ class VisA(MVTec):
     def scan(self, root: Path, categories: Sequence[str] = ()) -> list[Sample]:
         """All images of the chosen objects, named from ``image_anno.csv``."""
         root = root.absolute()
-        found = self.categories(root)
-        raw = [c for c in found if (root / c / "Data" / "Images").is_dir()]
-        chosen = choose_categories(found, categories, root)
+        there = self.categories(root)
+        raw = [c for c in there if (root / c / "Data" / "Images").is_dir()]
+        chosen = choose_categories(there, categories, root)
         samples = [s for c in chosen if c not in raw for s in self.scan_category(root, c)]
         if any(c in raw for c in chosen):
             path = root / (self.reading.manifest or SPLIT)
@@ -180,18 +180,6 @@ def _located(root: Path, category: str, name: str, where: str) -> Path:
     path = inside(root, name, where)
     below = path.relative_to(root).parts[0] == category
     return path if below else inside(root, f"{category}/{name}", where)
-
-
-def draw_converted(root: Path, seed: int = 0) -> None:
-    """A tiny converted tree: images are JPEG, masks have the image's stem without ``_mask``."""
-    rng = np.random.default_rng(seed)
-    draw_tree(root / "candle", ("bad",), rng)
-    for mask in sorted((root / "candle" / "ground_truth" / "bad").iterdir()):
-        mask.rename(mask.with_name(mask.name.replace("_mask", "")))
-    for image in sorted((root / "candle").glob("*/*/*.png")):
-        if "ground_truth" not in image.parts:
-            image.unlink()
-            save_jpeg(image.with_suffix(".JPG"), noise(rng))
 
 
 def _word(label: str) -> str:

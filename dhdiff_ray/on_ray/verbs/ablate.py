@@ -119,7 +119,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
 def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, dict[str, Any]]:
     """A pipeline trained in this process and published into the run, and the marker's facts."""
     from dhdiff_ray.model.pipeline import DHDiffPipeline
-    from dhdiff_ray.training.build import build, build_source
+    from dhdiff_ray.training.build import build, build_source, fit_look
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 
@@ -129,6 +129,7 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
         samples, images, masks = read_many(run.category(category).train, data.resolution, data.skip_bad, teller.warn)
         parts = build(config, samples, images)
         source = build_source(parts, config, samples, images, masks, folder=folder, category=category)
+        fit_look(parts, source)
         average = new_average(parts.objective, config.train)
         engine = PlainEngine(parts.objective, config.train)
         last = fit(engine, source, config.train, average=average, on_step=lambda done, log: teller(done, log["loss"]))

@@ -149,7 +149,7 @@ class Worker:
         """Where batches come from; what is cached in the run is computed by one and read by all."""
         import torch
 
-        from dhdiff_ray.training.build import build_source
+        from dhdiff_ray.training.build import build_source, fit_look
 
         if not self.leads:
             torch.distributed.barrier()
@@ -157,6 +157,7 @@ class Worker:
         source = build_source(parts, self.config, *pictures, **place, on_progress=progress.encoded)
         if self.leads and self.world_size > 1:
             torch.distributed.barrier()
+        fit_look(parts, source)
         return source
 
     def track(self, trackers: Trackers | None, done: int, log: dict[str, float]) -> None:

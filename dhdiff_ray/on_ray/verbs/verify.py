@@ -11,7 +11,7 @@ from typing import Any
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.mirror import local_root
-from dhdiff_ray.data.verify import Look, look, verify
+from dhdiff_ray.data.verify import Inspection, inspect, verify
 from dhdiff_ray.on_ray.pool import map_units
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.events import tell as tell_event
@@ -23,7 +23,7 @@ UNIT = 32
 def main(config: Config, resume: bool = False) -> int:
     """Tell each finding as an event, then a summary; 0 whatever was found."""
     data = config.data.model_copy(update={"root": str(local_root(config.data.root))})
-    findings, summary = verify(data, seed=config.run.seed, looking=lambda samples: across(samples, config.data.root))
+    findings, summary = verify(data, seed=config.run.seed, inspecting=lambda samples: across(samples, config.data.root))
     for finding in findings:
         tell_event({"event": "finding", **finding.as_dict()})
     tell_event({"event": "verified", **summary})
@@ -32,8 +32,8 @@ def main(config: Config, resume: bool = False) -> int:
 
 def across(
     samples: Sequence[Sample], root: str = "", workers: int = 0, tell: Callable[[dict[str, Any]], None] | None = None
-) -> Iterable[tuple[Sample, Look]]:
-    """Each sample with its look, in any order, by as many workers as the cluster has cores.
+) -> Iterable[tuple[Sample, Inspection]]:
+    """Each sample with its inspection, in any order, by as many workers as the cluster has cores.
 
     Args:
         samples: what to look at.
@@ -46,23 +46,23 @@ def across(
     """
     units = [list(samples[at : at + UNIT]) for at in range(0, len(samples), UNIT)]
     done = 0
-    for at, looks, error in map_units(units, Looker, {"root": root}, workers=workers):
+    for at, inspections, error in map_units(units, Inspector, {"root": root}, workers=workers):
         if error:
             raise ValueError(f"{units[at][0].image} and the next {len(units[at]) - 1}: {error}")
         done += len(units[at])
         (tell or tell_event)(
             {"event": "progress", "verb": "verify", "category": "images", "done": done, "total": len(samples)}
         )
-        yield from zip(units[at], looks, strict=True)
+        yield from zip(units[at], inspections, strict=True)
 
 
-class Looker:
+class Inspector:
     """One worker of the pool."""
 
     def __init__(self, root: str = "") -> None:
         if "://" in root:
             local_root(root)
 
-    def __call__(self, unit: Sequence[Sample]) -> list[Look]:
+    def __call__(self, unit: Sequence[Sample]) -> list[Inspection]:
         """Look at each image of a unit."""
-        return [look(sample) for sample in unit]
+        return [inspect(sample) for sample in unit]

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dhdiff_ray.data.datasets.visa import CLASSES, draw_converted
+from dhdiff_ray.data.datasets.mvtec import draw_tree
+from dhdiff_ray.data.datasets.visa import CLASSES
+from dhdiff_ray.data.encode import save_jpeg
+from dhdiff_ray.data.examples import noise
 from dhdiff_ray.data.images import full_mask
 from dhdiff_ray.data.registry import DatasetError, Reading, open_dataset
 from dhdiff_ray.data.split import make_split
@@ -26,6 +29,18 @@ def change(root, old, new, file="pcb1/image_anno.csv"):
     text = table.read_text()
     assert old in text
     table.write_text(text.replace(old, new))
+
+
+def draw_converted(root, seed=0):
+    """A tiny converted tree: images are JPEG, masks have the image's stem without ``_mask``."""
+    rng = np.random.default_rng(seed)
+    draw_tree(root / "candle", ("bad",), rng)
+    for mask in sorted((root / "candle" / "ground_truth" / "bad").iterdir()):
+        mask.rename(mask.with_name(mask.name.replace("_mask", "")))
+    for image in sorted((root / "candle").glob("*/*/*.png")):
+        if "ground_truth" not in image.parts:
+            image.unlink()
+            save_jpeg(image.with_suffix(".JPG"), noise(rng))
 
 
 def test_defects_are_the_labels_and_sides_those_of_the_official_split(root):

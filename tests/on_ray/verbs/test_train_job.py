@@ -15,8 +15,7 @@ from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.on_ray.verbs import train
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.batches import BatchSource
-from dhdiff_ray.training.build import build
+from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import model_facts
 from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 
@@ -93,7 +92,7 @@ def trained_here(config, category):
     samples, images, masks = read_many(split.train, config.data.resolution, False, print)
     parts = build(config, samples, images)
     average = new_average(parts.objective, config.train)
-    source = BatchSource(config, samples, images, masks, parts.tokenizer)
+    source = build_source(parts, config, samples, images, masks)
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=average)
     average.copy_to(parts.objective.parameters())
     return parts.objective.unet.state_dict()

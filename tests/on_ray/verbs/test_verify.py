@@ -32,7 +32,7 @@ def test_a_clusters_cores_find_what_threads_find(two_cores, root, monkeypatch):
     monkeypatch.setattr(on_ray, "UNIT", 4)
     data, told = DataConfig(root=str(root)), []
     here = verify(data)
-    there = verify(data, looking=lambda samples: on_ray.across(samples, tell=told.append))
+    there = verify(data, inspecting=lambda samples: on_ray.across(samples, tell=told.append))
     assert there == here
     assert {finding.code for finding in here[0]} == {"mask-empty", "unreadable", "duplicate"}
     assert told[-1]["done"] == told[-1]["total"] == 24

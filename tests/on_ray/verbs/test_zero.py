@@ -30,7 +30,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.on_ray.verbs.train_worker import deepspeed_engine, whole_weights
-from dhdiff_ray.training.build import build, build_source
+from dhdiff_ray.training.build import build, build_source, fit_look
 from dhdiff_ray.training.loop import fit
 
 config = Config.model_validate_json(sys.argv[1])
@@ -43,6 +43,7 @@ for stage, checkpointed in ((0, False), (1, True), (2, False), (3, True)):
     engine = deepspeed_engine(parts.objective, config, 1)
     losses = []
     source = build_source(parts, config, *data)
+    fit_look(parts, source)
     fit(engine, source, train, average=None, on_step=lambda done, log: losses.append(log["loss"]))
     with whole_weights(parts.objective, stage):
         total = sum(float(p.abs().sum()) for p in parts.objective.parameters())
@@ -87,7 +88,7 @@ from dhdiff_ray.data.images import read_many
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.on_ray.verbs.checkpoints import loadable, restore, write
 from dhdiff_ray.on_ray.verbs.train_worker import deepspeed_engine, whole_weights
-from dhdiff_ray.training.build import build, build_source
+from dhdiff_ray.training.build import build, build_source, fit_look
 from dhdiff_ray.training.loop import fit, new_average
 
 config, place = Config.model_validate_json(sys.argv[1]), Path(sys.argv[2])
@@ -110,6 +111,7 @@ for stage in json.loads(sys.argv[3]):
         engine = deepspeed_engine(parts.objective, config, world_size)
         average = new_average(parts.objective, train) if rank == 0 else None
     source = build_source(parts, config, *data)
+    fit_look(parts, source)
     log = fit(engine, source, train, average=average, start=start, rank=rank, world_size=world_size)
     if not start:
         torch.distributed.barrier()

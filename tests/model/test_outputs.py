@@ -2,7 +2,7 @@ import pytest
 import torch
 from scipy.ndimage import distance_transform_edt
 
-from dhdiff_ray.model.blend import blended, distance_to, faded, share_of_drawn
+from dhdiff_ray.model.outputs import blended, distance_to, faded, share_of_drawn
 
 
 @pytest.fixture

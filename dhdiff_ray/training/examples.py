@@ -1,0 +1,83 @@
+"""The training images of one category in memory, and one row of a batch before it becomes tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from dhdiff_ray.config import Config
+from dhdiff_ray.data.prompts import defect_words, prompt
+from dhdiff_ray.data.regions import raw_mask
+from dhdiff_ray.model.text import mark_defect_tokens, tokenize
+from dhdiff_ray.records import Sample
+
+Shown = Literal["defect", "background", "full", "none"]
+"""What a reference shows; see ``data.regions.reference_image``."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n training images with what follows from them once."""
+
+    images: np.ndarray  # uint8 (n, h, w, 3)
+    masks: np.ndarray  # uint8 (n, h, w)
+    raw_masks: np.ndarray  # uint8 (n, h, w)
+    tokens: Tensor  # (n, t), token ids of the prompts
+    defect_tokens: Tensor  # (n, t), 1 on the defect's words
+    empty_tokens: Tensor  # (t,), of the empty prompt
+    normal: list[int]  # which of them are normal
+    by_defect: list[list[int]]  # which show each defect
+
+    @classmethod
+    def of(
+        cls, config: Config, samples: Sequence[Sample], images: np.ndarray, masks: np.ndarray, tokenizer: Any
+    ) -> Examples:
+        """What training needs of one category's samples, as ``data.images.read_many`` reads them.
+
+        Raises:
+            ValueError: there is no anomaly among them.
+        """
+        tokens = tokenize(tokenizer, [prompt(s.category, s.defect) for s in samples])
+        words = ["" if s.is_good else defect_words(s.defect) for s in samples]
+        defects = sorted({s.defect for s in samples if not s.is_good})
+        if not defects:
+            raise ValueError("there is no anomaly to train on; check the split and --category")
+        return cls(
+            images=images,
+            masks=masks,
+            raw_masks=np.stack([raw_mask(m, config.data.grid) for m in masks]),
+            tokens=tokens,
+            defect_tokens=mark_defect_tokens(tokenizer, tokens, words),
+            empty_tokens=tokenize(tokenizer, [""])[0],
+            normal=[i for i, s in enumerate(samples) if s.is_good],
+            by_defect=[[i for i, s in enumerate(samples) if s.defect == defect] for defect in defects],
+        )
+
+    @property
+    def anomalies(self) -> list[int]:
+        """Which of them show a defect, defect by defect."""
+        return [i for same in self.by_defect for i in same]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch before it becomes tensors."""
+
+    index: int
+    flips: tuple[bool, bool]  # mirrored left to right, top to bottom
+    reference: Shown  # ``none`` where it was dropped
+    text_dropped: bool
+    control: Literal["none", "raw", "fine"]
+    """What the control mask shows: nothing (dropped), the defect's cells, or its outline."""
+    region: np.ndarray  # uint8 (h, w), where the pair is to be drawn, before flips
+    window: tuple[slice, slice]
+
+
+def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:
+    """An array (h, w, ...) mirrored left to right and top to bottom as asked."""
+    array = array[:, ::-1] if flips[0] else array
+    return array[::-1] if flips[1] else array
