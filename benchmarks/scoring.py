@@ -49,18 +49,14 @@ def perceiver():
 
 def ours(count: int, profile: str) -> dict[str, float]:
     """Score ``count`` images in this process."""
-    from dhdiff_ray.metrics.ic_lpips import CentreDistances, ic_lpips, one_pass, one_pass_value
+    from dhdiff_ray.metrics.ic_lpips import ic_lpips
     from dhdiff_ray.metrics.profiles import PROFILES
 
     network = perceiver()
     centres = {f"c{name}": picture for name, picture in images(CENTRES)}
     start = time.process_time()
-    if profile == "full":
-        first = CentreDistances(network, list(centres), list(centres.values()), PROFILES[profile])
-        value = one_pass_value(first, one_pass(first, images(count))).value
-    else:
-        names = [f"{index:05d}" for index in range(count)]
-        value = ic_lpips(network, centres, names, lambda name: image(int(name)), PROFILES[profile]).value
+    names = [f"{index:05d}" for index in range(count)]
+    value = ic_lpips(network, centres, names, lambda name: image(int(name)), PROFILES[profile]).value
     seconds = time.process_time() - start
     return {
         "seconds": seconds,

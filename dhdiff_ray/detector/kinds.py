@@ -130,26 +130,25 @@ class Detectors:
     def localiser_of_real_pairs(self) -> tuple[nn.Module, Facts]:
         """A new localiser trained on the real training half, which the run does not keep."""
         images, masks = self.real_pairs()
-        model, facts = self.localiser(images, masks)
-        return model, {"n_train": len(images), **facts}
+        return self.localiser(images, masks, n_train=len(images))
 
     def localiser_of_made_pairs(self) -> tuple[nn.Module, Facts]:
         """The localiser trained on made pairs alone, at most as many of each defect as there are real ones."""
         images, masks = self.made_pairs()
-        model, facts = self.localiser(images, masks)
-        return model, {"n_pairs": len(images), **facts}
+        return self.localiser(images, masks, n_pairs=len(images))
 
-    def localiser(self, images: np.ndarray, masks: np.ndarray) -> tuple[nn.Module, Facts]:
+    def localiser(self, images: np.ndarray, masks: np.ndarray, **facts: Any) -> tuple[nn.Module, Facts]:
         """A localiser trained on pairs and the category's normal images, and what its weights were chosen by."""
         from dhdiff_ray.detector.train import train_localiser
 
         config, pairs = self.run.config, (images, masks, self.normals())
         judge: Judge | None = None
-        facts: Facts = {}
         if config.detect.select == "heldout":
-            pairs, judge, facts = self._with_share_apart(*pairs)
+            pairs, judge, count = self._with_share_apart(*pairs)
+            facts |= {"selected_on": "held-out training pairs", "n_held_out": count}
         elif config.detect.select == "test":
-            judge, facts = self._peers_judge(), {"selected_on": "the TEST set, as the peers do: optimistic"}
+            judge = self._peers_judge()
+            facts |= {"selected_on": "the TEST set, as the peers do: optimistic"}
         return train_localiser(*pairs, config.detect, config.run.seed, self.progress, judge=judge), facts
 
     def real_pairs(self) -> tuple[np.ndarray, np.ndarray]:
@@ -182,8 +181,8 @@ class Detectors:
 
     def _with_share_apart(
         self, images: np.ndarray, masks: np.ndarray, normals: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Judge, Facts]:
-        """What is left to train on when a share is set apart, a judge by that share, and its facts."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Judge, int]:
+        """What is left to train on when a share is set apart, a judge by that share, and how many images it has."""
         from dhdiff_ray.detector.evaluate import evaluate
 
         if len(images) < 2 or len(normals) < 2:
@@ -195,7 +194,7 @@ class Detectors:
         truth = np.concatenate([masks[order[:apart]], np.zeros((good_apart, *masks.shape[1:]), masks.dtype)])
         judge = lambda model: float(evaluate(model, seen, truth)["pixel_ap"] or 0)  # noqa: E731
         left = images[order[apart:]], masks[order[apart:]], normals[good_order[good_apart:]]
-        return left, judge, {"selected_on": "held-out training pairs", "n_held_out": len(seen)}
+        return left, judge, len(seen)
 
     def _peers_judge(self) -> Judge:
         from dhdiff_ray.detector.evaluate import evaluate
@@ -210,16 +209,15 @@ class Detectors:
 
     def _of_both(self) -> tuple[nn.Module, Facts]:
         real, made = self.real_pairs(), self.made_pairs()
-        model, facts = self.localiser(*(np.concatenate(parts) for parts in zip(real, made, strict=True)))
-        return model, {"n_train": len(real[0]), "n_pairs": len(made[0]), **facts}
+        images, masks = (np.concatenate(parts) for parts in zip(real, made, strict=True))
+        return self.localiser(images, masks, n_train=len(real[0]), n_pairs=len(made[0]))
 
     def _of_pasted(self, paste: str) -> tuple[nn.Module, Facts]:
         from dhdiff_ray.detector import baselines
 
         count = sum(not sample.is_good for sample in self.split.train)
         images, masks = getattr(baselines, paste)(self.normals(), count, self.run.config.run.seed)
-        model, facts = self.localiser(images, masks)
-        return model, {"n_pasted": count, **facts}
+        return self.localiser(images, masks, n_pasted=count)
 
     def _normal_only(self) -> tuple[Maps, Facts]:
         from dhdiff_ray.detector.baselines import NormalOnly

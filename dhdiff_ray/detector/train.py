@@ -53,7 +53,7 @@ def train_localiser(
     Raises:
         ValueError: no defective images, or arrays that do not fit together.
     """
-    refuse_mismatch(images, masks)
+    _refuse_mismatch(images, masks)
     # Activations that fade to denormals make a CPU some ten times slower; they are zero for every practical purpose.
     torch.set_flush_denormal(True)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -78,12 +78,7 @@ def train_localiser(
     return model.eval()
 
 
-def refuse_mismatch(images: np.ndarray, masks: np.ndarray) -> None:
-    """Refuse what a localiser cannot be trained on.
-
-    Raises:
-        ValueError: no defective images, or arrays that do not fit together.
-    """
+def _refuse_mismatch(images: np.ndarray, masks: np.ndarray) -> None:
     if len(images) == 0:
         raise ValueError(
             "no defective images to train the localiser on; make pairs first: dhdiff-ray submit synthesize"

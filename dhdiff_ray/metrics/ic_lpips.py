@@ -14,7 +14,7 @@ feature (64 MB for VGG at 256 pixels), so they stay in the process that made the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -274,21 +274,6 @@ def add_to(first: CentreDistances, sums: Mapping[str, Sums], name: str, image: n
     feature, row = first.measure(name, image)
     sums[first.centres[int(first.nearest(row[None])[0])]].add(feature)
     return row
-
-
-def one_pass(first: CentreDistances, images: Iterable[tuple[str, np.ndarray]]) -> list[Sums]:
-    """Sums per centre of images uint8 (h, w, 3) by name, for a rule without a cap; two shards' sums add up."""
-    sums = {centre: Sums.empty() for centre in first.centres}
-    for name, image in images:
-        add_to(first, sums, name, image)
-    return list(sums.values())
-
-
-def one_pass_value(first: CentreDistances, sums: Sequence[Sums]) -> Score:
-    """The score of what ``one_pass`` added up."""
-    clusters = [Cluster(centre, spread.count, ((),)) for centre, spread in zip(first.centres, sums, strict=True)]
-    spreads = {c.centre: np.array([spread.mean_distance()]) for c, spread in zip(clusters, sums, strict=True)}
-    return IcLpips(first.perceiver, clusters, first.profile).value(spreads)
 
 
 def squared_distances(a: np.ndarray, b: np.ndarray, b_lengths: np.ndarray | None = None) -> np.ndarray:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.report.tables import DASH, Table
+from dhdiff_ray.report.tables import DASH, Table, in_words
 
 AVERAGES = ("average", "avg")
 OTHER_NAMES = {"s._connectors": "splicing_connectors", "fryum": "fryum"}
@@ -68,7 +68,7 @@ def paper_tables(config: Config, scores: Sequence[Mapping[str, Any]], detection:
         shown.append(table)
         if ours and reasons:
             title = f"Table {paper.number}: this run, not measured alike"
-            separate = Table(title, ["Category", *map(_head, paper.columns)])
+            separate = Table(title, ["Category", *map(in_words, paper.columns)])
             separate.note = "Not to be compared with the paper's: " + "; ".join(reasons) + "."
             separate.rows = [[row, *(_number(v) for v in values)] for row, values in sorted(ours.items())]
             separate.kinds = [""] * len(separate.rows)
@@ -177,7 +177,7 @@ def _detected(detection: Mapping[str, Any], paper: PaperTable) -> dict[str, tupl
 def _fill(table: Table, cells: Cells, printed: Mapping[str, tuple[float | None, ...]], paper: PaperTable) -> None:
     methods = list(dict.fromkeys([m for row in cells.values() for m in row] + list(printed)))
     table.heads = ["Category", *methods]
-    table.note = "Each cell: " + " / ".join(map(_head, paper.columns)) + ", as printed."
+    table.note = "Each cell: " + " / ".join(map(in_words, paper.columns)) + ", as printed."
     rows: list[tuple[str, Mapping[str, tuple[float | None, ...]], str]] = [(c, row, "") for c, row in cells.items()]
     if cells:
         rows.append(("mean of the rows", recomputed(cells), "run"))
@@ -208,8 +208,3 @@ def _cell(values: tuple[float | None, ...] | None) -> str:
 
 def _number(value: float | None) -> str:
     return DASH if value is None else f"{value:.1f}" if value > 10 else f"{value:.2f}"
-
-
-def _head(name: str) -> str:
-    heads = {"is": "IS", "ic_lpips": "IC-LPIPS", "pixel_ap": "pixel AP"}
-    return heads.get(name, name.replace("_", " ").replace("auroc", "AUROC"))

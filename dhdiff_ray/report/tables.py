@@ -98,7 +98,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "Masks not empty",
         *(["Drawn again"] if again else []),
         "Pairs",
-        *(f"Oracle: {_words(k)}" for k in oracle_keys),
+        *(f"Oracle: {in_words(k)}" for k in oracle_keys),
     ]
     table = Table("Do image and mask agree", heads)
     table.note = (
@@ -130,7 +130,7 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
     table.note = "One detector per category and kind. " + SELECTED.get(
         detection.get("conditions", {}).get("select", "last"), ""
     )
-    table.conditions = {_words(key): text(value) for key, value in detection.get("conditions", {}).items()}
+    table.conditions = {in_words(key): text(value) for key, value in detection.get("conditions", {}).items()}
     for category, row in sorted((name, row) for name, row in detection.items() if name != "conditions"):
         for key, words in KINDS.items():
             row_of_kind = row.get(key)
@@ -191,13 +191,13 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     per_defect = [s for s in scores if s.get("level") == "defect"] or list(scores)
     keys = list(dict.fromkeys(key for score in per_defect for key in score["conditions"]))
     values = {key: [text(score["conditions"].get(key)) for score in per_defect] for key in keys}
-    shared = {_words(key): texts[0] for key, texts in values.items() if len(set(texts)) == 1}
+    shared = {in_words(key): texts[0] for key, texts in values.items() if len(set(texts)) == 1}
     differing = [key for key in keys if len(set(values[key])) > 1]
     standin = next((words for ending, words in STANDINS.items() if metric.endswith(ending)), ("", ""))
     title = f"{TITLES.get(base_name(metric), metric)} {standin[0]}".strip()
     scaled = any(score.get("reference") is not None for score in scores)
     reference = ["Real against real"] if scaled else []
-    table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(_words, differing)])
+    table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(in_words, differing)])
     table.conditions = shared
     notes = [f"{standin[1]} The figures compare runs of this tool at best, never papers."] if standin[1] else []
     notes += [NOTES[base_name(metric)]] if base_name(metric) in NOTES else []
@@ -222,6 +222,14 @@ def base_name(metric: str) -> str:
     return metric
 
 
-def _words(key: str) -> str:
-    words = {"ap": "AP", "iou": "IoU", "n_good": "normal images", "n_defect": "defect images"}
+def in_words(key: str) -> str:
+    """The name of a figure or a condition as a table has it."""
+    words = {
+        "ap": "AP",
+        "iou": "IoU",
+        "is": "IS",
+        "ic_lpips": "IC-LPIPS",
+        "n_good": "normal images",
+        "n_defect": "defect images",
+    }
     return words.get(key, key.replace("_", " ").replace("auroc", "AUROC").replace(" ap", " AP"))

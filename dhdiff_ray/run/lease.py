@@ -94,13 +94,13 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         if sign != seen[0]:
             if seen[0] is not None and seen[0][0] == sign[0]:
                 raise ValueError(_taken(folder, other))  # it gave a sign of life while we watched
-            if _alive(other):
+            if _running(other):
                 raise ValueError(_taken(folder, other))
             seen = (sign, now)
         elapsed = now - seen[1]
-        if _dead(other) or elapsed >= stale:
+        if _running(other) is False or elapsed >= stale:
             if _read(folder) == other:
-                if not _dead(other):
+                if _running(other) is not False:
                     folder.write_bytes(_mark(other), _bytes(mine))
                 folder.delete(FILE)
             continue
@@ -197,22 +197,16 @@ def _here(other: Holder) -> bool:
     return other["host"] == socket.gethostname() and abs(other["boot"] - psutil.boot_time()) < 5
 
 
-def _running(other: Holder) -> bool:
-    """Whether a holder of this machine still runs."""
+def _running(other: Holder) -> bool | None:
+    """Whether a holder of this machine still runs; None for one of another machine."""
+    if not _here(other):
+        return None
     try:
         process = psutil.Process(other["pid"])
         same = abs(process.create_time() - other["process_started"]) < 2
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _alive(other: Holder) -> bool:
-    return _here(other) and _running(other)
-
-
-def _dead(other: Holder) -> bool:
-    return _here(other) and not _running(other)
 
 
 def _taken(folder: RunFolder, other: Holder) -> str:

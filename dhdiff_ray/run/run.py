@@ -73,9 +73,12 @@ class Run:
             )
 
     def begin(self, samples: Sequence[Sample]) -> None:
-        """Write down the split of a dataset's images, unless there is one, and the configuration."""
+        """Write down the split of a dataset's images with its terms, unless there is one, and the configuration."""
         if not self.folder.exists(SPLIT):
-            split = split_as(self.config.data, self.config.run.seed, samples, self.about_dataset())
+            loader = configured(self.config.data)
+            about: dict[str, Any] = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
+            about["non_commercial"] = loader.non_commercial
+            split = split_as(self.config.data, self.config.run.seed, samples, about)
             self.folder.write_json(SPLIT, split.to_json())
         self.write_config()
 
@@ -83,14 +86,13 @@ class Run:
         """Write down the configuration."""
         self.folder.write_json(CONFIG, self.config.model_dump(mode="json"))
 
-    def check_split(self, settings: bool = True) -> Split:
-        """The split, compared with the files as they are now and, with ``settings``, with what was asked.
+    def check_split(self) -> Split:
+        """The split, compared with what was asked and with the files as they are now.
 
         Raises:
             ValueError: images changed since, or another split was asked for.
         """
-        if settings:
-            self.split.check_settings(self.config.data)
+        self.split.check_settings(self.config.data)
         self.split.check(self.config.data.root)
         return self.split
 
@@ -122,12 +124,6 @@ class Run:
         samples = loader.scan(root, self.config.data.categories)
         emit("scanned", images=len(samples), dataset=loader.name, licence=loader.licence, root=str(root))
         return samples
-
-    def about_dataset(self) -> dict[str, Any]:
-        """What is kept of the dataset with the split: its name, licence and source."""
-        loader = configured(self.config.data)
-        facts = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
-        return {**facts, "non_commercial": loader.non_commercial}
 
     def training_facts(self, category: str, images: int) -> dict[str, Any]:
         """What is written beside a category's model that was trained on so many images."""

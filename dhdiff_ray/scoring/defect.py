@@ -133,7 +133,9 @@ class DefectScorer:
                 scores.append(kid_score(self.classifier, states["pooled"], self._classified(defect.train)[1], pooled))
         if self.wants("ic_lpips", "originality"):
             first = self.first(defect)
-            held_out = {} if self.profile.centres == "all" else self._real_distances(first, defect.held_out)
+            held_out = (
+                {} if self.profile.centres == "all" else first.observe(defect.held_out.names, defect.held_out.images)
+            )
             if self.wants("ic_lpips"):
                 scores.append(self._ic_lpips(first, defect, states, held_out))
             if self.wants("originality"):
@@ -229,9 +231,6 @@ class DefectScorer:
         clusters = first.clusters(distances, self.seeds)
         second = IcLpips(self.perceiver, clusters, self.profile, {"seeds": self.seeds})
         return second.value(second.compare(load, sums) if spreads is None else spreads)
-
-    def _real_distances(self, first: CentreDistances, real: RealImages) -> State:
-        return first.observe(real.names, real.images)
 
     def _classified(self, real: RealImages) -> tuple[np.ndarray, np.ndarray]:
         """Class probabilities (n, k) and pooled features (n, d) of real images."""

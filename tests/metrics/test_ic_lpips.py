@@ -9,9 +9,8 @@ from dhdiff_ray.metrics.ic_lpips import (
     CentreDistances,
     IcLpips,
     Sums,
+    add_to,
     ic_lpips,
-    one_pass,
-    one_pass_value,
     squared_distances,
 )
 from dhdiff_ray.metrics.profiles import PROFILES
@@ -81,10 +80,14 @@ def test_any_sharding_in_any_order_gives_the_same_number(standin, images, centre
 @pytest.mark.parametrize("seed", range(3))
 def test_in_one_pass_the_sums_of_any_shards_add_up_to_the_whole(standin, images, centres, seed):
     first = CentreDistances(standin, list(centres), list(centres.values()), PROFILES["full"])
-    whole = one_pass(first, images.items())
-    parts = [one_pass(first, ((n, images[n]) for n in part)) for part in partitions(list(images), seed)]
-    added = [sum(own, Sums.empty()) for own in zip(*parts, strict=True)]
-    assert one_pass_value(first, added).value == pytest.approx(one_pass_value(first, whole).value, rel=1e-9)
+    added, state = {centre: Sums.empty() for centre in first.centres}, {}
+    for part in partitions(list(images), seed):
+        sums = {centre: Sums.empty() for centre in first.centres}
+        state |= {name: add_to(first, sums, name, images[name]) for name in part}
+        added = {centre: added[centre] + sums[centre] for centre in added}
+    second = IcLpips(standin, first.clusters(state), PROFILES["full"])
+    once = ic_lpips(standin, centres, list(images), images.__getitem__, PROFILES["full"])
+    assert second.value(second.compare(images.__getitem__, added)).value == pytest.approx(once.value, rel=1e-9)
 
 
 def test_only_images_of_a_cluster_beyond_the_cap_are_looked_at_twice(standin, images, centres):

@@ -120,15 +120,12 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
     if ray.is_initialized():
         raise ClusterError("this process is already connected to a Ray cluster; call ray.shutdown() first")
     for attempt in range(STARTS):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         settings: dict[str, Any] = {
             "address": "local",  # without it ray.init joins any cluster it finds
             "num_cpus": num_cpus,
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
-            "dashboard_port": port,
+            "dashboard_port": free_port(),
             "object_store_memory": object_store_mb * 2**20,
             "log_to_driver": False,
             "logging_level": "ERROR",
@@ -147,6 +144,13 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
                 ) from error
             _shut_down(folder)
     raise AssertionError("the last attempt returns or raises")
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _shut_down(folder: Path) -> None:

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, processes_of
+from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, free_port, processes_of
 
 UP_SECONDS = 120.0
 DOWN_SECONDS = 10.0
@@ -79,7 +78,7 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     token = _private(state / "token", secrets.token_hex(32))
     folder = Path(tempfile.mkdtemp(prefix="dhdiff-up-", dir="/tmp" if Path("/tmp").is_dir() else None))
-    port = port or _free_port()
+    port = port or free_port()
     words = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--port=0"]
     words += ["--dashboard-host=127.0.0.1", f"--dashboard-port={port}", "--dashboard-agent-listen-port=0"]
     words += ["--node-ip-address=127.0.0.1", "--disable-usage-stats", f"--temp-dir={folder / 'r'}"]
@@ -148,12 +147,6 @@ def _private(file: Path, text: str) -> Path:
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
         stream.write(text)
     return file
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _answers(address: str, token: Path) -> bool:

@@ -43,16 +43,18 @@ def train_worker(settings: dict[str, Any]) -> None:
         settings: ``run``, ``category``, and ``hub``, where events go.
     """
     from dhdiff_ray.training.build import build
-    from dhdiff_ray.training.loop import fit
+    from dhdiff_ray.training.checkpoint import publish
+    from dhdiff_ray.training.loop import fit, learning_rate
 
     # 1. Join the others.
-    refuse_what_cannot_be_averaged(settings["run"].config)
     context = ray.train.get_context()
     worker = Worker(**settings, rank=context.get_world_rank(), world_size=context.get_world_size())
+    run, category, t = worker.run, worker.category, worker.run.config.train
+    refuse_what_cannot_be_averaged(run.config)
     # 2. Read the images.
     pictures = worker.read()
     # 3. Build the model and go on from its last checkpoint.
-    parts = build(worker.config, *pictures[:2])
+    parts = build(run.config, *pictures[:2])
     engine, average, start = worker.resume(parts)
     # 4. Encode what is encoded once.
     progress = Progress(worker)
@@ -60,10 +62,11 @@ def train_worker(settings: dict[str, Any]) -> None:
     if average is not None:
         average.to(engine.device)
     # 5. Train.
-    trackers = Trackers(worker.run, worker.category, start, worker.tell) if worker.leads else None
+    trackers = Trackers(run, category, start, worker.tell) if worker.leads else None
 
     def on_step(done: int, log: dict[str, float]) -> None:
-        worker.track(trackers, done, log)
+        if trackers is not None:
+            trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, t), "workers": worker.world_size})
         progress.trained(done, log["loss"])
 
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
@@ -71,21 +74,15 @@ def train_worker(settings: dict[str, Any]) -> None:
             trackers.flush()
         save(engine, average, done, log, worker.rank, worker.world_size)
 
-    fit(
-        engine,
-        source,
-        worker.config.train,
-        average=average,
-        start=start,
-        rank=worker.rank,
-        world_size=worker.world_size,
-        on_step=on_step,
-        on_checkpoint=on_checkpoint,
-    )
+    place: Any = {"rank": worker.rank, "world_size": worker.world_size}
+    fit(engine, source, t, average=average, start=start, on_step=on_step, on_checkpoint=on_checkpoint, **place)
     if trackers is not None:
         trackers.close()
     # 6. Publish.
-    worker.publish(parts, average, images=len(pictures[0]))
+    with whole_weights(parts.objective, t.zero_stage):
+        if worker.leads:
+            publish(parts, average, run, category, run.training_facts(category, len(pictures[0])))
+            meters.memory(category)
 
 
 @dataclass(frozen=True)
@@ -97,11 +94,6 @@ class Worker:
     hub: Hub
     rank: int
     world_size: int
-
-    @property
-    def config(self) -> Config:
-        """The run's configuration."""
-        return self.run.config
 
     @property
     def leads(self) -> bool:
@@ -120,25 +112,23 @@ class Worker:
 
         from dhdiff_ray.model.precision import knows_bf16
 
+        t, data = self.run.config.train, self.run.config.data
         if not torch.cuda.is_available():
-            torch.set_num_threads(self.config.train.cpus_per_worker)
-        self.run.check_split()
-        if self.config.train.precision == "bf16" and not knows_bf16():
-            self.tell(
-                event="warning",
-                message="this processor has no bf16 instructions: a step may take many times as long as with "
-                "train.precision=fp32",
-            )
-        data, samples = self.config.data, self.run.category(self.category).train
-        return read_many(samples, data.resolution, data.skip_bad, lambda m: self.tell(event="warning", message=m))
+            torch.set_num_threads(t.cpus_per_worker)
+        samples = self.run.check_split().category(self.category).train
+        warn = lambda message: self.tell(event="warning", message=message)  # noqa: E731
+        if t.precision == "bf16" and not knows_bf16():
+            slow = "this processor has no bf16 instructions: a step may take many times as long as with "
+            warn(slow + "train.precision=fp32")
+        return read_many(samples, data.resolution, data.skip_bad, warn)
 
     def resume(self, parts: Parts) -> tuple[Any, EMAModel | None, int]:
         """DeepSpeed's engine, the averaged weights of the one that leads, and the steps done."""
         from dhdiff_ray.training.loop import new_average
 
-        t = self.config.train
+        t = self.run.config.train
         with last_checkpoint(t.zero_stage, self.world_size) as stored:
-            engine = deepspeed_engine(parts.objective, self.config, self.world_size, stored)
+            engine = deepspeed_engine(parts.objective, self.run.config, self.world_size, stored)
             average = new_average(parts.objective, t) if self.leads else None
             start = restore(engine, average, stored)
         if t.is_elastic:
@@ -153,30 +143,12 @@ class Worker:
 
         if not self.leads:
             torch.distributed.barrier()
-        place = {"folder": self.run.folder, "category": self.category, "device": device}
-        source = build_source(parts, self.config, *pictures, **place, on_progress=progress.encoded)
+        place: Any = {"folder": self.run.folder, "category": self.category, "device": device}
+        source = build_source(parts, self.run.config, *pictures, **place, on_progress=progress.encoded)
         if self.leads and self.world_size > 1:
             torch.distributed.barrier()
         fit_look(parts, source)
         return source
-
-    def track(self, trackers: Trackers | None, done: int, log: dict[str, float]) -> None:
-        """Hand the figures of a step to the trackers, where there are any."""
-        from dhdiff_ray.training.loop import learning_rate
-
-        if trackers is not None:
-            rate = learning_rate(done - 1, self.config.train)
-            trackers.log(done, {**log, "learning_rate": rate, "workers": self.world_size})
-
-    def publish(self, parts: Parts, average: EMAModel | None, images: int) -> None:
-        """Write the model into the run, from the one that leads."""
-        from dhdiff_ray.training.checkpoint import publish
-
-        with whole_weights(parts.objective, self.config.train.zero_stage):
-            if self.leads:
-                facts = self.run.training_facts(self.category, images)
-                publish(parts, average, self.run, self.category, facts)
-                meters.memory(self.category)
 
 
 class Progress:
@@ -195,7 +167,7 @@ class Progress:
     def trained(self, done: int, loss: float) -> None:
         """So many steps are done; told is the mean loss since the last time."""
         self._losses.append(loss)
-        steps = self.worker.config.train.steps
+        steps = self.worker.run.config.train.steps
         if self._is_time(done, steps):
             mean = round(sum(self._losses) / len(self._losses), 5)
             self.worker.tell(event="progress", done=done, total=steps, loss=mean)
