@@ -1,6 +1,7 @@
 """Each equation of the paper has exactly one home, and the README's map points at it."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 
 
+@functools.cache
 def homes():
     """Equation number -> places (file, class or function) whose docstring begins with it, or lists it."""
     found: dict[int, list[str]] = {}
