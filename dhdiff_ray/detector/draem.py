@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dhdiff_ray.detector.unet import convolutions
+
 DOWN = (1, 2, 4, 8, 8, 8)
 """Channels of the levels from the image down, in multiples of the first level's."""
 UP = ((8, 8, 8), (4, 8, 4), (2, 4, 2), (1, 2, 1), (1, 1, 1))
@@ -33,12 +35,12 @@ class Draem(nn.Module):
         super().__init__()
         self.channels = channels
         widths = [3, *(channels * factor for factor in DOWN)]
-        self.down = nn.ModuleList(_convolutions(a, b, 2) for a, b in pairwise(widths))
+        self.down = nn.ModuleList(convolutions(a, b, 2, bias=True) for a, b in pairwise(widths))
         self.grow, self.up = nn.ModuleList(), nn.ModuleList()
         below = widths[-1]
         for grown, skip, result in UP:
-            self.grow.append(_convolutions(below, channels * grown, 1))
-            self.up.append(_convolutions(channels * (grown + skip), channels * result, 2))
+            self.grow.append(convolutions(below, channels * grown, 1, bias=True))
+            self.up.append(convolutions(channels * (grown + skip), channels * result, 2, bias=True))
             below = channels * result
         self.head = nn.Conv2d(channels, 2, 3, padding=1)
         self.apply(_start)
@@ -55,13 +57,6 @@ class Draem(nn.Module):
             features = block(torch.cat([grow(larger), skips.pop()], dim=1))
         normal, defect = self.head(features).split(1, dim=1)
         return defect - normal
-
-
-def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for width in (inputs, *[outputs] * (count - 1)):
-        layers += [nn.Conv2d(width, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers)
 
 
 def _start(layer: nn.Module) -> None:

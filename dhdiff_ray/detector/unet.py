@@ -34,10 +34,10 @@ class Localiser(nn.Module):
         super().__init__()
         self.channels = channels
         widths = [channels * 2**level for level in range(LEVELS + 1)]
-        self.stem = _convolutions(3, channels, 2)
-        self.down = nn.ModuleList(_convolutions(a, b, 2) for a, b in pairwise(widths))
+        self.stem = convolutions(3, channels, 2)
+        self.down = nn.ModuleList(convolutions(a, b, 2) for a, b in pairwise(widths))
         self.halve = nn.ModuleList(nn.Conv2d(b, a, 1, bias=False) for a, b in reversed(list(pairwise(widths))))
-        self.up = nn.ModuleList(_convolutions(2 * a, a, 1) for a in widths[-2::-1])
+        self.up = nn.ModuleList(convolutions(2 * a, a, 1) for a in widths[-2::-1])
         self.head = nn.Conv2d(channels, 1, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -85,8 +85,9 @@ def from_bytes(data: bytes) -> nn.Module:
     return model.eval()
 
 
-def _convolutions(inputs: int, outputs: int, count: int) -> nn.Sequential:
+def convolutions(inputs: int, outputs: int, count: int, bias: bool = False) -> nn.Sequential:
+    """So many 3 x 3 convolutions, each with its batch norm and ReLU."""
     layers: list[nn.Module] = []
     for width in (inputs, *[outputs] * (count - 1)):
-        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        layers += [nn.Conv2d(width, outputs, 3, padding=1, bias=bias), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

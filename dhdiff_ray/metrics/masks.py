@@ -14,11 +14,10 @@ from scipy.ndimage import label
 from scipy.stats import wasserstein_distance
 
 from dhdiff_ray.metrics.base import State, table
+from dhdiff_ray.metrics.pro import EIGHT
 from dhdiff_ray.records import Score
 
 AREA, X, Y, COMPACTNESS, PIECES = range(5)
-EIGHT = np.ones((3, 3), dtype=bool)
-"""Pixels that touch at a corner belong to one piece."""
 
 
 def mask_rows(names: Sequence[str], masks: Sequence[np.ndarray] | np.ndarray) -> State:

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.ndimage import label
 
 EIGHT = np.ones((3, 3), dtype=bool)
-"""Pixels that touch at a corner belong to one region."""
+"""Pixels that touch at a corner belong to one piece."""
 
 
 @dataclass(frozen=True)

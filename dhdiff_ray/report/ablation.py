@@ -52,12 +52,9 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
 
 def as_short_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """Heading and lines of the few figures that fit a terminal, in percent."""
-    lines = []
-    for row in table:
-        paper = "-" if row["paper"] is None else f"{row['paper']:.1f}"
-        line = [row["row"], _spread(row.get("pixel_ap")), _spread(row.get("iou")), _one(row.get("nonempty"), "mean")]
-        lines.append([*line, str(len(row["seeds"])), paper])
-    return ["row", "pixel AP", "mask IoU", "not empty", "seeds", "paper (MVTec)"], lines
+    head, lines = as_rows(table)
+    kept = [head.index(name) for name in ("row", "pixel AP", "mask IoU", "not empty", "seeds", "paper*")]
+    return [*(head[at] for at in kept[:-1]), "paper (MVTec)"], [[line[at] for at in kept] for line in lines]
 
 
 def as_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:

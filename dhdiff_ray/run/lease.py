@@ -66,13 +66,16 @@ def lease(
     finally:
         stop.set()
         keeper.join()
-        if (_read(folder) or {}).get("token") == mine["token"]:
+        if (holder(folder) or {}).get("token") == mine["token"]:
             folder.delete(FILE)
 
 
-def holder(folder: RunFolder) -> Holder | None:
-    """Who holds the run, or None."""
-    return _read(folder)
+def holder(folder: RunFolder, file: str = FILE) -> Holder | None:
+    """Who holds the run, or is named in another file of its lease; None for nobody."""
+    try:
+        return json.loads(folder.read_bytes(file))
+    except FileNotFoundError:
+        return None
 
 
 def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
@@ -82,11 +85,11 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         if folder.create(FILE, _bytes(mine)):
             if not folder.is_local:
                 time.sleep(SETTLE_SECONDS)
-            if (_read(folder) or {}).get("token") == mine["token"]:
+            if (holder(folder) or {}).get("token") == mine["token"]:
                 return
             mine["token"] = secrets.token_hex(8)  # whoever was faster may have marked this one
             continue
-        other = _read(folder)
+        other = holder(folder)
         if other is None:
             continue  # it was given back just now
         sign = (other["token"], other["beat"])
@@ -99,7 +102,7 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
             seen = (sign, now)
         elapsed = now - seen[1]
         if _running(other) is False or elapsed >= stale:
-            if _read(folder) == other:
+            if holder(folder) == other:
                 if _running(other) is not False:
                     folder.write_bytes(_mark(other), _bytes(mine))
                 folder.delete(FILE)
@@ -138,7 +141,7 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         mine: what to write.
         fresh: whether the last sign is so young that nobody can have taken the run over since.
     """
-    current = _read(folder)
+    current = holder(folder)
     if current is not None and (current["token"] == mine["token"] or folder.exists(_mark(current))):
         folder.write_bytes(FILE, _bytes(mine))
         return not folder.exists(_mark(mine))  # it may have been taken over since we looked
@@ -146,7 +149,7 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         away = folder.is_local and not folder.exists()  # else its place would be made anew on whatever lies below
         return None if away or not folder.create(FILE, _bytes(mine)) else True
     time.sleep(SETTLE_SECONDS)  # a store may show for a moment what was there before
-    again = _read(folder)
+    again = holder(folder)
     if again is None:
         return None if folder.is_local and not folder.exists() else False
     return None if again["token"] == mine["token"] else False
@@ -161,9 +164,9 @@ def _end(message: str) -> None:
 def _lost(folder: RunFolder, mine: Holder) -> str:
     who, follow = "another job", ""
     with contextlib.suppress(OSError, ValueError):
-        other = _read(folder)
+        other = holder(folder)
         if other is None or other["token"] == mine["token"]:
-            other = _read(folder, _mark(mine))
+            other = holder(folder, _mark(mine))
         who, follow = _who(other) if other else (who, follow)
     return (
         f"{who} took over the run {folder.uri} while this job gave no sign of life (frozen, or cut off from its "
@@ -224,13 +227,6 @@ def _who(other: Holder) -> tuple[str, str]:
 def _mark(other: Holder) -> str:
     """Where whoever took a run over from this silent holder says so."""
     return f"lease-lost/{other['token']}.json"
-
-
-def _read(folder: RunFolder, file: str = FILE) -> Holder | None:
-    try:
-        return json.loads(folder.read_bytes(file))
-    except FileNotFoundError:
-        return None
 
 
 def _bytes(value: Holder) -> bytes:

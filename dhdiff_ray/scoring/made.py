@@ -12,6 +12,7 @@ What we decided: a mask belongs to an image by its stem; it is a defect above 12
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +68,8 @@ def read_made(path: Path, side: int | None = None) -> np.ndarray:
         ImageError: the file cannot be read.
     """
     if side is None:
-        try:
-            with Image.open(path) as picture:
-                return np.array(picture.convert("RGB"), dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{path} cannot be read as an image ({error}); take it away or restore it") from None
+        with _opened(path, "an image") as picture:
+            return np.array(picture.convert("RGB"), dtype=np.uint8)
     return read_image(Sample(path.name, "", "", "test", str(path)), side)
 
 
@@ -81,11 +79,8 @@ def read_made_mask(path: Path) -> np.ndarray:
     Raises:
         ImageError: the file cannot be read.
     """
-    try:
-        with Image.open(path) as picture:
-            return np.array(picture.convert("L")) > 127
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be read as a mask ({error}); take it away or restore it") from None
+    with _opened(path, "a mask") as picture:
+        return np.array(picture.convert("L")) > 127
 
 
 def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
@@ -97,11 +92,8 @@ def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
     common: tuple[int, int] | None = None
     first = images[0]
     for path in images:
-        try:
-            with Image.open(path) as picture:
-                size = picture.size
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path} cannot be read as an image ({error}); take it away or restore it") from None
+        with _opened(path, "an image") as picture:
+            size = picture.size
         if common is not None and size != common:
             raise ImageError(
                 f"images of different sizes: {first} is {common[0]} x {common[1]}, {path} is {size[0]} x {size[1]}; "
@@ -112,10 +104,19 @@ def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
     return common
 
 
-_Found = Iterator[tuple[str, str, list[Path], dict[str, Path]]]
+@contextlib.contextmanager
+def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{path} cannot be read as {what} ({error}); take it away or restore it") from None
 
 
-def _mvtec(root: Path) -> _Found:
+_Defects = Iterator[tuple[str, str, list[Path], dict[str, Path]]]
+
+
+def _mvtec(root: Path) -> _Defects:
     for category in (root, *_folders(root)):
         for defect in _folders(category / "test"):
             images = images_in(defect)
@@ -123,7 +124,7 @@ def _mvtec(root: Path) -> _Found:
                 yield category.name, defect.name, images, _stems(category / "ground_truth" / defect.name)
 
 
-def _image_mask(root: Path) -> _Found:
+def _image_mask(root: Path) -> _Defects:
     nested = [(c, d) for c in _folders(root) for d in _folders(c)]
     for category, defect in (
         (root.parent, root),
@@ -135,7 +136,7 @@ def _image_mask(root: Path) -> _Found:
             yield category.name, defect.name, images, _stems(defect / "mask")
 
 
-def _defect_folders(root: Path) -> _Found:
+def _defect_folders(root: Path) -> _Defects:
     for defect in _folders(root):
         if images := images_in(defect):
             yield root.name, defect.name, images, {}

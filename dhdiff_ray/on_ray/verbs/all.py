@@ -30,10 +30,6 @@ RETRIES = 3
 """Tries of a stage whose process or node was lost."""
 
 
-class StageError(ValueError):
-    """A stage told why and ended."""
-
-
 def main(config: Config, resume: bool = False) -> int:
     """All stages of all categories; 0, or 1 if a category failed."""
     run = Run(config)
@@ -96,7 +92,7 @@ def run_stage(run: Run, verb: str, category: str, hub: Hub) -> dict[str, float]:
     """One stage of one category: the task; returns the GPU seconds of its workers, at least.
 
     Raises:
-        StageError: a part of it failed and was told.
+        ValueError: a part of it failed and was told.
     """
     config = run.config
     reasons: list[str] = []
@@ -114,7 +110,7 @@ def run_stage(run: Run, verb: str, category: str, hub: Hub) -> dict[str, float]:
 
     start = time.monotonic()
     if import_module(VERBS[verb]).stage(run, Listening(run.folder, verb, hub), category):
-        raise StageError("; ".join(reasons) or f"{verb} failed")
+        raise ValueError("; ".join(reasons) or f"{verb} failed")
     workers = config.train.least_workers if verb == "train" else 1
     part = config.train if verb in ("train", "detect") else config.synthesize
     seconds = sum(busy) or workers * (time.monotonic() - start)
