@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from dhdiff_ray.on_ray.cluster.local import auth_env
+from dhdiff_ray.on_ray.ray_private import forget_token
 
 COMMAND = """
 import sys, time
@@ -18,16 +19,29 @@ from dhdiff_ray.on_ray.cluster.local import local_cluster
 from dhdiff_ray.on_ray.cluster.jobs import Jobs
 with local_cluster(num_cpus=1) as cluster:
     jobs = Jobs(cluster)
-    job = jobs.wait(jobs.submit("platform", Config.model_validate({"run": {"name": "r"}})), timeout=90)
+    job = jobs.wait(jobs.submit("tiny_verb", Config.model_validate({"run": {"name": "r"}})), timeout=90)
     assert job.status == "SUCCEEDED", jobs.logs(job.id)
     print(cluster.folder, *(p.pid for p in cluster.processes()), flush=True)
     time.sleep(120)
 """
 
 
-def test_auth_env_turns_tokens_on_where_there_is_one(tmp_path, monkeypatch):
+@pytest.fixture
+def as_it_was():
+    """Ray, where it is imported, sees the environment that is there after the test."""
+    yield
+    forget_token()
+
+
+@pytest.fixture
+def no_token(as_it_was, monkeypatch):
+    """An environment without a token."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test puts there goes again
+        monkeypatch.delenv(name)
+
+
+def test_auth_env_turns_tokens_on_where_there_is_one(no_token, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     auth_env()
     assert "RAY_AUTH_MODE" not in os.environ
@@ -36,7 +50,7 @@ def test_auth_env_turns_tokens_on_where_there_is_one(tmp_path, monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
-def test_auth_env_leaves_a_decision_alone(monkeypatch):
+def test_auth_env_leaves_a_decision_alone(no_token, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t")
     auth_env()
@@ -48,7 +62,9 @@ def test_two_clusters_at_once_both_take_jobs_and_every_end_is_clean(tmp_path):
     def as_in_a_terminal():  # with a process group of its own; what runs with & is started deaf to Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    environment = os.environ | {"HOME": str(tmp_path)}
+    (tmp_path / "tiny_verb.py").write_text("def main(config, resume):\n    return 0\n")
+    paths = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(paths)}
     words = [sys.executable, "-c", COMMAND]
     commands, folders, started = [], [], []
     try:
