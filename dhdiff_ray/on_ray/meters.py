@@ -18,14 +18,16 @@ SECONDS = [0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60]
 
 def made(run: str, category: str, pairs: int, seconds: float) -> None:
     """Count pairs that lie in the run, and what one of them took."""
-    _pairs().inc(pairs, tags={"run": run, "category": category})
+    counter = _counter("dhdiff_pairs_total", "Pairs made.", "run", "category")
+    counter.inc(pairs, tags={"run": run, "category": category})
     _seconds().observe(seconds / max(pairs, 1), tags={"category": category})
     memory(category)
 
 
 def failed(verb: str, category: str) -> None:
     """Count a unit or stage that failed."""
-    _failures().inc(1, tags={"verb": verb, "category": category})
+    counter = _counter("dhdiff_failures_total", "Units and stages that failed.", "verb", "category")
+    counter.inc(1, tags={"verb": verb, "category": category})
 
 
 def memory(category: str) -> None:
@@ -37,17 +39,10 @@ def memory(category: str) -> None:
 
 
 @functools.cache
-def _pairs() -> Counter:
+def _counter(name: str, about: str, *tags: str) -> Counter:
     from ray.util.metrics import Counter
 
-    return Counter("dhdiff_pairs_total", "Pairs made.", tag_keys=("run", "category"))
-
-
-@functools.cache
-def _failures() -> Counter:
-    from ray.util.metrics import Counter
-
-    return Counter("dhdiff_failures_total", "Units and stages that failed.", tag_keys=("verb", "category"))
+    return Counter(name, about, tag_keys=tags)
 
 
 @functools.cache

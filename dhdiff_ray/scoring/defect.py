@@ -68,7 +68,7 @@ class DefectScorer:
 
         self.config, self.profile, self.keep_sums = config, profile_of(config), keep_sums
         self.seeds = list(range(seed, seed + config.seeds))
-        self._first: tuple[tuple[str, str], CentreDistances | None] = (("", ""), None)
+        self._first: dict[tuple[str, str], CentreDistances] = {}
 
     @cached_property
     def classifier(self) -> Classifier:
@@ -160,16 +160,15 @@ class DefectScorer:
         from dhdiff_ray.metrics.ic_lpips import CentreDistances
 
         key = (defect.category, defect.defect)
-        if self._first[0] != key or self._first[1] is None:
+        if key not in self._first:
             sides = [defect.train] + ([defect.held_out] if self.profile.centres == "all" else [])
             names = [name for side in sides for name in side.names]
             images = [image for side in sides for image in side.images]
             try:
-                self._first = (key, CentreDistances(self.perceiver, names, images, self.profile))
+                self._first = {key: CentreDistances(self.perceiver, names, images, self.profile)}
             except ValueError as error:
                 raise ValueError(f"{defect.category}/{defect.defect}: {error}") from None
-        assert self._first[1] is not None
-        return self._first[1]
+        return self._first[key]
 
     def _distances(self, defect: Defect, name: str, image: np.ndarray, sums: dict[str, Sums]) -> np.ndarray:
         from dhdiff_ray.metrics.ic_lpips import Sums, add_to

@@ -119,7 +119,7 @@ def rows_without(config, lost_of):
     run = Run(config)
     requests, units = units_of(run, "mesh", {})
     maker = Maker(run)
-    maker._held = ("mesh", Emptying(maker._pipeline("mesh"), lost_of(requests)))
+    maker._pipelines["mesh"] = Emptying(maker._pipeline("mesh"), lost_of(requests))
     for unit in units:
         maker(unit)
     finish(run, requests, model_facts(run.folder, "mesh"))

@@ -8,7 +8,9 @@ trained on real pairs is shared by all rows of a seed and is the oracle of align
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -99,9 +101,9 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     from dhdiff_ray.detector.unet import from_bytes
 
     seconds: dict[str, float] = {}
-    with _Timed(seconds, "train" if not is_trained(run.folder, category) else "load"):
+    with _timed(seconds, "train" if not is_trained(run.folder, category) else "load"):
         pipeline, facts = trained(run, category, teller)
-    with _Timed(seconds, "synthesize"):
+    with _timed(seconds, "synthesize"):
         requests = plan(run.config, run.split, category)
         units = shards(requests, run.config.synthesize.shard_size)
         pairs = [pair for unit in units for pair in make(unit, pipeline, run.config, run.split.train)]
@@ -111,7 +113,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     finish(run, requests, {"category": category, **facts})
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
     aligned = alignment(from_bytes(oracle), images, masks)
-    with _Timed(seconds, "detect"):
+    with _timed(seconds, "detect"):
         figures = _examined(run, category, "synthetic", hub)
     return {**figures, **{k: aligned[k] for k in ("iou", "ap", "nonempty")}, "seconds": seconds, **facts}
 
@@ -141,17 +143,12 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 
-class _Timed:
-    """Notes the seconds its block took."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_: Any) -> None:
-        self.seconds[self.name] = round(time.monotonic() - self.start, 1)
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Note the seconds its block takes."""
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
 
 
 def _laid_out(config: Config, row: str, seed: int, samples: list[Sample]) -> Run:

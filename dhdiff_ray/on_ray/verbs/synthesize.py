@@ -185,8 +185,8 @@ class Maker:
         # Fixed whatever the machine has: sums of floats depend on the number of threads.
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
         self.writer = PairWriter(run.folder)
-        self._held: tuple[str, DHDiffPipeline | None] = ("", None)
-        self._judging: tuple[str, Judge | None] = ("", None)
+        self._pipelines: dict[str, DHDiffPipeline] = {}
+        self._judges: dict[str, Judge] = {}
 
     def __call__(self, unit: Unit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
@@ -213,24 +213,20 @@ class Maker:
         return [one.pair for one in kept]
 
     def _judge(self, category: str) -> Judge:
-        if self._judging[0] != category or self._judging[1] is None:
+        if category not in self._judges:
             from dhdiff_ray.detector.judge import judge_by
             from dhdiff_ray.detector.unet import from_bytes
 
             weights = self.run.folder.read_bytes(f"detectors/{category}/real.safetensors")
-            judge = judge_by(from_bytes(weights))
-            self._judging = (category, judge)
-            return judge
-        return self._judging[1]
+            self._judges = {category: judge_by(from_bytes(weights))}
+        return self._judges[category]
 
     def _pipeline(self, category: str) -> DHDiffPipeline:
-        if self._held[0] != category or self._held[1] is None:
-            self._held = ("", None)  # first let the other one go
+        if category not in self._pipelines:
+            self._pipelines.clear()  # first let the other one go
             model, gpus = self.run.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
-            pipeline = open_pipeline(self.config, model, gpus)
-            self._held = (category, pipeline)
-            return pipeline
-        return self._held[1]
+            self._pipelines[category] = open_pipeline(self.config, model, gpus)
+        return self._pipelines[category]
 
 
 def _make_all(run: Run, events: Events, units: list[Unit], done: Counter[str], total: dict[str, int]) -> set[str]:

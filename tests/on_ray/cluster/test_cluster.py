@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from dhdiff_ray.on_ray.cluster.local import auth_env
+from dhdiff_ray.on_ray.ray_private import forget_token
 
 COMMAND = """
 import sys, time
@@ -25,9 +26,22 @@ with local_cluster(num_cpus=1) as cluster:
 """
 
 
-def test_auth_env_turns_tokens_on_where_there_is_one(tmp_path, monkeypatch):
+@pytest.fixture
+def as_it_was():
+    """Ray, where it is imported, sees the environment that is there after the test."""
+    yield
+    forget_token()
+
+
+@pytest.fixture
+def no_token(as_it_was, monkeypatch):
+    """An environment without a token."""
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what a test puts there goes again
+        monkeypatch.delenv(name)
+
+
+def test_auth_env_turns_tokens_on_where_there_is_one(no_token, tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
     auth_env()
     assert "RAY_AUTH_MODE" not in os.environ
@@ -36,7 +50,7 @@ def test_auth_env_turns_tokens_on_where_there_is_one(tmp_path, monkeypatch):
     assert os.environ["RAY_AUTH_MODE"] == "token"
 
 
-def test_auth_env_leaves_a_decision_alone(monkeypatch):
+def test_auth_env_leaves_a_decision_alone(no_token, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t")
     auth_env()
