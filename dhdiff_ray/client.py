@@ -137,6 +137,7 @@ class Client:
         steps: int | None = None,
         guidance: float | None = None,
         strength: float | None = None,
+        start: str | None = None,
         score_maps: bool | None = None,
     ) -> list[ServedPair]:
         """Pairs of a category; arguments as in the endpoint's ``/docs``, pictures as the bytes of PNG or JPEG files.

@@ -51,7 +51,8 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
         "synthesize.fade": (s.background != "free" or not s.fade, "synthesize.background = keep or clean"),
         "synthesize.min_iou": (s.redraws > 0 or not s.min_iou, "synthesize.redraws above 0"),
-        "synthesize.strength": (s.start == "base", "synthesize.start = base"),
+        "synthesize.strength": (s.start != "noise", "synthesize.start = base or reference"),
+        "synthesize.placement": (s.start == "reference", "synthesize.start = reference"),
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}
     lines = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]
@@ -59,6 +60,11 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         lines.append(
             f"synthesize.background = {s.background} draws on noise all around, which train.clean_background = 1 does "
             "not teach; use synthesize.background = clean, or less train.clean_background"
+        )
+    if "synthesize.start" in given and s.start == "reference" and s.strengths[0] == 1:
+        lines.append(
+            "synthesize.start = reference with synthesize.strength = 1 leaves little of what was placed; set it too, "
+            "such as synthesize.strength = [0.15, 0.6]"
         )
     if "train.adapt" in given and t.adapt == "lora" and scratch:
         lines.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")

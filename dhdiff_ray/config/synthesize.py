@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from dhdiff_ray.config.base import First, Frozen, Research
 
@@ -18,10 +18,15 @@ class SynthesizeConfig(Frozen):
     """Denoising steps of DPM-Solver++."""
     guidance: float = Field(default=3.0, ge=0)
     """Classifier-free guidance scale; 1 or less switches it off."""
-    start: Research[Literal["noise", "base"]] = "noise"
-    """Start from pure noise, or from the noised base image and raw mask (the paper's figure)."""
-    strength: Research[float] = Field(default=1.0, gt=0, le=1)
-    """How far ``start = base`` is noised; 1 is pure noise."""
+    start: First[Literal["noise", "base", "reference"]] = "noise"
+    """Start from pure noise; from the noised base image and raw mask (the paper's figure); or from the reference's
+    defect and its fine mask, placed on the base and noised (the paper's III-B, read literally)."""
+    strength: First[float | tuple[float, float]] = 1.0
+    """How far ``start = base`` or ``reference`` is noised; 1 is pure noise. For ``reference`` also ``[least, most]``:
+    drawn from there by each pair's seed, as [0.15, 0.6]; 0 is the placed defect as the autoencoder gives it back."""
+    placement: Literal["own", "free"] = "free"
+    """With ``start = reference``: the defect's own place and shape, or a place that fits, turned, scaled and warped a
+    little (and mirrored, if ``train.flips``). Where a user draws, it goes there."""
     background: First[Literal["free", "keep", "clean"]] = "free"
     """``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base itself (ours)."""
     fade: bool = False
@@ -44,3 +49,24 @@ class SynthesizeConfig(Frozen):
     """Compile the U-Net (``torch.compile``, needs a C++ compiler) in each sampler: a minute, then faster batches."""
     gpus_per_worker: First[float] = Field(default=0, ge=0)
     """GPUs one sampler asks for."""
+
+    @property
+    def strengths(self) -> tuple[float, float]:
+        """The least and the most that a start is noised."""
+        return self.strength if isinstance(self.strength, tuple) else (self.strength, self.strength)
+
+    @field_validator("strength", mode="before")
+    @classmethod
+    def _check_strength(cls, value: Any, info: ValidationInfo) -> Any:
+        """One line for a number or a range, where pydantic would have one for each part of the union.
+
+        Raises:
+            ValueError: neither, or what only a start from a reference has.
+        """
+        bounds = list(value) if isinstance(value, list | tuple) else [value, value]
+        numbers = len(bounds) == 2 and all(isinstance(n, int | float) and not isinstance(n, bool) for n in bounds)
+        if not numbers or not 0 <= bounds[0] <= bounds[1] <= 1:
+            raise ValueError("give a share of the noise schedule up to 1, or [least, most], as [0.15, 0.6]")
+        if info.data.get("start") != "reference" and (bounds[0] == 0 or bounds[0] != bounds[1]):
+            raise ValueError("0 and [least, most] are for a start from a reference; set synthesize.start = reference")
+        return value

@@ -14,7 +14,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-FILES = ("domains", "taef2", "latents", "inputs", "outputs", "text", "entangled", "ssm", "reference", "dda",
+FILES = ("domains", "taef2", "latents", "courses", "inputs", "outputs", "text", "entangled", "ssm", "reference", "dda",
          "texture", "unet", "pipeline")  # fmt: skip
 """What goes into the bundle, each file after those it imports."""
 OUR_CLASSES = ("DHDiffUNet", "HaarTransform", "TinyAutoencoder")

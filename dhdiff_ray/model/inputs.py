@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dhdiff_ray.model.courses import Courses
+
 Points = Sequence[tuple[float, float]]
 Boxes = Sequence[tuple[float, float, float, float]]
 
@@ -36,6 +38,8 @@ class Inputs:
     raw_mask: Tensor | None  # (b, 1, h, w)
     control_mask: Tensor | None  # (b, 1, h, w)
     control_present: Tensor | None  # which pairs have a control mask (b,); None means all
+    placed: Tensor | None  # (b, 3, h, w) in [-1, 1], products with a real defect on them
+    placed_mask: Tensor | None  # (b, 1, h, w), where that is
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class Sampling:
 
     steps: int
     guidance: float
-    start: Literal["noise", "base"]
-    strength: float
+    start: Literal["noise", "base", "reference"]
+    strengths: tuple[float, ...]  # one per pair
     background: Literal["free", "keep", "clean"]
     fade: bool
     reference_noise: Literal["same", "independent", "clean"]
@@ -72,8 +76,8 @@ class Conditions:
     sampling: Sampling
     generators: list[torch.Generator]  # one per pair, on the CPU
     noise: Tensor  # (2b, c, h', w')
-    timesteps: Tensor
-    latents: Tensor  # (2b, c, h', w') at the first timestep, relative to the mean
+    courses: Courses
+    latents: Tensor  # (2b, c, h', w') as each pair begins, relative to the mean
     mean: Tensor | float  # what the latents in the loop are relative to
     region: Tensor | None  # (2b, 1, h', w'), 1 where the network draws; None: everywhere
     kept: Kept | None
@@ -136,10 +140,10 @@ def as_inputs(
         ValueError: something that is no picture or mask, or a control that is given twice.
     """
     count = len(prompts)
-    base, reference = (as_images(name, given[name], count) for name in ("base", "reference"))
-    raw, _ = as_masks("raw_mask", given["raw_mask"], count)
+    base, reference, placed = (as_images(name, given[name], count) for name in ("base", "reference", "placed"))
+    raw, placed_mask = (as_masks(name, given[name], count)[0] for name in ("raw_mask", "placed_mask"))
     control, present = as_masks("control_mask", given["control_mask"], count)
-    sized = [tuple(x.shape[-2:]) for x in (base, reference, raw, control) if x is not None]
+    sized = [tuple(x.shape[-2:]) for x in (base, reference, raw, control, placed) if x is not None]
     height, width = size or (sized[0] if sized else (published.get("size", 64),) * 2)
     grid = published.get("grid", 5)
     if points or boxes:
@@ -148,7 +152,8 @@ def as_inputs(
         control = drawn_control(points or (), boxes or (), (height, width), grid).expand(count, -1, -1, -1)
     if raw is None and control is not None:
         raw = cells_of(control, grid)
-    tensors = (None if x is None else x.to(device) for x in (base, reference, raw, control, present))
+    everything = (base, reference, raw, control, present, placed, placed_mask)
+    tensors = (None if x is None else x.to(device) for x in everything)
     return Inputs(prompts, defects, generators, (height, width), *tensors)
 
 
@@ -161,7 +166,7 @@ def check_inputs(inputs: Inputs, sampling: Sampling, step: int) -> None:
     height, width = inputs.size
     if height % step or width % step:
         raise ValueError(f"{height} x {width} pixels do not suit this network; sides must be multiples of {step}")
-    for name in ("base", "reference", "raw_mask", "control_mask"):
+    for name in ("base", "reference", "raw_mask", "control_mask", "placed", "placed_mask"):
         value = getattr(inputs, name)
         if value is not None and tuple(value.shape[-2:]) != inputs.size:
             raise ValueError(f"{name} is {tuple(value.shape[-2:])} pixels, the pair {inputs.size}; give them one size")
@@ -171,8 +176,17 @@ def check_inputs(inputs: Inputs, sampling: Sampling, step: int) -> None:
             "start='base' and background='keep' or 'clean' need a base image and a raw mask; give base and one of "
             "control_mask, points, boxes or raw_mask"
         )
-    if not 0 < sampling.strength <= 1:
-        raise ValueError(f"strength = {sampling.strength} must lie in (0, 1]")
+    placed = sampling.start == "reference"
+    if placed and (inputs.placed is None or inputs.placed_mask is None):
+        raise ValueError(
+            "start='reference' needs a real defect on the base: give placed and placed_mask, as "
+            "dhdiff_ray.pairs.placement.place makes them"
+        )
+    if len(sampling.strengths) != len(inputs.prompts):
+        raise ValueError(f"{len(sampling.strengths)} strengths for {len(inputs.prompts)} prompts; give one per prompt")
+    for strength in sampling.strengths:
+        if not (0 <= strength <= 1 and (strength or placed)):
+            raise ValueError(f"strength = {strength} must lie in (0, 1], or be 0 with start='reference'")
 
 
 def as_images(name: str, value: Any, count: int) -> Tensor | None:

@@ -7,7 +7,6 @@ Shapes: b pairs, h x w pixels, c x h' x w' latents, t text tokens of width k.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
+from dhdiff_ray.model.courses import Courses, courses_of
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import (
     Boxes,
@@ -87,8 +87,10 @@ class DHDiffPipeline(DiffusionPipeline):
         size: tuple[int, int] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        start: Literal["noise", "base"] = "noise",
-        strength: float = 1.0,
+        start: Literal["noise", "base", "reference"] = "noise",
+        strength: float | Sequence[float] = 1.0,
+        placed: Any = None,
+        placed_mask: Any = None,
         background: Literal["free", "keep", "clean"] | None = None,
         fade: bool | None = None,
         reference_noise: Literal["same", "independent", "clean"] | None = None,
@@ -116,8 +118,11 @@ class DHDiffPipeline(DiffusionPipeline):
             size: height and width in pixels; the base's, or the published model's.
             num_inference_steps: denoising steps.
             guidance_scale: classifier-free guidance; 1 or less switches it off.
-            start: pure noise, or the noised base image and raw mask.
-            strength: share of the noise schedule that ``start="base"`` runs through.
+            start: pure noise; the noised base image and raw mask; or, noised, a real defect on the base and its mask.
+            strength: share of the noise schedule that ``start="base"`` and ``"reference"`` run through; one, or one
+                per pair. 0, for a reference alone, is what was placed as the autoencoder gives it back.
+            placed: for ``start="reference"``: products with a real defect on them, like ``base``.
+            placed_mask: where that is, like ``raw_mask``, which for such a start is any mask that holds it.
             background: ``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base
                 itself, for models trained with ``clean_background``; both give the base's own pixels there.
             fade: with a kept background, let what is drawn beside the made mask pass into the base.
@@ -135,12 +140,13 @@ class DHDiffPipeline(DiffusionPipeline):
         prompts, defects = as_prompts(prompt, defect, num_pairs, published.get("prompt"))
         generators = as_generators(seed, generator, len(prompts))
         pictures = {"base": base, "reference": reference, "raw_mask": raw_mask, "control_mask": control_mask}
+        pictures |= {"placed": placed, "placed_mask": placed_mask}
         inputs = as_inputs(prompts, defects, generators, self.device, published, size, points, boxes, **pictures)
         sampling = Sampling(
             steps=num_inference_steps or published.get("num_inference_steps", 20),
             guidance=published.get("guidance_scale", 1.0) if guidance_scale is None else guidance_scale,
             start=start,
-            strength=strength,
+            strengths=(strength,) * len(prompts) if isinstance(strength, int | float) else tuple(strength),
             background=background or ("free" if inputs.base is None else published.get("background", "free")),
             fade=bool(published.get("fade") if fade is None else fade),
             reference_noise=reference_noise or published.get("reference_noise", "clean"),
@@ -173,7 +179,9 @@ class DHDiffPipeline(DiffusionPipeline):
 
         # 2. The noise, the timesteps, and what the first one starts from.
         noise = self.prepare_noise(inputs.size, inputs.generators, region)  # (2b, c, h', w')
-        timesteps, latents = self.prepare_latents(noise, z_start, sampling)
+        if sampling.start == "reference":
+            z_start = self.prepare_placed(inputs.placed, inputs.placed_mask) - mean
+        courses, latents = self.prepare_latents(noise, z_start, sampling)
 
         # 3. The prompts, with the empty prompt beside them for guidance.
         repeats = 2 if sampling.guidance > 1 else 1
@@ -184,15 +192,15 @@ class DHDiffPipeline(DiffusionPipeline):
 
         # 4. The reference; a clean one is encoded once for all steps.
         z_reference = references = None
-        if inputs.reference is not None and self.unet.uses_reference:
+        if inputs.reference is not None and self.unet.uses_reference and len(courses.timesteps):
             z_reference = encode(self.vae, inputs.reference).to(noise.dtype)  # (b, c, h', w')
             if sampling.reference_noise == "clean":
-                references = self._references(z_reference, torch.zeros_like(timesteps[0]), text)
+                references = self._references(z_reference, torch.zeros_like(courses.timesteps[0]), text)
         return Conditions(
             sampling=sampling,
             generators=inputs.generators,
             noise=noise,
-            timesteps=timesteps,
+            courses=courses,
             latents=latents,
             mean=mean,
             region=region,
@@ -210,15 +218,21 @@ class DHDiffPipeline(DiffusionPipeline):
     ) -> tuple[Tensor, ScoreMaps]:
         """The loop over the timesteps: latents (2b, c, h', w'), and the score maps of the steps to watch."""
         latents, maps = c.latents, []
-        watched_steps = range(len(c.timesteps)) if watch is True else watch or ()
-        for number, t in enumerate(c.timesteps):
+        height, width = (side * latent_shape(self.vae)[1] for side in latents.shape[-2:])
+
+        def new_noise(rows: slice) -> Tensor:
+            return self.prepare_noise((height, width), c.generators[rows], None if c.region is None else c.region[rows])
+
+        watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
+        for number, t in enumerate(c.courses.timesteps):
             if c.kept is not None:
                 noised = None
                 if c.sampling.background == "keep":
-                    noised = self.scheduler.add_noise(c.kept.latents, c.noise, t.expand(2 * c.count))
+                    noised = c.courses.add_noise(c.kept.latents, c.noise, number)
                 latents = c.kept.around(latents, noised)
             watched: list[dict[str, Any]] | None = [] if number in watched_steps else None
-            latents = self._step(self.predict(latents, t, c, watched), t, latents, c.generators, c.region)
+            predicted, textured = self.predict(latents, number, c, watched), self.unet.texture is not None
+            latents = c.courses.step(predicted, latents, number, c.generators, new_noise, textured)
             if watched is not None:
                 maps.append([{k: v if k == "layer" else v[-c.count :] for k, v in m.items()} for m in watched])
             if on_step_end is not None:
@@ -227,13 +241,15 @@ class DHDiffPipeline(DiffusionPipeline):
         latents = latents if c.kept is None else c.kept.around(latents)
         return latents + c.mean, maps
 
-    def predict(self, latents: Tensor, t: Tensor, c: Conditions, watched: list[dict[str, Any]] | None = None) -> Tensor:
-        """The noise or velocity of both domains at a timestep: (2b, c, h', w') -> (2b, c, h', w')."""
-        references = c.references
+    def predict(
+        self, latents: Tensor, number: int, c: Conditions, watched: list[dict[str, Any]] | None = None
+    ) -> Tensor:
+        """The noise or velocity of both domains at a step of the loop: (2b, c, h', w') -> (2b, c, h', w')."""
+        references, t = c.references, c.courses.timesteps[number]
         if references is None and c.reference is not None:
             eps = split(c.noise)[0 if c.sampling.reference_noise == "same" else 1]
-            references = self._references(self.scheduler.add_noise(c.reference, eps, t.expand(c.count)), t, c.text)
-        noised = self.scheduler.scale_model_input(latents, t)
+            references = self._references(c.courses.add_noise(c.reference, eps, number), t, c.text)
+        noised = c.courses.scaled(latents, number)
         shown = noised if self.unet.texture is None else noised + c.mean  # such a network sees latents as they are
         repeats = 2 if c.guided else 1
         with self._autocast():
@@ -290,16 +306,20 @@ class DHDiffPipeline(DiffusionPipeline):
         kept = 1 - functional.max_pool2d(raw, factor)  # (b, 1, h', w')
         return join(image, mask).to(dtype), join(kept, kept).to(dtype), join(image, empty).to(dtype)
 
-    def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Tensor, Tensor]:
-        """The timesteps, and the latents (2b, c, h', w') at the first: the noise alone, or ``z_start`` noised."""
-        self.scheduler.set_timesteps(sampling.steps, device=self.device)
-        timesteps = self.scheduler.timesteps
-        if sampling.start != "base":
-            return timesteps, noise * self.scheduler.init_noise_sigma
-        timesteps = timesteps[len(timesteps) - max(1, round(len(timesteps) * sampling.strength)) :]
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(len(self.scheduler.timesteps) - len(timesteps))
-        return timesteps, self.scheduler.add_noise(z_start, noise, timesteps[:1].expand(len(noise)))
+    def prepare_placed(self, placed: Tensor | None, mask: Tensor | None) -> Tensor:
+        """Products with a real defect on them and its mask as latents: (2b, c, h', w')."""
+        assert placed is not None and mask is not None, "checked before"
+        return join(encode(self.vae, placed), encode(self.vae, mask_to_image(mask))).to(self.unet.dtype)
+
+    def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Courses, Tensor]:
+        """What pairs run through, and their latents (2b, c, h', w') before: the noise alone, or ``z_start`` noised."""
+        strengths = None if sampling.start == "noise" else sampling.strengths
+        if sampling.start == "base" and len(set(sampling.strengths)) == 1:
+            strengths = sampling.strengths[:1]
+        courses = courses_of(self.scheduler, sampling.steps, self.device, strengths)
+        if strengths is None or z_start is None:
+            return courses, noise * self.scheduler.init_noise_sigma
+        return courses, courses.noised(z_start, noise)
 
     def encode_prompt(self, prompts: Sequence[str], defects: Sequence[str], guided: bool) -> tuple[Tensor, Tensor]:
         """Text embedding (b, t, k) and the marks of the defect's tokens (b, t); guided: empty prompts first, 2b."""
@@ -317,26 +337,6 @@ class DHDiffPipeline(DiffusionPipeline):
         image, annotation = split(latents)
         images = (decode(self.vae, image).float() / 2 + 0.5).clamp(0, 1)
         return images, image_to_mask(decode(self.vae, annotation).float())
-
-    def _step(
-        self, predicted: Tensor, t: Tensor, latents: Tensor, generators: Sequence[torch.Generator], region: Any
-    ) -> Tensor:
-        """One step of the scheduler; what noise it wants comes from the pairs' own generators."""
-        extra: dict[str, Any] = {}
-        wanted = inspect.signature(self.scheduler.step).parameters
-        stochastic = str(self.scheduler.config.get("algorithm_type", "sde")).startswith("sde")
-        if "variance_noise" in wanted and "algorithm_type" in self.scheduler.config and stochastic:
-            factor = latent_shape(self.vae)[1]
-            size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
-            extra["variance_noise"] = self.prepare_noise(size, generators, region)
-        elif "generator" in wanted and "variance_noise" not in wanted and self.unet.texture is not None:
-            raise ValueError(
-                f"{type(self.scheduler).__name__} adds white noise of its own, and this model's noise has a texture; "
-                "use DPMSolverMultistepScheduler or DDIMScheduler"
-            )
-        elif "generator" in wanted:
-            extra["generator"] = [*generators, *generators]
-        return self.scheduler.step(predicted, t, latents, return_dict=False, **extra)[0]
 
     def _references(self, latents: Tensor, t: Tensor, text: Tensor) -> dict[int, Tensor]:
         latents = latents.repeat(len(text) // len(latents), 1, 1, 1)

@@ -75,8 +75,12 @@ def sampling_told(settings: Mapping[str, Mapping[str, Any]]) -> str:
     for category in sorted(settings):
         made = settings[category]
         faded = ", faded beside the masks" if made.get("fade") and made.get("background") != "free" else ""
+        start, strength = made.get("start"), made.get("strength")
+        if start == "reference":
+            far = " to ".join(str(bound) for bound in (strength if isinstance(strength, list) else [strength]))
+            start = f"the reference's defect, {made.get('placement')} placement, noised to {far}"
         sentence = (
-            f"{made.get('steps')} steps, guidance {made.get('guidance')}, start {made.get('start')}, "
+            f"{made.get('steps')} steps, guidance {made.get('guidance')}, start {start}, "
             f"background {made.get('background')}{faded}."
         )
         alike.setdefault(sentence, []).append(category)

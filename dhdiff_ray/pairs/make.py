@@ -13,10 +13,12 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.prompts import defect_words
 from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
+from dhdiff_ray.pairs.start import placed_on, strength_of
 from dhdiff_ray.records import Pair, Request, Sample
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.placement import Placed
 
 
 def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
@@ -66,7 +68,7 @@ def prepare(
     """Read what one unit is made from, and cut it to the window the model works on.
 
     A pair's window lies around where its defect shall be, the reference's around its own defect: without a control
-    they are one place.
+    they are one place, but for a start from a reference, which is placed.
 
     Args:
         requests: of one category.
@@ -87,8 +89,10 @@ def prepare(
     bases = [
         read_image(by_key[r.base], side) if o.base is None else o.base for r, o in zip(requests, given, strict=True)
     ]
-    region = [c if o.control is None else raw_mask(o.control, grid) for o, c in zip(given, cells, strict=True)]
-    drawn = [c if o.control is None else o.control for o, c in zip(given, cells, strict=True)]
+    placed = _placed(requests, config, given, bases, lent)
+    marks = [raw_mask(p.mask, grid) for p in placed] or cells
+    drawn = [m if o.control is None else o.control for o, m in zip(given, marks, strict=True)]
+    region = [p.region for p in placed] or [raw_mask(d, grid) for d in drawn]
     cuts, own_cuts = ([window_around(r, config.train.window or side) for r in regions] for regions in (region, cells))
 
     def cut(arrays: Sequence[np.ndarray], where: Sequence[tuple[slice, slice]] = cuts) -> np.ndarray:
@@ -106,12 +110,15 @@ def prepare(
         "num_inference_steps": s.steps,
         "guidance_scale": s.guidance,
         "start": s.start,
-        "strength": s.strength,
+        "strength": [strength_of(r, s) for r in requests],
         "background": s.background,
         "fade": s.fade,
         "reference_noise": config.train.reference_noise,
         "output_type": "pt",
     }
+    if placed:
+        call["placed"] = to_tensor(cut([p.image for p in placed]))
+        call["placed_mask"] = to_mask(cut([p.mask for p in placed]))
     return Prepared(call, np.stack(bases), np.stack(shown), cuts)
 
 
@@ -134,6 +141,20 @@ def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pa
         image[ready.cuts[i]], mask[ready.cuts[i]] = images[i], masks[i]
         pairs.append(Pair(request, image, mask))
     return pairs
+
+
+def _placed(
+    requests: Sequence[Request],
+    config: Config,
+    given: Sequence[OwnPictures],
+    bases: Sequence[np.ndarray],
+    lent: Sequence[tuple[np.ndarray, np.ndarray]],
+) -> list[Placed]:
+    """What each pair starts from; nothing where that is no reference."""
+    if config.synthesize.start != "reference":
+        return []
+    each = zip(requests, given, bases, lent, strict=True)
+    return [placed_on(base, one, request, config, own.control) for request, own, base, one in each]
 
 
 def _reference(

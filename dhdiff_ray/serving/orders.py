@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dhdiff_ray.config import Config, ServeConfig, SynthesizeConfig
-from dhdiff_ray.data.images import shrink_mask
+from dhdiff_ray.data.images import read_mask, shrink_mask
 from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import drawn_control
 from dhdiff_ray.pairs.make import OwnPictures
@@ -26,6 +26,8 @@ from dhdiff_ray.serving.questions import PairQuery, RefusedError
 MIN_SIDE = 8
 """Smallest side of a picture that is taken, in pixels."""
 FORMATS = ("PNG", "JPEG")
+STRENGTH = 0.45
+"""How far a start from the reference is noised where neither the user nor the run says."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
     reference, reference_mask = _reference(query, config, control is not None)
     pictures = OwnPictures(base, control, reference, reference_mask)
     settings = _settings(query, config, control is not None)
+    if settings.start == "reference" and query.reference is not None and query.reference_mask is None:
+        raise RefusedError(422, "a start from your reference needs reference_mask: where the defect is in it")
     bases, references = catalogue.keys(category, GOOD), catalogue.keys(category, defect)
     orders = []
     for index in range(query.n):
@@ -67,6 +71,8 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
             base_key = catalogue.numbered("base_number", category, GOOD, query.base_number)
         if query.reference_number is not None:
             reference_key = catalogue.numbered("reference_number", category, defect, query.reference_number)
+        if settings.start == "reference" and reference is None:
+            _check_placeable(reference_key, catalogue)
         words = query.prompt or prompt(category, defect)
         request = Request(category, defect, index, seed, words, base_key, reference_key)
         orders.append(Order(request, settings, pictures, query.previews, query.score_maps))
@@ -75,8 +81,16 @@ def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
 
 def _settings(query: PairQuery, config: Config, placed: bool) -> SynthesizeConfig:
     asked = {"steps": query.steps, "guidance": query.guidance, "strength": query.strength}
-    asked |= {"start": "base" if query.strength is not None else None, "control": placed or None}
+    asked |= {"start": query.start or ("base" if query.strength is not None else None), "control": placed or None}
+    if query.start and query.strength is None and config.synthesize.start != query.start:
+        asked["strength"] = STRENGTH
     return config.synthesize.model_copy(update={name: value for name, value in asked.items() if value is not None})
+
+
+def _check_placeable(key: str, catalogue: Catalogue) -> None:
+    if not read_mask(catalogue.samples[key], catalogue.config.data.resolution).any():
+        wanted = "ask for another seed or reference_number, or leave start out"
+        raise RefusedError(422, f"the mask of reference {key} is empty at the model's resolution; {wanted}")
 
 
 def _defect(query: PairQuery, catalogue: Catalogue) -> str:

@@ -83,7 +83,10 @@ class PairQuery(BaseModel):
     guidance: float | None = Field(default=None, ge=0, le=50)
     """Classifier-free guidance scale; 1 or less switches it off; else the run's."""
     strength: float | None = Field(default=None, gt=0, le=1)
-    """Start from the base noised this far instead of from pure noise."""
+    """Start from the base noised this far instead of from pure noise; with ``start``, from the placed reference."""
+    start: Literal["reference"] | None = None
+    """Start from the reference's defect, put on the base and noised to ``strength`` (else as the run does, or .45): the
+    run's, or your ``reference`` with its ``reference_mask``. Where you draw, it goes to the middle of the drawing."""
     previews: bool = False
     """Of ``pairs:stream`` alone: also send small pictures of each pair while it is drawn; the pair stays the same."""
     score_maps: bool = False

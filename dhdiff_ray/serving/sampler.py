@@ -73,6 +73,8 @@ class SamplerCore:
         """
         import torch
 
+        from dhdiff_ray.model.courses import steps_of
+
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
         torch.set_flush_denormal(True)  # of the thread that samples
         category, settings = orders[0].shared
@@ -80,8 +82,11 @@ class SamplerCore:
         config = self.config.model_copy(update={"synthesize": settings})
         samples = self.catalogue.samples.values()
         ready = prepare([o.request for o in filled], config, samples, [o.pictures for o in filled])
-        steps = max(1, round(settings.steps * settings.strength)) if settings.start == "base" else settings.steps
-        kept = steps_to_keep(steps) if any(o.score_maps for o in orders) else False
+        strengths = [1.0] if settings.start == "noise" else ready.call["strength"]
+        own_steps = [steps_of(settings.steps, strength) for strength in strengths] * (len(filled) // len(strengths))
+        steps = max(own_steps)  # pairs with fewer join later, and their maps are of their own steps
+        seen = [[steps - own + step for step in steps_to_keep(own)] for own in own_steps]
+        kept = sorted({step for o, own in zip(orders, seen, strict=False) if o.score_maps for step in own})
         key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
         with self._turn, self.cache.using(key) as pipeline:
             previews = Previews(ready, [o.previews for o in orders], steps, config.serve.preview_share)
@@ -92,10 +97,13 @@ class SamplerCore:
 
             made = pipeline(**ready.call, callback_on_step_end=after_step, return_score_maps=kept)
             pairs, maps = finished([o.request for o in orders], ready, made), made.score_maps or []
-            return [
-                _drawn(pair, o, score_maps(o.request, place, pipeline, ready, maps) if o.score_maps else None)
-                for place, (pair, o) in enumerate(zip(pairs, orders, strict=True))
-            ]
+            drawn = []
+            for place, (pair, o) in enumerate(zip(pairs, orders, strict=True)):
+                own = [maps[kept.index(step)] for step in seen[place]] if o.score_maps else []
+                drawn.append(
+                    _drawn(pair, o, score_maps(o.request, place, pipeline, ready, own) if o.score_maps else None)
+                )
+            return drawn
 
     def pairs(self, query: PairQuery) -> list[DrawnPair]:
         """The answer to one question, drawn in this thread."""

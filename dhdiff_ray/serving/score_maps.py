@@ -30,7 +30,7 @@ STEPS = 4
 
 def steps_to_keep(total: int) -> list[int]:
     """Which of so many steps are looked at, counted from 0."""
-    return sorted({round(i * (total - 1) / (STEPS - 1)) for i in range(STEPS)})
+    return sorted({round(i * (total - 1) / (STEPS - 1)) for i in range(STEPS) if total})
 
 
 def score_maps(
@@ -50,13 +50,13 @@ def score_maps(
         maps: of each step that was looked at, of each layer: tensors (b, t, h, w).
 
     Returns:
-        By name; empty where the prompt does not name the defect in the network's own words.
+        By name; empty where the prompt does not name the defect in the network's own words, or no step was drawn.
     """
     from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 
     words = [defect_words(request.defect)]
     tokens = mark_defect_tokens(pipeline.tokenizer, tokenize(pipeline.tokenizer, [request.prompt]), words)[0].numpy()
-    if not tokens.any():
+    if not tokens.any() or not maps:
         return {}
     layers = [layer for step in maps for layer in step]
     of_pair = [{name: v[place : place + 1] for name, v in layer.items() if name != "layer"} for layer in layers]

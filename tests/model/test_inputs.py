@@ -40,7 +40,7 @@ def test_what_the_data_refuse_the_pipeline_refuses_in_the_same_words(drawing):
 
 
 def test_the_raw_mask_of_a_drawing_is_made_from_its_control_mask():
-    given = dict.fromkeys(("base", "reference", "raw_mask", "control_mask"))
+    given = dict.fromkeys(("base", "reference", "raw_mask", "control_mask", "placed", "placed_mask"))
     points, boxes = [(1, 1)], [(9, 9, 15.5, 10)]
     inputs = as_inputs(["a", "b"], ["", ""], [], torch.device("cpu"), {"grid": 4}, (16, 16), points, boxes, **given)
     control = regions.drawn_control(points, boxes, 16, 4)

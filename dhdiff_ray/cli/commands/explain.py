@@ -84,6 +84,8 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     pipeline: Any = DHDiffPipeline.from_pretrained(trained.folder.local(f"models/{category}"))
     ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
+    if not made.score_maps:
+        raise ValueError("at synthesize.strength = 0 no step is drawn; use --set synthesize.strength=0.5")
     (pair,) = finished([request], ready, made)
     edge = pair.image.copy()
     edge[pair.mask > 0] = (0.5 * edge[pair.mask > 0] + 0.5 * np.array([255, 0, 0])).astype(np.uint8)

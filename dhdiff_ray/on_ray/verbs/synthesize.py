@@ -22,6 +22,7 @@ from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.plan import plan, shards
+from dhdiff_ray.pairs.start import start_told
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, PairWriter, pair_bytes, read_pair_rows
 from dhdiff_ray.records import GOOD, Pair, Request
 from dhdiff_ray.run.folder import RunFolder
@@ -209,8 +210,13 @@ class Maker:
         pipeline, category = self._pipeline(unit.category), unit.category
         judge = self._judge(category) if self.config.synthesize.min_iou else None
         kept = make_usable(unit.requests, pipeline, self.config, self.run.split.train, judge)
-        self.run.folder.write_json(_tries(category, unit.requests[0]), [tried(one) for one in kept])  # before its pairs
+        self.run.folder.write_json(
+            _tries(category, unit.requests[0]), [self._tried(one) for one in kept]
+        )  # before its pairs
         return [one.pair for one in kept]
+
+    def _tried(self, kept: Judged) -> dict[str, Any]:
+        return tried(kept) | start_told(kept.pair.request, self.config.synthesize)
 
     def _judge(self, category: str) -> Judge:
         if category not in self._judges:

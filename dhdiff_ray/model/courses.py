@@ -1,0 +1,135 @@
+"""The scheduler as pairs run through it: all from one step on, or each from a step of its own (section III-B).
+
+Decided: where strengths differ, a pair joins the loop at its own step, with its own copy of the scheduler, since a
+multistep scheduler remembers what it saw; until then its latents stay as they are. So a batch of one fixed size holds
+any strengths, the network is shown all pairs at one timestep, and a pair never depends on its company, as it would if
+a batch shared a strength. It costs the steps of the batch's largest strength.
+Shapes: b pairs, c x h' x w' latents; rows are those of b pairs or of both their domains, joined, 2b.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NewNoise = Callable[[slice], Tensor]
+"""Noise from the generators of the pairs in some rows, both domains: (2n, c, h', w')."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """Pairs that run through the same timesteps."""
+
+    scheduler: Any
+    first: int  # number of their first step, counted from the loop's first; the number of steps: they take none
+    rows: slice  # theirs among b pairs, and among the 2b rows of both domains
+
+
+@dataclass(frozen=True)
+class Courses:
+    """What all pairs of a batch run through."""
+
+    each: list[Course]
+    timesteps: Tensor  # of the loop: the longest course's
+
+    def noised(self, z_start: Tensor, noise: Tensor) -> Tensor:
+        """The latents (2b, c, h', w') that each pair begins from; as they are where it takes no step."""
+        begun = z_start.clone()
+        for one in self.each:
+            if one.first < len(self.timesteps):
+                rows = one.rows
+                t = self.timesteps[one.first].expand(len(noise[rows]))
+                begun[rows] = one.scheduler.add_noise(z_start[rows], noise[rows], t)
+        return begun
+
+    def add_noise(self, latents: Tensor, noise: Tensor, number: int) -> Tensor:
+        """Clean latents with the noise of a step; as they are of pairs that have not begun."""
+
+        def change(one: Course) -> Tensor:
+            t = self.timesteps[number].expand(len(noise[one.rows]))
+            return one.scheduler.add_noise(latents[one.rows], noise[one.rows], t)
+
+        return self._changed(latents, number, change)
+
+    def scaled(self, latents: Tensor, number: int) -> Tensor:
+        """Latents as the network is to see them."""
+        t = self.timesteps[number]
+        return self._changed(latents, number, lambda one: one.scheduler.scale_model_input(latents[one.rows], t))
+
+    def step(
+        self,
+        predicted: Tensor,
+        latents: Tensor,
+        number: int,
+        generators: Sequence[torch.Generator],
+        new_noise: NewNoise,
+        textured: bool,
+    ) -> Tensor:
+        """One step of the scheduler; what noise it wants comes from the pairs' own generators.
+
+        Raises:
+            ValueError: a scheduler that adds white noise of its own to a model's with a texture.
+        """
+        t = self.timesteps[number]
+
+        def change(one: Course) -> Tensor:
+            scheduler, rows, extra = one.scheduler, one.rows, {}
+            wanted = inspect.signature(scheduler.step).parameters
+            stochastic = str(scheduler.config.get("algorithm_type", "sde")).startswith("sde")
+            if "variance_noise" in wanted and "algorithm_type" in scheduler.config and stochastic:
+                extra["variance_noise"] = new_noise(rows)
+            elif "generator" in wanted and "variance_noise" not in wanted and textured:
+                raise ValueError(
+                    f"{type(scheduler).__name__} adds white noise of its own, and this model's noise has a texture; "
+                    "use DPMSolverMultistepScheduler or DDIMScheduler"
+                )
+            elif "generator" in wanted:
+                extra["generator"] = [*generators[rows], *generators[rows]]
+            return scheduler.step(predicted[rows], t, latents[rows], return_dict=False, **extra)[0]
+
+        return self._changed(latents, number, change)
+
+    def _changed(self, latents: Tensor, number: int, change: Callable[[Course], Tensor]) -> Tensor:
+        """What a change makes of the pairs that have begun; the others stay as they are."""
+        if len(self.each) == 1 and self.each[0].first <= number:
+            return change(self.each[0])
+        changed = latents.clone()
+        for one in self.each:
+            if one.first <= number:
+                changed[one.rows] = change(one)
+        return changed
+
+
+def steps_of(total: int, strength: float) -> int:
+    """Steps that a strength runs through, of so many; none at 0 alone."""
+    return max(1 if strength else 0, round(total * strength))
+
+
+def courses_of(scheduler: Any, steps: int, device: torch.device, strengths: Sequence[float] | None) -> Courses:
+    """What pairs run through.
+
+    Args:
+        scheduler: is set to its first step.
+        steps: of the whole schedule.
+        device: of the timesteps.
+        strengths: of each pair, which then has a course of its own; one for all of them together; None: all steps.
+    """
+    scheduler.set_timesteps(steps, device=device)
+    timesteps = scheduler.timesteps
+    total = len(timesteps)
+    if strengths is None:
+        return Courses([Course(scheduler, 0, slice(None))], timesteps)
+    begins = [total - steps_of(total, strength) for strength in strengths]
+    alone, each = len(begins) == 1, []
+    for at, begin in enumerate(begins):
+        own = scheduler if alone else copy.deepcopy(scheduler)
+        if hasattr(own, "set_begin_index"):
+            own.set_begin_index(begin)
+        each.append(Course(own, begin - min(begins), slice(None) if alone else slice(at, None, len(begins))))
+    return Courses(each, timesteps[min(begins) :])
