@@ -119,7 +119,7 @@ def _of_real_pairs(detectors: Any) -> tuple[Any, dict[str, Any]]:
     """The detector of real pairs, without writing it into the run."""
     from dhdiff_ray.detector.evaluate import predict
 
-    model, facts = detectors.localiser_of_real_pairs()
+    model, facts = detectors.new_localiser("real")
     return lambda images: predict(model, images), facts
 
 

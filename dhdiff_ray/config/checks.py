@@ -51,6 +51,8 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "synthesize.control": (ssm or not s.control, "semantic score maps (model.ssm)"),
         "synthesize.fade": (s.background != "free" or not s.fade, "synthesize.background = keep or clean"),
         "synthesize.min_iou": (s.redraws > 0 or not s.min_iou, "synthesize.redraws above 0"),
+        "detect.real_share": (any(kind.startswith("real_") for kind in config.detect.baselines),
+                              "a sum such as real_synthetic in detect.baselines"),
         "synthesize.strength": (s.start == "base", "synthesize.start = base"),
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}

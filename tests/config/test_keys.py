@@ -8,8 +8,8 @@ KEYS = """
 ablation.rows ablation.seeds ablation.table data.categories data.dataset data.grid data.images data.manifest
 data.masks data.resolution data.root data.several_defects data.shots data.skip_bad data.split
 data.train_fraction detect.baselines detect.batch_size detect.channels detect.decay detect.judge_every
-detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.select
-detect.steps model.attention_blocks model.autoencoder model.autoencoder_weights model.backbone model.channels
+detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.real_share
+detect.seeds detect.select detect.steps model.attention_blocks model.autoencoder model.autoencoder_weights model.backbone model.channels
 model.dda model.dda_decoder model.dda_encoder model.dda_start model.eta_start model.haar_levels model.heads
 model.layers_per_block model.merge model.plain_attention model.reference_encoder model.ssm model.ssm_decoder
 model.ssm_encoder model.text_layers model.text_width model.zero_conv_gain run.name run.seed run.storage

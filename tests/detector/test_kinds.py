@@ -47,7 +47,7 @@ def test_the_real_localiser_is_trained_once_and_again_when_its_conditions_change
 
 
 def test_made_pairs_are_taken_from_the_first_and_as_many_as_real_ones(mesh):
-    _, facts = mesh().localiser_of_made_pairs()
+    _, facts = mesh().new_localiser("synthetic")
     assert facts == {"n_pairs": 6}
 
 
