@@ -20,8 +20,8 @@ from dhdiff_ray.config.serve import ServeConfig
 from dhdiff_ray.config.synthesize import SynthesizeConfig
 from dhdiff_ray.config.train import TrainConfig
 
-LATER = {"detect": {"real_share": 0.5, "seeds": 1}}
-"""Later knobs with the values at which a run of before behaves as it did: so set, they are left out of the digest."""
+NEWER: dict[str, dict[str, Any]] = {"detect": {"real_share": 0.5, "seeds": 1}}
+"""Knobs that some runs are older than, by part, left out of the digest while they have this default."""
 
 
 class RunConfig(Frozen):
@@ -75,6 +75,6 @@ class Config(Frozen):
         left_out: dict[str, bool | set[str]] = {"serve": True, "ablation": True, "run": {"storage", "name"}}
         left_out |= {"data": {"categories"}, "train": {"trackers", "resize_seconds"}}
         content = self.model_dump(mode="json", exclude=left_out)
-        for part, knobs in LATER.items():
-            content[part] = {name: v for name, v in content[part].items() if name not in knobs or v != knobs[name]}
+        for part, knobs in NEWER.items():
+            content[part] = {k: v for k, v in content[part].items() if k not in knobs or v != knobs[k]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

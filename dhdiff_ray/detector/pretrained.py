@@ -60,8 +60,8 @@ class Look(nn.Module):
         features, layers = self.stem(images), []
         for part in self.parts:
             features = part(features)
-            small = [min(side, cells) for side, cells in zip(features.shape[2:], grid, strict=True)]
-            layers.append(functional.adaptive_avg_pool2d(features, small))
+            height, width = (min(side, cells) for side, cells in zip(features.shape[2:], grid, strict=True))
+            layers.append(functional.adaptive_avg_pool2d(features, (height, width)))
         return layers
 
 
@@ -70,13 +70,14 @@ class Head(nn.Module):
 
     Args:
         width: channels that each layer is brought to.
+        channels: those that the layers have.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, channels: Sequence[int] = CHANNELS) -> None:
         super().__init__()
-        wide = width * len(CHANNELS)
+        wide = width * len(channels)
         self.near = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(math.gcd(4, width), width)) for c in CHANNELS
+            nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(math.gcd(4, width), width)) for c in channels
         )
         self.seen = nn.Sequential(*_block(wide), *_block(wide), nn.Conv2d(wide, 1, 1))
 
