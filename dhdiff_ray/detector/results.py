@@ -123,7 +123,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
     spread = f"{seeds} seeds" if seeds > 1 else "one seed: no spread"
     figures_told = f"{', '.join(parts)} ({spread})" if parts else ""
     if not judged:
-        need = "add real and real_synthetic to detect.baselines"
+        need = f"add {' and '.join(k for k in ('real', 'real_synthetic') if k not in values)} to detect.baselines"
         return f"{MISSING}; {need}" + (f": {figures_told}" if parts else "")
     return f"{_judged(values)}: {figures_told}"
 

@@ -44,6 +44,7 @@ def test_what_was_not_trained_is_not_told_and_what_to_train_is():
     assert told.endswith("pairs alone pixel AP 50.0 (one seed: no spread)")
     assert "real ones" not in told
     assert verdict({}).endswith("detect.baselines")
+    assert "measured; add real_synthetic to" in verdict({"synthetic": {"pixel_ap": 0.5}, "real": {"pixel_ap": 0.8}})
 
 
 def test_over_categories_the_spread_is_that_of_the_mean():
