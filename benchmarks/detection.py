@@ -2,9 +2,9 @@
 
     python -m benchmarks.detection runs/demo --seeds 3 [--steps 250] [--category capsule] [--kind real] [--about WORDS]
 
-Real pairs, made pairs, both, CutPaste, Perlin shapes and normal images alone: each trained with the run's own settings
-and tested on its held-out half, one after the other in this process. The run is only read. ``detection.json`` holds one
-entry per run's name, ``detection.md`` shows all of them.
+Real pairs, made pairs, pasted defects, their sums, CutPaste, Perlin shapes and normal images alone: each trained with
+the run's own settings and tested on its held-out half, one after the other in this process. The run is only read.
+``detection.json`` holds one entry per run's name, ``detection.md`` shows all of them.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def _of_real_pairs(detectors: Any) -> tuple[Any, dict[str, Any]]:
     """The detector of real pairs, without writing it into the run."""
     from dhdiff_ray.detector.evaluate import predict
 
-    model, facts = detectors.localiser_of_real_pairs()
+    model, facts = detectors.new_localiser("real")
     return lambda images: predict(model, images), facts
 
 

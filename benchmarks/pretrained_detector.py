@@ -4,8 +4,9 @@
                                              [--few-made FOLDER ...]
 
 ``detect`` trains the paper's U-Net from scratch, which on real photographs wants more steps than a CPU has. Here
-SqueezeNet 1.0 (FOLDER as for ``score.features=small``) stays as it is, and what is trained is a head of three
-convolutions on four of its layers. Kinds of training images, beside the same normal ones, equal steps for all:
+SqueezeNet 1.0 (FOLDER as for ``score.features=small``) stays as it is, and what is trained is the head of
+``detect.network = pretrained`` on four of its layers. Kinds of training images, beside the same normal ones, equal
+steps for all:
 
     real         the real training half
     made         pairs of the run, as many of each defect
@@ -30,7 +31,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import nn
 from torch.nn import functional
 
 from benchmarks.detection import Quiet
@@ -39,6 +39,7 @@ from dhdiff_ray.detector.baselines import cut_paste
 from dhdiff_ray.detector.evaluate import figures
 from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.detector.loss import localisation_loss
+from dhdiff_ray.detector.pretrained import Head
 from dhdiff_ray.metrics.features.small import small_perceiver
 from dhdiff_ray.records import GOOD
 from dhdiff_ray.run.run import Run
@@ -49,26 +50,7 @@ FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap", "pro", "pixel_f1_max")
 LAYERS = (0, 1, 2, 6)
 """Of SqueezeNet's taps: at a half, a quarter, an eighth and a sixteenth of the image's side."""
 TOOK = "processor_seconds"
-WIDTH, BATCH, RATE, GRID = 16, 12, 2e-3, 64
-
-
-class Head(nn.Module):
-    """Feature maps of several sizes to one logit a pixel (n, 1, side, side)."""
-
-    def __init__(self, channels, side):
-        super().__init__()
-        self.side = side
-        self.near = nn.ModuleList(nn.Sequential(nn.Conv2d(c, WIDTH, 1), nn.GroupNorm(4, WIDTH)) for c in channels)
-        wide = WIDTH * len(channels)
-        block = lambda: [nn.Conv2d(wide, wide, 3, padding=1), nn.GroupNorm(8, wide), nn.SiLU()]  # noqa: E731
-        self.seen = nn.Sequential(*block(), *block(), nn.Conv2d(wide, 1, 1))
-
-    def forward(self, layers):
-        alike = [
-            functional.interpolate(near(layer), (GRID, GRID), mode="bilinear")
-            for near, layer in zip(self.near, layers, strict=True)
-        ]
-        return functional.interpolate(self.seen(torch.cat(alike, 1)), (self.side, self.side), mode="bilinear")
+WIDTH, BATCH, RATE = 16, 12, 2e-3
 
 
 def main():
@@ -111,7 +93,7 @@ def main():
             layers = [torch.cat(same) for same in zip(*(one for one, _ in several), strict=True)]
             targets = np.concatenate([one for _, one in several])
             head = trained(layers, targets, normals, seed, asked.steps)
-            maps = predicted(head, tested)
+            maps = predicted(head, tested, truth.shape[1:])
             found.append(figures(maps, truth) | {"by_defect": by_defect(maps, truth, shown)})
             print(kind, seed, {n: round(found[-1][n], 4) for n in FIGURES}, found[-1]["by_defect"], flush=True)
         row = {"trained_on": kind, "images": len(targets)}
@@ -162,7 +144,7 @@ def looked_at(look, images):
 def trained(layers, masks, normals, seed, steps):
     """The head after so many steps; half of each batch are normal images."""
     torch.manual_seed(seed)
-    head = Head([layer.shape[1] for layer in layers], masks.shape[1])
+    head = Head(WIDTH, [layer.shape[1] for layer in layers])
     optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     targets = torch.from_numpy(masks > 0).float()[:, None]
@@ -170,7 +152,7 @@ def trained(layers, masks, normals, seed, steps):
         bad, good = torch.randint(len(targets), (BATCH // 2,)), torch.randint(len(normals[0]), (BATCH // 2,))
         batch = [torch.cat([a[bad], b[good]]).float() for a, b in zip(layers, normals, strict=True)]
         wanted = torch.cat([targets[bad], torch.zeros_like(targets[bad])])
-        loss = localisation_loss(head(batch), wanted)
+        loss = localisation_loss(head(batch, masks.shape[1:]), wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -179,10 +161,10 @@ def trained(layers, masks, normals, seed, steps):
 
 
 @torch.inference_mode()
-def predicted(head, layers):
-    """Probability maps (n, h, w)."""
+def predicted(head, layers, size):
+    """Probability maps (n, *size)."""
     rows = range(0, len(layers[0]), 16)
-    maps = [torch.sigmoid(head([layer[at : at + 16].float() for layer in layers]))[:, 0] for at in rows]
+    maps = [torch.sigmoid(head([layer[at : at + 16].float() for layer in layers], size))[:, 0] for at in rows]
     return torch.cat(maps).numpy()
 
 

@@ -120,6 +120,8 @@ class ProgressView:
         elif kind in ("failed", "warning"):
             where = f"{event['category']}: " if event.get("category") else ""
             self._output.warn(f"{where}{event.get('message', 'failed')}")
+        elif kind == "verdict":
+            self._output.note(str(event["message"]))
         elif kind == "metric":
             hidden = ("event", "verb", "time")
             self._output.note("  " + " ".join(f"{k}={_short(v)}" for k, v in event.items() if k not in hidden))

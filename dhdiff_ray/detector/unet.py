@@ -8,6 +8,7 @@ after 200 steps. One logit stands for DRAEM's two: a softmax over two logits is 
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from typing import Literal
 
@@ -17,6 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 from torch.nn import functional
 
+KIND = "network"
+"""Name in a file's header of what network it is of; the others' files say nothing."""
 LEVELS = 3
 """Levels below the top: the sides of an image must divide by 2**3."""
 
@@ -53,36 +56,59 @@ class Localiser(nn.Module):
         return self.head(features)
 
 
-def build(network: Literal["small", "draem"], channels: int) -> nn.Module:
-    """An untrained localiser."""
+def build(network: Literal["small", "draem", "pretrained"], channels: int) -> nn.Module:
+    """An untrained localiser.
+
+    Raises:
+        ValueError: the weights of a pretrained one are not installed.
+    """
     if network == "draem":
         from dhdiff_ray.detector.draem import Draem
 
         return Draem(channels)
+    if network == "pretrained":
+        from dhdiff_ray.detector.pretrained import Pretrained
+
+        return Pretrained(channels)
     return Localiser(channels)
 
 
 def to_bytes(model: nn.Module) -> bytes:
-    """The weights as one safetensors file that ``from_bytes`` opens."""
-    return save({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()})
+    """The weights as one safetensors file that ``from_bytes`` opens; of a pretrained network its head's alone."""
+    from dhdiff_ray.detector.pretrained import Pretrained
+
+    kept, head = (model.head, {KIND: "pretrained"}) if isinstance(model, Pretrained) else (model, None)
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in kept.state_dict().items()}, head)
 
 
 def from_bytes(data: bytes) -> nn.Module:
     """The localiser that ``to_bytes`` wrote, in evaluation mode, on the CPU.
 
     Raises:
-        ValueError: the bytes hold something else.
+        ValueError: the bytes hold something else, or the weights of a pretrained network are not installed.
     """
     try:
         tensors = load(data)
     except SafetensorError:
         tensors = {}
+    if tensors and _kind(data) == "pretrained":
+        from dhdiff_ray.detector.pretrained import Pretrained
+
+        model = Pretrained(tensors["near.0.0.weight"].shape[0])
+        model.head.load_state_dict(tensors)
+        return model.eval()
     if "head.weight" not in tensors:
         raise ValueError("these weights are not a localiser's; pass a file that detector.unet.to_bytes wrote")
     outputs, channels = tensors["head.weight"].shape[:2]
     model = build("draem" if outputs == 2 else "small", channels)
     model.load_state_dict(tensors)
     return model.eval()
+
+
+def _kind(data: bytes) -> str:
+    """What the header of a safetensors file says of its kind: a length of eight bytes, and JSON."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]).get("__metadata__", {}).get(KIND, "")
 
 
 def convolutions(inputs: int, outputs: int, count: int, bias: bool = False) -> nn.Sequential:

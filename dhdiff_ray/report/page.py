@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import dhdiff_ray
 from dhdiff_ray.config import Config, DataConfig
 from dhdiff_ray.data.registry import DatasetError, open_dataset
+from dhdiff_ray.detector.results import RESULT, verdicts
 from dhdiff_ray.pairs.card import sampling_told
 from dhdiff_ray.pairs.writer import sampled_with
 from dhdiff_ray.report.curves import loss_curves
@@ -48,6 +49,11 @@ def run_tables(folder: RunFolder) -> list[Table]:
     rows = scores.get("scores", [])
     tables = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
     return [table for table in tables if table] + paper_tables(config, rows, detection)
+
+
+def run_verdicts(folder: RunFolder) -> list[str]:
+    """Whether the pairs help, in a sentence for the run and one for each of several categories."""
+    return verdicts(_json(folder, RESULT) or {})
 
 
 def build_report(folder: RunFolder, thumbs: int = 6) -> str:
@@ -86,6 +92,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         curves=loss_curves(events),
         scores=score_tables(scores.get("scores", [])),
         alignment=alignment_table(scores.get("pair_alignment", {})),
+        verdicts=verdicts(detection),
         detection=detection_table(detection),
         paper=paper_tables(config, scores.get("scores", []), detection),
         timings=timing_table(_json(folder, "timings.json"), events),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import stdev
 from typing import Any
 
 TITLES = {
@@ -39,6 +40,9 @@ KINDS = {
     "synthetic": "made pairs",
     "real": "real pairs",
     "real_synthetic": "real and made pairs",
+    "pasted": "pasted real defects",
+    "real_pasted": "real and pasted defects",
+    "real_pasted_synthetic": "real, pasted and made",
     "cutpaste": "CutPaste",
     "draem": "Perlin shapes, as DRAEM",
     "normal": "normal images alone",
@@ -138,12 +142,20 @@ def detection_table(detection: Mapping[str, Mapping[str, Any]]) -> Table | None:
                 continue
             seen = [row_of_kind[name] for name in ("n_train", "n_pairs", "n_pasted") if name in row_of_kind]
             row_of_kind = {"pairs": sum(seen) if seen else None, **row_of_kind}
-            values = (row_of_kind.get(k) for k in ("pairs", *figures, "n_good", "n_defect"))
-            table.rows.append([category, words, *(text(value) for value in values)])
+            told = [_with_spread(row_of_kind, name) for name in figures]
+            seen_of = [text(row_of_kind.get(name)) for name in ("n_good", "n_defect")]
+            table.rows.append([category, words, text(row_of_kind["pairs"]), *told, *seen_of])
             table.kinds.append("first" if key == "synthetic" else "")
         if row.get("ratio_pixel_ap") is not None:
             table.conditions[f"{category}: pixel AP, made over real"] = text(row["ratio_pixel_ap"])
     return table
+
+
+def _with_spread(figures: Mapping[str, Any], name: str) -> str:
+    """A figure, and over several trainings its standard deviation."""
+    values = [one.get(name) for one in figures.get("by_seed", ())]
+    several = len(values) > 1 and None not in values
+    return text(figures.get(name)) + (f" ± {stdev(values):.3f}" if several else "")
 
 
 def timing_table(timings: Mapping[str, Any] | None, events: Iterable[Mapping[str, Any]]) -> Table | None:

@@ -21,6 +21,7 @@ def told(*sets):
         (("synthesize.strength=0.5",), "synthesize.start = base"),
         (("synthesize.background=free", "train.clean_background=0", "synthesize.fade=true"), "keep or clean"),
         (("train.lora_rank=4",), "train.adapt = lora"),
+        (("detect.real_share=0.8",), "real_synthetic"),
         (("train.adapt=lora",), "freezes random weights"),
         (("model.backbone=some/folder", "model.heads=4"), "the backbone fixes it"),
         (("model.autoencoder=taef2", "model.haar_levels=2"), "model.autoencoder = haar"),

@@ -8,7 +8,8 @@ KEYS = """
 ablation.rows ablation.seeds ablation.table data.categories data.dataset data.grid data.images data.manifest
 data.masks data.resolution data.root data.several_defects data.shots data.skip_bad data.split
 data.train_fraction detect.baselines detect.batch_size detect.channels detect.decay detect.judge_every
-detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.select
+detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.real_share
+detect.seeds detect.select
 detect.steps model.attention_blocks model.autoencoder model.autoencoder_weights model.backbone model.channels
 model.dda model.dda_decoder model.dda_encoder model.dda_start model.eta_start model.haar_levels model.heads
 model.layers_per_block model.merge model.plain_attention model.reference_encoder model.ssm model.ssm_decoder
@@ -40,3 +41,8 @@ def test_a_rank_changes_neither_what_is_stored_nor_the_digest():
     assert set(ranks().values()) == set(Rank)
     assert {f"{part}.{name}" for part, knobs in Config().model_dump().items() for name in knobs} == set(KEYS.split())
     assert Config().digest() == "fc5dae07d77f32c5"
+
+
+def test_newer_knobs_at_their_defaults_leave_the_digest_of_runs_on_disk_alone():
+    asked = [Config.model_validate({"detect": {"seeds": seeds, "real_share": 0.5}}).digest() for seeds in (1, 2)]
+    assert asked[0] == Config().digest() != asked[1]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.detector.baselines import NormalOnly, cut_paste, perlin, perlin_paste
+from dhdiff_ray.detector.baselines import NormalOnly, cut_paste, paste_defects, perlin, perlin_paste
 from dhdiff_ray.metrics.detection import average_precision
 
 
@@ -23,6 +23,21 @@ def test_pasted_images_change_inside_their_masks_only_and_follow_the_seed(paste,
         outside = mask == 0
         assert any((image[outside] == normal[outside]).all() for normal in normals)
     assert (masks.reshape(12, -1).any(axis=1)).sum() >= 8
+
+
+def test_real_defects_lie_on_normal_images_and_an_empty_mask_is_left_out(normals):
+    images, masks = normals[:3].copy(), np.zeros((3, 64, 64), np.uint8)
+    for at in range(2):
+        images[at, 20:30, 20:32], masks[at, 20:30, 20:32] = (250, 10, 10), 255
+    made, places = paste_defects(images, masks, normals[3:], 5)
+    again, other = paste_defects(images, masks, normals[3:], 5), paste_defects(images, masks, normals[3:], 6)
+    assert made.shape == (2, 64, 64, 3) and set(np.unique(places)) == {0, 255}
+    assert (made == again[0]).all() and (made != other[0]).any()
+    for image, mask in zip(made, places, strict=True):
+        assert image[mask > 0].mean(0)[0] > 200, "the defect itself is there"
+        assert any((image[mask == 0] == normal[mask == 0]).mean() > 0.8 for normal in normals[3:])
+    with pytest.raises(ValueError, match=r"leave pasted out of detect\.baselines"):
+        paste_defects(images[2:], masks[2:], normals, 5)
 
 
 def test_cut_paste_pastes_one_rectangle_of_the_papers_size(normals):

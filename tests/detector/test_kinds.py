@@ -47,8 +47,45 @@ def test_the_real_localiser_is_trained_once_and_again_when_its_conditions_change
 
 
 def test_made_pairs_are_taken_from_the_first_and_as_many_as_real_ones(mesh):
-    _, facts = mesh().localiser_of_made_pairs()
+    _, facts = mesh().new_localiser("synthetic")
     assert facts == {"n_pairs": 6}
+
+
+def test_as_many_defects_are_pasted_as_pairs_are_made(mesh):
+    assert mesh(steps=1).new_localiser("pasted")[1] == {"n_pasted": 6}
+    assert mesh(steps=1).new_localiser("real_pasted_synthetic")[1] == {"n_train": 6, "n_pasted": 6, "n_pairs": 6}
+
+
+def test_real_ones_are_at_least_the_share_asked_for_and_more_where_they_come_so(mesh):
+    assert mesh()._chances({"n_train": 6, "n_pairs": 6}) is None
+    assert mesh(real_share=0)._chances({"n_train": 6, "n_pairs": 60}) is None
+    assert mesh()._chances({"n_train": 6}) is None
+    assert mesh()._chances({"n_pairs": 6}) is None
+    chances = mesh()._chances({"n_train": 2, "n_pasted": 4, "n_pairs": 4})
+    assert chances[:2].sum() == pytest.approx(0.5) and chances.sum() == pytest.approx(1)
+    assert len(set(chances[:2])) == len(set(chances[2:])) == 1
+
+
+def test_further_trainings_of_a_kind_have_seeds_and_files_of_their_own(mesh):
+    first = mesh()
+    second = Detectors(first.run, "mesh", Heard(), at=1)
+    first.examined("real")
+    weights = first.run.folder.read_bytes("detectors/mesh/real.safetensors")
+    second.examined("real")
+    assert (first.seed, second.seed) == (0, 1)
+    assert first.run.folder.read_bytes("detectors/mesh/real.safetensors") == weights, "the oracle is the first one"
+    assert second.progress.steps == [1, 2, 3, 4]
+    assert first.run.folder.exists("detectors/mesh/real.figures.json")
+    assert first.run.folder.exists("detectors/mesh/real.1.figures.json")
+
+
+def test_the_kept_localiser_may_be_a_head_on_a_pretrained_network(mesh):
+    first, again = (mesh(network="pretrained", steps=2) for _ in range(2))
+    images = first.test_half()[1]
+    maps, _ = first.trained("real")
+    same, _ = again.trained("real")
+    assert again.progress.steps == [2]
+    np.testing.assert_array_equal(maps(images), same(images))
 
 
 def test_figures_that_are_kept_are_taken_again_on_resume_until_their_conditions_change(mesh):

@@ -133,6 +133,27 @@ def test_the_tables_can_be_had_without_the_page(finished_run, tmp_path):
     assert "Does a detector learn" in CliRunner().invoke(app, words).stdout
 
 
+def test_the_verdict_and_the_spread_over_seeds_stand_with_the_figures(finished_run, tmp_path):
+    from typer.testing import CliRunner
+
+    from dhdiff_ray.cli.app import app
+
+    folder, _, _ = finished_run
+    detection = folder.read_json("detection.json")
+    for kind, values in {"real": (0.5, 0.6), "real_synthetic": (0.8, 0.9)}.items():
+        one = detection["mesh"]["synthetic"]
+        several = [{**one, "pixel_ap": value} for value in values]
+        detection["mesh"][kind] = {**one, "pixel_ap": sum(values) / 2, "by_seed": several}
+    folder.write_json("detection.json", detection)
+    told = "mesh: The pairs help: with the pairs pixel AP 85.0 ± 7.1, with real ones alone 55.0 ± 7.1 (2 seeds)"
+    html = build_report(folder)
+    assert told in html
+    assert "<td>0.850 ± 0.071</td>" in html
+    words = ["report", "--run", "tiny-run", "--storage", str(tmp_path)]
+    assert json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)["verdict"] == [told]
+    assert "The pairs help" in CliRunner().invoke(app, words).output
+
+
 def test_a_folder_that_is_no_run_is_an_error(tmp_path):
     with pytest.raises(ValueError, match=r"config\.json"):
         build_report(RunFolder.of(str(tmp_path), "nothing"))

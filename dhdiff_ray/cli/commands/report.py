@@ -31,13 +31,14 @@ def report(
 
 def show_report(config: Config, output: Output) -> None:
     """Write the page of a run, and print every table that it has by now."""
-    from dhdiff_ray.report.page import run_tables, write_report
+    from dhdiff_ray.report.page import run_tables, run_verdicts, write_report
     from dhdiff_ray.run.run import Run
 
-    tables = run_tables(Run(config).folder)
+    folder = Run(config).folder
+    tables, lines = run_tables(folder), run_verdicts(folder)
     page = write_report(config)
     if output.as_json:
-        output.data({"report": page, "tables": [asdict(one) for one in tables]})
+        output.data({"report": page, "tables": [asdict(one) for one in tables], "verdict": lines})
         return
     for one in tables:
         output.data(None, table=table(one.title, one.heads, one.rows))
@@ -45,4 +46,6 @@ def show_report(config: Config, output: Output) -> None:
         output.note("\n".join(words for words in (one.note, conditions) if words))
     if not tables:
         output.note(f"nothing is measured yet; next: dhdiff-ray submit score --run {config.run.name}")
+    for line in lines:
+        output.note(line)
     output.data(None, text=page)

@@ -17,10 +17,12 @@ import ray
 from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.detector.kinds import refuse_missing
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Relay
 from dhdiff_ray.on_ray.pool import reason
 from dhdiff_ray.on_ray.verbs import VERBS
+from dhdiff_ray.on_ray.verbs.detect import tell_verdict
 from dhdiff_ray.on_ray.verbs.train import lay_out, place_of, slots
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import CONFIG, Run
@@ -32,6 +34,7 @@ RETRIES = 3
 
 def main(config: Config, resume: bool = False) -> int:
     """All stages of all categories; 0, or 1 if a category failed."""
+    refuse_missing(config.detect.network)  # now, not after hours of training
     run = Run(config)
     folder = run.folder
     if folder.exists(CONFIG) and not resume and Run.stored(folder).config.digest() != config.digest():
@@ -46,6 +49,7 @@ def main(config: Config, resume: bool = False) -> int:
         from dhdiff_ray.report.page import write_report
 
         events.emit("page", place=write_report(config))
+        tell_verdict(run, events)
     return 1 if failed else 0
 
 

@@ -12,7 +12,7 @@ import ray
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.detector import results
-from dhdiff_ray.detector.kinds import Detectors
+from dhdiff_ray.detector.kinds import Detectors, refuse_missing
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import one_core, side_by_side
 from dhdiff_ray.pairs.writer import read_pair_rows
@@ -29,12 +29,15 @@ def main(config: Config, resume: bool = False) -> int:
     """Train and test every category's localisers; 0, or 1 if a category failed."""
     run = Run(config)
     with Events(run.folder, "detect") as events, lease(run.folder):
-        return stage(run, events, resume=resume)
+        failed = stage(run, events, resume=resume)
+        tell_verdict(run, events)
+    return failed
 
 
 def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> int:
     """The verb inside a job; ``category`` leaves the others alone; what was tested of the same pairs may be kept."""
-    kinds = results.kinds_of(run.config)
+    refuse_missing(run.config.detect.network)
+    trainings = results.trainings_of(run.config)
     run.check_split()
     categories = [category] if category else run.categories
     for name in categories:
@@ -42,19 +45,28 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
     with events.hub(every=0.5) as hub:
         task = one_core(examine, run.config.train.gpus_per_worker)
         figures, errors = side_by_side(
-            {(c, kind): task.remote(run, c, kind, hub, resume) for c in categories for kind in kinds}
+            {(c, *one): task.remote(run, c, one, hub, resume) for c in categories for one in trainings}
         )
     for name in categories:
-        failed = [f"{kind}: {errors[name, kind]}" for kind in kinds if (name, kind) in errors]
+        failed = [f"{one[0]}: {errors[name, *one]}" for one in trainings if (name, *one) in errors]
         if failed:
             events.emit("failed", category=name, message="; ".join(failed))
             continue
-        events.emit("metric", category=name, **_short(results.together({kind: figures[name, kind] for kind in kinds})))
+        events.emit(
+            "metric", category=name, **_short(results.together({one: figures[name, *one] for one in trainings}))
+        )
     results.collect(run)
     return 1 if errors else 0
 
 
-def examine(run: Run, category: str, kind: str, hub: Hub, resume: bool) -> dict[str, Any]:
+def tell_verdict(run: Run, events: Events) -> None:
+    """Say of everything that was tested alike whether the pairs help."""
+    stored = run.folder.read_json(results.RESULT) if run.folder.exists(results.RESULT) else {}
+    for line in results.verdicts(stored):
+        events.emit("verdict", message=line)
+
+
+def examine(run: Run, category: str, training: tuple[str, int], hub: Hub, resume: bool) -> dict[str, Any]:
     """Train one detector and test it on the held-out half: the task.
 
     What it told has arrived when its answer has, since the driver empties its mailbox only once more.
@@ -62,8 +74,10 @@ def examine(run: Run, category: str, kind: str, hub: Hub, resume: bool) -> dict[
     import torch
 
     torch.set_num_threads(1)
-    teller = Teller(hub, "detect", f"{category}, {kind}", run.config.detect.steps)
-    figures = Detectors(run, category, teller).examined(kind, resume)
+    kind, at = training
+    bar = f"{kind} {at + 1}" if at else kind
+    teller = Teller(hub, "detect", f"{category}, {bar}", run.config.detect.steps)
+    figures = Detectors(run, category, teller, at).examined(kind, resume)
     ray.wait([hub.arrived.remote()], timeout=ARRIVAL_SECONDS)  # after all that this process sent
     return figures
 

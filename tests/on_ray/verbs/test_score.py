@@ -97,5 +97,15 @@ def test_a_run_is_scored_then_checked_with_the_same_localiser(two_cores, paired)
     ratio = found["mesh"]["synthetic"]["pixel_ap"] / found["mesh"]["real"]["pixel_ap"]
     assert found["mesh"]["ratio_pixel_ap"] == pytest.approx(ratio)
     assert found["conditions"]["steps"] == 4
+    assert "by_seed" not in found["mesh"]["real"]
+
+    asked = {"seeds": 2, "baselines": ("real", "real_synthetic", "real_pasted")}
+    twice = config.model_copy(update={"detect": config.detect.model_copy(update=asked)})
+    assert detect.main(twice) == 0
+    again = folder.read_json("detection.json")
+    assert again["mesh"]["real"]["by_seed"][0]["pixel_ap"] == found["mesh"]["real"]["pixel_ap"]
+    assert len(again["mesh"]["real_pasted"]["by_seed"]) == 2
+    lines = [e["message"] for e in read_events(folder) if e["event"] == "verdict"]
+    assert any("with pasted defects" in line and line.endswith("(2 seeds)") for line in lines)
     told = {(e["verb"], e["event"]) for e in read_events(folder)}
     assert {("score", "metric"), ("score", "progress"), ("detect", "metric"), ("detect", "progress")} <= told
