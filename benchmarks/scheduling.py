@@ -285,6 +285,7 @@ def _ready(storage: str, batches: int, seconds: float) -> tuple[Any, list[Any]]:
     from dhdiff_ray.data.registry import open_dataset
     from dhdiff_ray.data.split import make_split
     from dhdiff_ray.on_ray.verbs import synthesize
+    from dhdiff_ray.pairs.units import units_of
     from dhdiff_ray.run.folder import RunFolder
     from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.build import build
@@ -306,13 +307,13 @@ def _ready(storage: str, batches: int, seconds: float) -> tuple[Any, list[Any]]:
     samples, pictures, _ = read_many(own.train, 64, False, print)
     defects = sorted({s.defect for s in own.train if not s.is_good})
     publish(build(config, samples, pictures), None, Run(config), "mesh", {"defects": defects})
-    trial = synthesize.units_of(Run(config), "mesh", {})[1]
+    trial = units_of(Run(config), "mesh", {})[1]
     maker = synthesize.Maker(Run(config))
     maker(trial[0])
     each = min(maker(unit) for unit in trial[1:4])
     shutil.rmtree(Path(storage) / "data" / "pairs")
     config = load(max(1, round(10 * seconds / each)))
-    return config, synthesize.units_of(Run(config), "mesh", {})[1][:batches]
+    return config, units_of(Run(config), "mesh", {})[1][:batches]
 
 
 def main() -> None:

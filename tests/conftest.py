@@ -199,6 +199,7 @@ def trained(trained_once, images, tmp_path):
 def paired_once(trained_once, images, tmp_path_factory):
     """The trained run with its pairs, made in this process."""
     from dhdiff_ray.on_ray.verbs import synthesize
+    from dhdiff_ray.pairs.units import CategoryPairs, units_of
     from dhdiff_ray.run.run import Run
 
     storage = tmp_path_factory.mktemp("paired")
@@ -206,10 +207,10 @@ def paired_once(trained_once, images, tmp_path_factory):
     run = Run(load(storage, images, "trained"))
     maker = synthesize.Maker(run)
     for category in CATEGORIES:
-        requests, units = synthesize.units_of(run, category, {})
+        requests, units = units_of(run, category, {})
         for unit in units:
             maker(unit)
-        synthesize.finish(run, requests, run.folder.read_json(f"models/{category}/dhdiff.json"))
+        CategoryPairs(run.folder.read_json(f"models/{category}/dhdiff.json"), requests, units).finish(run)
     return storage / "trained"
 
 

@@ -33,6 +33,7 @@ import pytest
 
 from dhdiff_ray.on_ray.cluster import standing
 from dhdiff_ray.on_ray.verbs import synthesize
+from dhdiff_ray.pairs.units import units_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 
@@ -65,7 +66,7 @@ def made_alone(config):
     maker = synthesize.Maker(run)
     for category in ("capsule", "mesh"):
         alone.upload(folder.path(f"models/{category}"), f"models/{category}")
-        for unit in synthesize.units_of(run, category, {})[1]:
+        for unit in units_of(run, category, {})[1]:
             maker(unit)
     return made(alone)
 

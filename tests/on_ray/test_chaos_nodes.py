@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file
 
 from dhdiff_ray.on_ray.verbs import synthesize, train
+from dhdiff_ray.pairs.units import units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
@@ -92,7 +93,7 @@ def test_pairs_of_a_run_that_lost_a_node_are_those_of_an_undisturbed_one(three_n
     run = Run(config, alone)
     maker = synthesize.Maker(run)
     for category in ("capsule", "mesh"):
-        for unit in synthesize.units_of(run, category, {})[1]:
+        for unit in units_of(run, category, {})[1]:
             maker(unit)
     assert found == made(alone), "one process that nobody disturbed makes the same bytes"
 

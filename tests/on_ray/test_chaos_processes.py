@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from dhdiff_ray.on_ray.verbs import synthesize, train
-from dhdiff_ray.on_ray.verbs.synthesize import Maker, Unit
+from dhdiff_ray.on_ray.verbs.synthesize import Maker
+from dhdiff_ray.pairs.units import Unit
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run

@@ -7,9 +7,10 @@ import pytest
 
 from dhdiff_ray.detector.unet import to_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.on_ray.verbs.synthesize import Maker, empty_ones, finish, refuse_mixture, units_of
+from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.redraw import drawn_again, make_usable
+from dhdiff_ray.pairs.units import CategoryPairs, empty_masks, refuse_mixture, units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.records import pair_seed
 from dhdiff_ray.run.run import Run
@@ -72,7 +73,7 @@ def test_a_row_tells_the_try_its_seed_and_its_agreement(ready):
     requests, units = units_of(run, "mesh", {})
     for unit in units:
         maker(unit)
-    finish(run, requests, model_facts(run.folder, "mesh"))
+    CategoryPairs(model_facts(run.folder, "mesh"), requests, []).finish(run)
     rows = read_pair_rows(run.folder, "mesh")
     assert len(rows) == len(requests)
     for row in rows:
@@ -122,7 +123,7 @@ def rows_without(config, lost_of):
     maker._pipelines["mesh"] = Emptying(maker._pipeline("mesh"), lost_of(requests))
     for unit in units:
         maker(unit)
-    finish(run, requests, model_facts(run.folder, "mesh"))
+    CategoryPairs(model_facts(run.folder, "mesh"), requests, []).finish(run)
     return read_pair_rows(run.folder, "mesh")
 
 
@@ -143,5 +144,5 @@ def test_pairs_from_before_empty_ones_were_drawn_again_are_not_added_to(trained)
 def test_a_mask_that_stays_empty_is_named_in_its_row_and_counted_by_defect(trained):
     rows = rows_without(trained("synthesize.redraws=1"), lambda requests: seeds_of(requests[0], [0, 1]))
     assert [row.get("empty", False) for row in rows] == [True] + [False] * (len(rows) - 1)
-    assert empty_ones(rows) == f"1 of {rows[0]['defect']}"
-    assert empty_ones(rows[1:]) == ""
+    assert empty_masks(rows) == f"1 of {rows[0]['defect']}"
+    assert empty_masks(rows[1:]) == ""

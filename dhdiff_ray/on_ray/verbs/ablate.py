@@ -23,9 +23,9 @@ from dhdiff_ray.data.images import read_many
 from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import reason
-from dhdiff_ray.on_ray.verbs.synthesize import finish
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan, shards
+from dhdiff_ray.pairs.units import CategoryPairs
 from dhdiff_ray.pairs.writer import PairWriter
 from dhdiff_ray.records import Sample
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
@@ -110,7 +110,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     writer = PairWriter(run.folder)
     for pair in pairs:
         writer.write_pair(pair)
-    finish(run, requests, {"category": category, **facts})
+    CategoryPairs({"category": category, **facts}, requests, []).finish(run)
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
     aligned = alignment(from_bytes(oracle), images, masks)
     with _timed(seconds, "detect"):

@@ -10,8 +10,9 @@ import pytest
 
 from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray.verbs import synthesize
-from dhdiff_ray.on_ray.verbs.synthesize import Maker, Unit, existing, main, units_of
+from dhdiff_ray.on_ray.verbs.synthesize import Maker, main
 from dhdiff_ray.pairs.make import open_pipeline
+from dhdiff_ray.pairs.units import Unit, existing, refuse_mixture, units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.run import Run
@@ -77,22 +78,22 @@ def test_a_lone_mask_is_no_pair(ready):
 
 def test_pairs_of_other_settings_are_never_mixed(ready):
     facts = ready.folder.read_json("models/mesh/dhdiff.json")
-    synthesize.refuse_mixture(ready, facts, any_there=False)
-    synthesize.refuse_mixture(ready, facts, any_there=True)
+    refuse_mixture(ready, facts, any_there=False)
+    refuse_mixture(ready, facts, any_there=True)
     other = asked_for(ready, guidance=2.5)
     with pytest.raises(ValueError, match=r"guidance = 1.5, now 2.5\); ask for the same, or remove pairs/mesh"):
-        synthesize.refuse_mixture(other, facts, any_there=True)
+        refuse_mixture(other, facts, any_there=True)
 
 
 def test_pairs_that_are_older_than_a_setting_count_as_drawn_with_its_default(ready):
     folder = ready.folder
     facts = folder.read_json("models/mesh/dhdiff.json")
-    synthesize.refuse_mixture(ready, facts, any_there=False)
+    refuse_mixture(ready, facts, any_there=False)
     written = folder.read_json("synthesis/mesh.json")
     folder.write_json("synthesis/mesh.json", {k: v for k, v in written.items() if k not in ("precision", "compile")})
-    synthesize.refuse_mixture(ready, facts, any_there=True)
+    refuse_mixture(ready, facts, any_there=True)
     with pytest.raises(ValueError, match="precision = 'fp32', now 'bf16'"):
-        synthesize.refuse_mixture(asked_for(ready, precision="bf16"), facts, any_there=True)
+        refuse_mixture(asked_for(ready, precision="bf16"), facts, any_there=True)
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])
