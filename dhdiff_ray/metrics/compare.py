@@ -25,10 +25,10 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[dict[str, 
     Returns:
         Rows with ``value`` and ``other``, and one warning per metric and difference.
     """
-    by_key = {_key(row): row for row in theirs}
+    by_key = {key(row): row for row in theirs}
     rows, warnings = [], {}
     for row in ours:
-        other = by_key.get(_key(row))
+        other = by_key.get(key(row))
         if other is None:
             continue
         rows.append({name: row.get(name) for name in ("metric", "level", "category", "defect", "value")})
@@ -50,5 +50,6 @@ def differences(row: Row, other: Row) -> list[str]:
     return reasons
 
 
-def _key(row: Row) -> tuple[Any, ...]:
+def key(row: Row) -> tuple[Any, ...]:
+    """What two rows of one figure have in common."""
     return row["metric"], row.get("level"), row.get("category"), row.get("defect")

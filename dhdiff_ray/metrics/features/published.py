@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.features.base import Classifier, Perceiver
-from dhdiff_ray.metrics.features.weights import FILES, find, load, own_file
+from dhdiff_ray.metrics.features.weights import FILES, find, load, own_file, square_pixels
 
 LPIPS_SIDE = 256
 """Side in pixels that the peers resize to before LPIPS."""
@@ -109,11 +108,7 @@ class Lpips(Perceiver):
 
     @torch.inference_mode()
     def _perceptual(self, image: np.ndarray, raw: bool, nearest: bool) -> np.ndarray:
-        picture = Image.fromarray(image)
-        if picture.size != (self.side, self.side):
-            how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-            picture = picture.resize((self.side, self.side), how)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        pixels = square_pixels(image, self.side, nearest)
         if not raw:
             pixels = pixels / 127.5 - 1
         with _exact_convolutions():

@@ -1,4 +1,4 @@
-"""Files of the published networks: which they are, where they lie, whether they are what they say.
+"""Files of the published networks: which they are, where they lie, what they say; and the pixels networks take.
 
 Not in the paper. What we decided: nothing is fetched unless ``score.download`` says so; a file under a published name
 must have the published hash; one's own file must be named, and its scores carry another name.
@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dhdiff_ray.config import ScoreConfig
@@ -111,6 +113,14 @@ def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
     if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise ValueError(f"{path} holds no state_dict of tensors; save one with torch.save(model.state_dict(), FILE)")
     return tensors, digest[:16]
+
+
+def square_pixels(image: np.ndarray, side: int, nearest: bool = False) -> Tensor:
+    """An image uint8 (h, w, 3) as float32 (1, 3, side, side) from 0 to 255, as a network takes it."""
+    picture = Image.fromarray(image)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
 
 
 def _fetch(file: Published, path: Path) -> None:
