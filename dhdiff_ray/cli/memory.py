@@ -48,17 +48,10 @@ class MemoryWatch:
 
 def memory_of(pid: int) -> int:
     """Bytes of one process by ``MEASURE``; 0 if it has ended or is somebody else's."""
-    if MEASURE == "RSS":
-        import psutil
+    import psutil
 
-        try:
-            return psutil.Process(pid).memory_info().rss
-        except psutil.Error:
-            return 0
     try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+        process = psutil.Process(pid)
+        return process.memory_full_info().pss if MEASURE == "PSS" else process.memory_info().rss
+    except psutil.Error:
+        return 0

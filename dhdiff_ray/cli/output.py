@@ -6,18 +6,15 @@ only, anything else gets a plain line now and then; colours follow ``NO_COLOR`` 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
 PLAIN_SECONDS = 10.0
@@ -38,17 +35,9 @@ class Output:
 
         return Console(stderr=True, highlight=False, markup=False)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """Say something to a person."""
-        self.people.print(text, soft_wrap=True)
-
-    def note_table(self, table: Table) -> None:
-        """Show a person a table that is not the command's result."""
-        self.people.print(table)
-
-    def step(self, text: str) -> None:
-        """Say that something new begins."""
-        self.people.print(text, style="bold", soft_wrap=True)
+        self.people.print(text, style=style, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Say something that a person should see to."""
@@ -71,16 +60,6 @@ class Output:
         elif text is not None:
             self._write(text)
 
-    @contextlib.contextmanager
-    def alone_on_stdout(self) -> Iterator[None]:
-        """While open, what a library prints goes to stderr; Ray's raylet warnings are such."""
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-
-    def progress(self) -> ProgressView:
-        """A view of a job's events."""
-        return ProgressView(self)
-
     def _labelled(self, label: str, style: str, text: str) -> None:
         from rich.text import Text
 
@@ -94,23 +73,39 @@ class Output:
         self._stdout.flush()
 
 
-class ProgressView:
-    """Draws events: one bar per category on a terminal, one line per category and 10 s elsewhere."""
+V = TypeVar("V", bound="View")
+
+
+class View:
+    """Draws a job's events while it is open; on a terminal with something of Rich's that renews itself."""
+
+    live: Any = None
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._bars: dict[tuple[str, str], Any] = {}
-        self._printed: dict[tuple[str, str], float] = {}
-        self._progress = _bars(output.people) if output.people.is_terminal else None
 
-    def __enter__(self) -> ProgressView:
-        if self._progress:
-            self._progress.start()
+    def __enter__(self: V) -> V:
+        if self.live:
+            self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._progress:
-            self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+
+class ProgressView(View):
+    """One bar per category on a terminal, one line per category and 10 s elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._bars: dict[tuple[str, str], Any] = {}
+        self._printed: dict[tuple[str, str], float] = {}
+        if output.people.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+            counts = (BarColumn(bar_width=30), MofNCompleteColumn(), "{task.fields[note]}", TimeElapsedColumn())
+            self.live = Progress("{task.description}", *counts, "left", TimeRemainingColumn(), console=output.people)
 
     def event(self, event: dict[str, Any]) -> None:
         """Draw one event; kinds it does not know are left to the log."""
@@ -128,10 +123,10 @@ class ProgressView:
         verb, category = str(event.get("verb", "")), str(event.get("category", ""))
         note = f"loss {_short(event['loss'])}" if event.get("loss") is not None else str(event.get("note", ""))
         done, total = event["done"], event["total"]
-        if self._progress:
+        if self.live:
             if (verb, category) not in self._bars:
-                self._bars[verb, category] = self._progress.add_task(f"{verb} {category}", total=total, note=note)
-            self._progress.update(self._bars[verb, category], completed=done, total=total, note=note)
+                self._bars[verb, category] = self.live.add_task(f"{verb} {category}", total=total, note=note)
+            self.live.update(self._bars[verb, category], completed=done, total=total, note=note)
             return
         now = time.monotonic()
         if self._printed.get((verb, category)) == float("inf"):
@@ -150,22 +145,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         made.add_row(*(Text(_short(value)) for value in row))
     return made
-
-
-def _bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        Left(),
-        console=console,
-    )
 
 
 def _short(value: object) -> str:

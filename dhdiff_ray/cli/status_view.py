@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import time
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from dhdiff_ray.cli.output import Output, View, table
 from dhdiff_ray.run.status import STAGES, Status, as_cells
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dhdiff_ray.cli.output import Output
-
 COLUMNS = ("category", *STAGES, "GPU s")
 
 
-class StatusView:
-    """Draws the events of a whole line: a table that renews itself on a terminal, one line per change elsewhere."""
+class StatusView(View):
+    """The events of a whole line: a table that renews itself on a terminal, one line per change elsewhere."""
 
     def __init__(self, output: Output) -> None:
+        super().__init__(output)
         self.status = Status()
-        self._output = output
         self._printed: dict[tuple[str, str], str] = {}
-        self._live: Any = None
         if output.people.is_terminal:
             from rich.live import Live
 
-            self._live = Live(get_renderable=self.table, console=output.people, refresh_per_second=2)
-
-    def __enter__(self) -> StatusView:
-        if self._live:
-            self._live.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._live:
-            self._live.stop()
+            table = lambda: status_table(self.status)  # noqa: E731
+            self.live = Live(get_renderable=table, console=output.people, refresh_per_second=2)
 
     def event(self, event: dict[str, Any]) -> None:
         """Take one event in and draw what it changes."""
@@ -46,20 +35,14 @@ class StatusView:
             self._output.warn(f"{where}{event.get('message', 'failed')}")
         elif event.get("event") == "page":
             self._output.note(f"page: {event['place']}")
-        elif event.get("event") == "stage" and not self._live:
+        elif event.get("event") == "stage" and not self.live:
             key, state = (str(event["category"]), str(event["verb"])), str(event["state"])
             if state != "waiting" and self._printed.get(key) != state:
                 self._printed[key] = state
                 spent = f" in {event['seconds']} s" if event.get("seconds") is not None else ""
                 self._output.note(f"{event['verb']} {event['category']} {state}{spent}")
 
-    def table(self) -> Table:
-        """The table as it is now."""
-        return status_table(self.status)
-
 
 def status_table(status: Status) -> Table:
     """Category by stage."""
-    from dhdiff_ray.cli.output import table
-
     return table("", COLUMNS, as_cells(status, time.time()))

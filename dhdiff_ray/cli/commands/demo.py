@@ -6,7 +6,6 @@ the demo's run and nothing else; whatever happens, no process is left.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import time
 from collections.abc import Iterator
@@ -123,7 +122,7 @@ def _clear(typed: options.Typed) -> None:
 
 @contextlib.contextmanager
 def _timed(name: str, seconds: dict[str, float], output: Output) -> Iterator[None]:
-    output.step(name)
+    output.note(name, style="bold")
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)
@@ -132,23 +131,22 @@ def _timed(name: str, seconds: dict[str, float], output: Output) -> Iterator[Non
 
 def _ask_endpoint(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Start the endpoint on the same cluster, ask it for one pair, lay the answer into ``served/``."""
-    import httpx
-
+    from dhdiff_ray.client import Client
     from dhdiff_ray.on_ray.serve import up as serve
     from dhdiff_ray.serving.access import first_token
 
-    url = serve.up(config, address=None, port=0, block=False)
+    url = serve.up(config, address=None, port=0)
     file = serve.checked_token(config.serve.host)
-    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {first_token(file)}"} if file else {})
-    models = client.get("/v1/models", timeout=60).raise_for_status().json()
     category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("model_index.json"))[0]
     defect = folder.read_json(f"models/{category}/dhdiff.json")["defects"][0]
     request = {"category": category, "defect": defect, "seed": SEED, "n": 1}
-    start = time.monotonic()
-    answer = client.post("/v1/pairs", json=request, timeout=300).raise_for_status().json()
-    folder.write_json("served/request.json", {"request": request, "models": models})
+    with Client(url, first_token(file) if file else None, timeout=300) as client:
+        models = client.models()
+        start = time.monotonic()
+        (pair,) = client.pairs(category, defect=defect, seed=SEED)
+    folder.write_json("served/request.json", {"request": request, "models": {"models": models}})
     for name in ("image", "mask"):
-        folder.write_bytes(f"served/{name}.png", base64.b64decode(answer["pairs"][0][name]))
+        folder.write_bytes(f"served/{name}.png", getattr(pair, name))
     return {"url": url, "request": request, "seconds": round(time.monotonic() - start, 2)}
 
 

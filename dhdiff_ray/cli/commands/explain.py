@@ -14,9 +14,6 @@ from dhdiff_ray.cli.resolve import resolve
 if TYPE_CHECKING:
     from dhdiff_ray.report.explain import Explained
 
-SHOWN = 3
-"""Denoising steps that are drawn: the first, the middle and the last."""
-
 
 def explain(
     run: options.Run = None,

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.output import Output
+from dhdiff_ray.cli.output import Output, ProgressView
 
 if TYPE_CHECKING:
     from dhdiff_ray.client import Client
@@ -62,7 +62,7 @@ def sample(
     tree = PairWriter(folder)
     made = kept = 0
     try:
-        with Client(url, os.environ.get(TOKEN), patience=patience) as client, output.progress() as view:
+        with Client(url, os.environ.get(TOKEN), patience=patience) as client, ProgressView(output) as view:
             for name in dict.fromkeys(category):
                 model = client.model(name)
                 if unknown := sorted(set(defect or ()) - set(model["defects"])):
@@ -162,34 +162,21 @@ def _fetch(
     client: Client, writer: PairWriter, requests: list[Request], parallel: int, steps: int | None
 ) -> Iterator[Request]:
     """Ask for each, a few at once, and write what comes; yields what was written."""
-
-    def one(request: Request) -> Request:
-        (pair,) = client.pairs(request.category, defect=request.defect, seed=request.seed, steps=steps)
-        return _write(writer, request, pair)
-
-    waiting: set[Future[Request]] = set()
-    rest = iter(requests)
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while True:
-                while len(waiting) < 2 * parallel and (request := next(rest, None)) is not None:
-                    waiting.add(pool.submit(one, request))
-                if not waiting:
-                    return
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _write(writer: PairWriter, request: Request, pair: Any) -> Request:
     import numpy as np
     from PIL import Image
 
     from dhdiff_ray.records import Pair
 
-    image, mask = (np.array(Image.open(io.BytesIO(data))) for data in (pair.image, pair.mask))
-    request = replace(request, base=pair.base or "", reference=pair.reference or "")
-    writer.write_pair(Pair(request, image, mask))
-    return request
+    def one(request: Request) -> Request:
+        (pair,) = client.pairs(request.category, defect=request.defect, seed=request.seed, steps=steps)
+        image, mask = (np.array(Image.open(io.BytesIO(data))) for data in (pair.image, pair.mask))
+        request = replace(request, base=pair.base or "", reference=pair.reference or "")
+        writer.write_pair(Pair(request, image, mask))
+        return request
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            for future in as_completed([pool.submit(one, request) for request in requests]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

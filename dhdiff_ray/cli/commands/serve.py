@@ -44,7 +44,7 @@ def up(
     with contextlib.ExitStack() as stack:
         if not where:
             stack.enter_context(private_cluster(output))
-        url = on_ray_serve.up(config, address=where, port=chosen, block=False)
+        url = on_ray_serve.up(config, address=where, port=chosen)
         output.data({"url": url}, text=url)
         output.note(f"open it in a browser, or: curl {url}/v1/models; Ctrl-C ends it")
         try:

@@ -8,7 +8,6 @@ only unless the user insists.
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.on_ray.cluster.local import ClusterError
+from dhdiff_ray.serving.access import is_loopback
 
 
 def check_versions(address: str, there: Mapping[str, str]) -> None:
@@ -56,13 +56,6 @@ def check_closed(address: str, mode: str) -> None:
         f"the cluster at {address} asks nobody for a token: whoever reaches it can run code on it. Start it with "
         "RAY_AUTH_MODE=token (see cluster/README.md), or use it as it is: --insecure"
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"
 
 
 def node_resources(address: str) -> list[dict[str, float]]:

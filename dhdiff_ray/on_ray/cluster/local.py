@@ -82,12 +82,11 @@ def auth_env() -> None:
 
 
 @contextlib.contextmanager
-def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> Iterator[LocalCluster]:
+def local_cluster(num_cpus: int | None = None) -> Iterator[LocalCluster]:
     """Start a private cluster, yield it, and leave no process and no file of it behind.
 
     Args:
         num_cpus: cores to offer; None takes all.
-        object_store_mb: size of Ray's shared memory; images travel through files, so little is needed.
 
     Raises:
         ClusterError: Ray did not start; the message has Ray's own words.
@@ -102,7 +101,7 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
     forget_token()
     with _interruptible() as arm:
         try:
-            address = _start(folder, num_cpus, object_store_mb)
+            address = _start(folder, num_cpus)
             arm()  # Ray has put its own handler, which dies on the spot
             yield LocalCluster(address, folder)
         finally:
@@ -114,7 +113,7 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
                 forget_token()
 
 
-def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
+def _start(folder: Path, num_cpus: int | None) -> str:
     import ray
 
     if ray.is_initialized():
@@ -126,7 +125,7 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": free_port(),
-            "object_store_memory": object_store_mb * 2**20,
+            "object_store_memory": 200 * 2**20,  # images travel through files, so little is needed
             "log_to_driver": False,
             "logging_level": "ERROR",
             "_temp_dir": str(folder / f"r{attempt}"),  # Ray opens its folder to everybody; the one above is ours alone
@@ -146,10 +145,10 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
     raise AssertionError("the last attempt returns or raises")
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
@@ -166,9 +165,13 @@ def _shut_down(folder: Path) -> None:
             ray.shutdown()
     finally:
         impatient.cancel()
-        started = list({*started, *processes_of(folder.name)})
-        _kill(psutil.wait_procs(started, timeout=3)[1])
-        psutil.wait_procs(started, timeout=3)
+        end(list({*started, *processes_of(folder.name)}), 3)
+
+
+def end(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait for processes that were told to end; what is there after so many seconds is killed."""
+    _kill(psutil.wait_procs(processes, timeout=seconds)[1])
+    psutil.wait_procs(processes, timeout=3)
 
 
 def _kill(processes: list[psutil.Process]) -> None:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, free_port, processes_of
+from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, end, free_port, processes_of
 
 UP_SECONDS = 120.0
 DOWN_SECONDS = 10.0
@@ -133,11 +133,8 @@ def _end(cluster: Standing) -> None:
         if process.pid == cluster.pid:  # `ray start --block` ends what it started; its number may be another's by now
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
-    left = psutil.wait_procs(there, timeout=DOWN_SECONDS)[1]
-    for process in {*left, *cluster.processes()}:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(cluster.processes(), timeout=3)
+    end(there, DOWN_SECONDS)
+    end(cluster.processes(), 0)
     shutil.rmtree(cluster.folder, ignore_errors=True)
 
 

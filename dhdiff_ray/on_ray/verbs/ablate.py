@@ -8,7 +8,9 @@ trained on real pairs is shared by all rows of a seed and is the oracle of align
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +27,6 @@ from dhdiff_ray.on_ray.verbs.synthesize import finish
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.writer import PairWriter
-from dhdiff_ray.records import Sample
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -47,7 +48,9 @@ def main(config: Config, resume: bool = False) -> int:
         samples = recipe.scan(events.emit)
         recipe.write_config()
         names = (REAL, *(row.name for row in config.ablation.rows))
-        runs = {(row, seed): _laid_out(config, row, seed, samples) for seed in config.ablation.seeds for row in names}
+        runs = {(row, seed): Run(row_config(config, row, seed)) for seed in config.ablation.seeds for row in names}
+        for run in runs.values():
+            run.begin(samples)
         categories = next(iter(runs.values())).categories
         with events.hub(every=0.5) as hub:
             failed = _run_cells(runs, categories, hub, events)
@@ -99,9 +102,9 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     from dhdiff_ray.detector.unet import from_bytes
 
     seconds: dict[str, float] = {}
-    with _Timed(seconds, "train" if not is_trained(run.folder, category) else "load"):
+    with _timed(seconds, "train" if not is_trained(run.folder, category) else "load"):
         pipeline, facts = trained(run, category, teller)
-    with _Timed(seconds, "synthesize"):
+    with _timed(seconds, "synthesize"):
         requests = plan(run.config, run.split, category)
         units = shards(requests, run.config.synthesize.shard_size)
         pairs = [pair for unit in units for pair in make(unit, pipeline, run.config, run.split.train)]
@@ -111,7 +114,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     finish(run, requests, {"category": category, **facts})
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
     aligned = alignment(from_bytes(oracle), images, masks)
-    with _Timed(seconds, "detect"):
+    with _timed(seconds, "detect"):
         figures = _examined(run, category, "synthetic", hub)
     return {**figures, **{k: aligned[k] for k in ("iou", "ap", "nonempty")}, "seconds": seconds, **facts}
 
@@ -141,24 +144,12 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 
-class _Timed:
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
     """Notes the seconds its block took."""
-
-    def __init__(self, seconds: dict[str, float], name: str) -> None:
-        self.seconds, self.name = seconds, name
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_: Any) -> None:
-        self.seconds[self.name] = round(time.monotonic() - self.start, 1)
-
-
-def _laid_out(config: Config, row: str, seed: int, samples: list[Sample]) -> Run:
-    """The run of one row and seed, with its configuration and its split."""
-    run = Run(row_config(config, row, seed))
-    run.begin(samples)
-    return run
+    start = time.monotonic()
+    yield
+    seconds[name] = round(time.monotonic() - start, 1)
 
 
 def _examined(run: Run, category: str, kind: str, hub: Hub) -> dict[str, Any]:
