@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,7 +41,7 @@ def survey(
     """
     samples = loader.scan(root, categories)
     heads = headers(samples, tell)
-    shares = dict(side_by_side(_share, [s for s in samples if s.masks])) if areas else {}
+    shares = dict(side_by_side(partial(_or_error, _share), [s for s in samples if s.masks])) if areas else {}
     rows = []
     kinds: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
@@ -67,7 +68,7 @@ def survey(
 def headers(samples: Iterable[Sample], tell: Callable[[str], None]) -> dict[str, Any]:
     """Path of each image -> (size, mode, whether the camera turned it), or None where it cannot be read."""
     heads = {}
-    for path, head in side_by_side(_head, list(dict.fromkeys(s.image for s in samples))):
+    for path, head in side_by_side(partial(_or_error, header), list(dict.fromkeys(s.image for s in samples))):
         if isinstance(head, str):
             tell(head)
         heads[path] = None if isinstance(head, str) else head
@@ -82,18 +83,16 @@ def side_by_side(
         yield from zip(items, pool.map(work, items), strict=True)
 
 
-def _head(path: str) -> Any:
+def _or_error(work: Callable[[_Item], Any], item: _Item) -> Any:
+    """What the work gives, or the words of why the item cannot be read."""
     try:
-        return header(path)
+        return work(item)
     except ImageError as error:
         return str(error)
 
 
-def _share(sample: Sample) -> float | str:
-    try:
-        return float(full_mask(sample).mean())
-    except ImageError as error:
-        return str(error)
+def _share(sample: Sample) -> float:
+    return float(full_mask(sample).mean())
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

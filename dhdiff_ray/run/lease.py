@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from dhdiff_ray.run.events import end_at_once
 from dhdiff_ray.run.folder import RunFolder
 
 FILE = "lease.json"
@@ -58,7 +59,7 @@ def lease(
     mine = _me()
     _take(folder, mine, stale)
     stop = threading.Event()
-    arguments = (folder, mine, stop, renew, stale, lost or _end)
+    arguments = (folder, mine, stop, renew, stale, lost or end_at_once)
     keeper = threading.Thread(target=_keep, args=arguments, name="lease", daemon=True)
     keeper.start()
     try:
@@ -66,13 +67,8 @@ def lease(
     finally:
         stop.set()
         keeper.join()
-        if (_read(folder) or {}).get("token") == mine["token"]:
+        if (holder(folder) or {}).get("token") == mine["token"]:
             folder.delete(FILE)
-
-
-def holder(folder: RunFolder) -> Holder | None:
-    """Who holds the run, or None."""
-    return _read(folder)
 
 
 def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
@@ -82,24 +78,24 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         if folder.create(FILE, _bytes(mine)):
             if not folder.is_local:
                 time.sleep(SETTLE_SECONDS)
-            if (_read(folder) or {}).get("token") == mine["token"]:
+            if (holder(folder) or {}).get("token") == mine["token"]:
                 return
             mine["token"] = secrets.token_hex(8)  # whoever was faster may have marked this one
             continue
-        other = _read(folder)
+        other = holder(folder)
         if other is None:
             continue  # it was given back just now
         sign = (other["token"], other["beat"])
         now = time.monotonic()
         if sign != seen[0]:
-            if seen[0] is not None and seen[0][0] == sign[0]:
-                raise ValueError(_taken(folder, other))  # it gave a sign of life while we watched
-            if _running(other):
-                raise ValueError(_taken(folder, other))
+            alive = seen[0] is not None and seen[0][0] == sign[0]  # it gave a sign of life while we watched
+            if alive or _running(other):
+                who, follow = _who(other)
+                raise ValueError(f"{who} works on the run {folder.uri} already{follow}. Wait for it, or stop it first")
             seen = (sign, now)
         elapsed = now - seen[1]
         if _running(other) is False or elapsed >= stale:
-            if _read(folder) == other:
+            if holder(folder) == other:
                 if _running(other) is not False:
                     folder.write_bytes(_mark(other), _bytes(mine))
                 folder.delete(FILE)
@@ -138,7 +134,7 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         mine: what to write.
         fresh: whether the last sign is so young that nobody can have taken the run over since.
     """
-    current = _read(folder)
+    current = holder(folder)
     if current is not None and (current["token"] == mine["token"] or folder.exists(_mark(current))):
         folder.write_bytes(FILE, _bytes(mine))
         return not folder.exists(_mark(mine))  # it may have been taken over since we looked
@@ -146,24 +142,18 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
         away = folder.is_local and not folder.exists()  # else its place would be made anew on whatever lies below
         return None if away or not folder.create(FILE, _bytes(mine)) else True
     time.sleep(SETTLE_SECONDS)  # a store may show for a moment what was there before
-    again = _read(folder)
+    again = holder(folder)
     if again is None:
         return None if folder.is_local and not folder.exists() else False
     return None if again["token"] == mine["token"] else False
 
 
-def _end(message: str) -> None:
-    from dhdiff_ray.run.events import end_at_once
-
-    end_at_once(message)
-
-
 def _lost(folder: RunFolder, mine: Holder) -> str:
     who, follow = "another job", ""
     with contextlib.suppress(OSError, ValueError):
-        other = _read(folder)
+        other = holder(folder)
         if other is None or other["token"] == mine["token"]:
-            other = _read(folder, _mark(mine))
+            other = holder(folder, _mark(mine))
         who, follow = _who(other) if other else (who, follow)
     return (
         f"{who} took over the run {folder.uri} while this job gave no sign of life (frozen, or cut off from its "
@@ -193,13 +183,9 @@ def _job_id() -> str:
     return ""
 
 
-def _here(other: Holder) -> bool:
-    return other["host"] == socket.gethostname() and abs(other["boot"] - psutil.boot_time()) < 5
-
-
 def _running(other: Holder) -> bool | None:
     """Whether a holder of this machine still runs; None for one of another machine."""
-    if not _here(other):
+    if other["host"] != socket.gethostname() or abs(other["boot"] - psutil.boot_time()) >= 5:
         return None
     try:
         process = psutil.Process(other["pid"])
@@ -207,11 +193,6 @@ def _running(other: Holder) -> bool | None:
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def _taken(folder: RunFolder, other: Holder) -> str:
-    who, follow = _who(other)
-    return f"{who} works on the run {folder.uri} already{follow}. Wait for it, or stop it first"
 
 
 def _who(other: Holder) -> tuple[str, str]:
@@ -226,7 +207,8 @@ def _mark(other: Holder) -> str:
     return f"lease-lost/{other['token']}.json"
 
 
-def _read(folder: RunFolder, file: str = FILE) -> Holder | None:
+def holder(folder: RunFolder, file: str = FILE) -> Holder | None:
+    """Who holds the run, or None."""
     try:
         return json.loads(folder.read_bytes(file))
     except FileNotFoundError:

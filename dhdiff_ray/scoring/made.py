@@ -12,6 +12,7 @@ What we decided: a mask belongs to an image by its stem; it is a defect above 12
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,11 +68,8 @@ def read_made(path: Path, side: int | None = None) -> np.ndarray:
         ImageError: the file cannot be read.
     """
     if side is None:
-        try:
-            with Image.open(path) as picture:
-                return np.array(picture.convert("RGB"), dtype=np.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(f"{path} cannot be read as an image ({error}); take it away or restore it") from None
+        with _opened(path, "an image") as picture:
+            return np.array(picture.convert("RGB"), dtype=np.uint8)
     return read_image(Sample(path.name, "", "", "test", str(path)), side)
 
 
@@ -81,35 +79,35 @@ def read_made_mask(path: Path) -> np.ndarray:
     Raises:
         ImageError: the file cannot be read.
     """
+    with _opened(path, "a mask") as picture:
+        return np.array(picture.convert("L")) > 127
+
+
+@contextlib.contextmanager
+def _opened(path: Path, role: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
-            return np.array(picture.convert("L")) > 127
+            yield picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be read as a mask ({error}); take it away or restore it") from None
+        raise ImageError(f"{path} cannot be read as {role} ({error}); take it away or restore it") from None
 
 
-def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
-    """The one size of all images, from their headers.
+def check_sizes(images: Sequence[Path]) -> None:
+    """Refuse images of different sizes, by their headers.
 
     Raises:
         ImageError: two sizes, or a file that is no image.
     """
-    common: tuple[int, int] | None = None
-    first = images[0]
+    sizes: dict[tuple[int, int], Path] = {}
     for path in images:
-        try:
-            with Image.open(path) as picture:
-                size = picture.size
-        except (OSError, SyntaxError, ValueError) as error:
-            raise ImageError(f"{path} cannot be read as an image ({error}); take it away or restore it") from None
-        if common is not None and size != common:
+        with _opened(path, "an image") as picture:
+            sizes.setdefault(picture.size, path)
+        if len(sizes) > 1:
+            (one, first), (two, other) = sizes.items()
             raise ImageError(
-                f"images of different sizes: {first} is {common[0]} x {common[1]}, {path} is {size[0]} x {size[1]}; "
+                f"images of different sizes: {first} is {one[0]} x {one[1]}, {other} is {two[0]} x {two[1]}; "
                 "make them one size with --resolution SIDE"
             )
-        common = size
-    assert common is not None
-    return common
 
 
 _Found = Iterator[tuple[str, str, list[Path], dict[str, Path]]]

@@ -138,7 +138,7 @@ def report(typed: Typed, job: JobOptions) -> None:
 
 def send(verb: str, typed: Typed, job: JobOptions) -> None:
     """Send a verb; follow it and leave with its exit code, unless it is detached."""
-    from dhdiff_ray.report.ablation import as_short_rows
+    from dhdiff_ray.report.ablation import as_rows
     from dhdiff_ray.run.run import Run
 
     output = Output(job.as_json)
@@ -157,7 +157,7 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
             return
         info = attend(jobs, job_id, output, job.verbose)
     if is_table and folder.exists("table.json"):
-        shown = table(config.ablation.table or "ablation", *as_short_rows(folder.read_json("table.json")["rows"]))
+        shown = table(config.ablation.table or "ablation", *as_rows(folder.read_json("table.json")["rows"], short=True))
         output.people.print(shown)
     finish(info, output, folder.uri)
 
