@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dhdiff_ray.cli.options import needed_address
-from dhdiff_ray.cli.output import Output, ProgressView
+from dhdiff_ray.cli.output import Output, ProgressView, StatusView
 
 if TYPE_CHECKING:
     from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs
@@ -82,7 +82,6 @@ def attend(
     Raises:
         typer.Exit: 130 after Ctrl-C; the job is stopped only on our private cluster.
     """
-    from dhdiff_ray.cli.status_view import StatusView
     from dhdiff_ray.run.events import event_of
 
     output.note(f"job {job_id} at {jobs.address}")

@@ -77,14 +77,14 @@ def load_config(
     for key, text in sorted(environ.items()):
         if key.startswith(ENV_PREFIX):
             dotted = key[len(ENV_PREFIX) :].lower().replace("__", ".")
-            layers.append((f"${key}", _nest(dotted, _toml_value(text))))
+            layers.append((f"${key}", {dotted: _toml_value(text)}))
     for dotted, (flag, value) in (flags or {}).items():
-        layers.append((flag, _nest(dotted, value)))
+        layers.append((flag, {dotted: value}))
     for text in sets:
         dotted, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"--set {text!r} has no '='; write --set train.steps=60")
-        layers.append((f"--set {text}", _nest(dotted.strip(), _toml_value(value.strip()))))
+        layers.append((f"--set {text}", {dotted.strip(): _toml_value(value.strip())}))
 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -158,12 +158,6 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _nest(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return value
 
 
 def _flatten(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -51,12 +51,6 @@ class Reading(DataConfig):
     tell: Callable[[str], None] = logging.getLogger(__name__).warning
     """Takes what a person should know of the data, one sentence at a time."""
 
-    @classmethod
-    def of(cls, data: DataConfig, tell: Callable[[str], None] | None = None) -> Reading:
-        """The same from a run's configuration."""
-        values: dict[str, Any] = {**dict(data), **({"tell": tell} if tell else {})}
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Instance:
@@ -183,7 +177,8 @@ def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
 
 def configured(data: DataConfig, tell: Callable[[str], None] | None = None) -> Dataset:
     """The loader of a run's configuration, reading as it says; ``tell`` takes its remarks."""
-    return open_dataset(data.dataset, Reading.of(data, tell))
+    values: dict[str, Any] = {**dict(data), **({"tell": tell} if tell else {})}
+    return open_dataset(data.dataset, Reading(**values))
 
 
 def choose_categories(there: Sequence[str], wanted: Sequence[str], root: Path) -> list[str]:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from dhdiff_ray.config import DataConfig
 from dhdiff_ray.data.images import ImageError, header, mask_array, picture_rgb
-from dhdiff_ray.data.registry import DatasetError, Reading, Remark, open_dataset
+from dhdiff_ray.data.registry import DatasetError, Remark, configured
 from dhdiff_ray.data.split import Split, SplitError, split_as
 from dhdiff_ray.data.survey import side_by_side
 from dhdiff_ray.records import Sample
@@ -75,8 +75,10 @@ def verify(
     """
     findings: list[Finding] = []
     if samples is None:
-        reading = Reading.of(data.model_copy(update={"skip_bad": True}), lambda line: findings.append(_remark(line)))
-        samples = open_dataset(data.dataset, reading).scan(Path(data.root), data.categories)
+        lenient = data.model_copy(update={"skip_bad": True})
+        samples = configured(lenient, lambda line: findings.append(_remark(line))).scan(
+            Path(data.root), data.categories
+        )
     seen = dict(inspecting(samples) if inspecting else side_by_side(inspect, samples, workers))
     inspections = {sample: seen[sample] for sample in samples}
     findings += [f for inspection in inspections.values() for f in inspection.findings]

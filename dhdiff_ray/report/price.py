@@ -44,9 +44,7 @@ def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
         "pairs": pairs,
         "units": sum(defects.values()) * -(-s.pairs_per_defect // s.shard_size),
         "pair_disk_bytes": pairs * pair_bytes(config.data.resolution),
-        "upload_bytes": sum(
-            f.stat().st_size for f in PACKAGE.rglob("*") if f.is_file() and "__pycache__" not in f.parts
-        ),
+        "upload_bytes": sum(file.stat().st_size for file in sent),
         "measured_in": pace.get("run"),
         "train_worker_hours": None if train is None else round(train * steps * config.train.most_workers / 3600, 3),
         "synthesize_worker_hours": None if draw is None else round(draw * pairs / 3600, 3),

@@ -183,9 +183,13 @@ def _job_id() -> str:
     return ""
 
 
+def _here(other: Holder) -> bool:
+    return other["host"] == socket.gethostname() and abs(other["boot"] - psutil.boot_time()) < 5
+
+
 def _running(other: Holder) -> bool | None:
     """Whether a holder of this machine still runs; None for one of another machine."""
-    if other["host"] != socket.gethostname() or abs(other["boot"] - psutil.boot_time()) >= 5:
+    if not _here(other):
         return None
     try:
         process = psutil.Process(other["pid"])

@@ -10,7 +10,7 @@ import typer
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.follow import attend, jobs_at
 from dhdiff_ray.cli.help import group
-from dhdiff_ray.cli.output import Output, table
+from dhdiff_ray.cli.output import Output, status_table, table
 
 app = group("jobs", "See, follow, stop and forget the jobs of a cluster.")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
@@ -69,7 +69,6 @@ def status(
 
     Example: dhdiff-ray jobs status --run first
     """
-    from dhdiff_ray.cli.status_view import status_table
     from dhdiff_ray.run.status import Status, failures
 
     events, owner = _events(job_id, run, storage, address)

@@ -42,7 +42,7 @@ class Inception(Classifier):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         path = find(config, ["inception"])["inception"]
-        own_weights = own_file(config, "inception")
+        _, own_weights = own_file(config, "inception")
         # torch-fidelity unpickles whatever lies in the file; this refuses first what is not plain tensors.
         _, self.digest = load(path, "" if own_weights else FILES["inception"].hash)
         self.device = _device()
@@ -81,7 +81,7 @@ class Lpips(Perceiver):
 
     def __init__(self, config: ScoreConfig, backbone: str) -> None:
         path = find(config, [backbone])[backbone]
-        own_weights = own_file(config, backbone)
+        _, own_weights = own_file(config, backbone)
         tensors, digest = load(path, "" if own_weights else FILES[backbone].hash)
         network = lpips_network(backbone, tensors, path.name)
         heads = hashlib.sha256(digest.encode())

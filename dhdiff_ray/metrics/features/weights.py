@@ -62,10 +62,10 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     missing: list[Published] = []
     for network in networks:
-        own_path = own_file(config, network)
+        key, own_path = own_file(config, network)
         path = Path(own_path).expanduser() if own_path else folder_of(config) / FILES[network].file
         if own_path and not path.is_file():
-            raise ValueError(f"{path} is not there; name the weights of {network} with --set {_flag(network)}=FILE")
+            raise ValueError(f"{path} is not there; name the weights of {network} with --set score.{key}=FILE")
         if not path.is_file() and config.download:
             _fetch(FILES[network], path)
         if not path.is_file():
@@ -81,9 +81,10 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     return paths
 
 
-def own_file(config: ScoreConfig, network: str) -> str:
-    """The file that the user named for a network, if any."""
-    return config.inception_file if network == "inception" else config.backbone_file
+def own_file(config: ScoreConfig, network: str) -> tuple[str, str]:
+    """The knob that names a file of one's own for a network, and what it says."""
+    key = "inception_file" if network == "inception" else "backbone_file"
+    return key, getattr(config, key)
 
 
 def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
@@ -131,7 +132,3 @@ def _fetch(file: Published, path: Path) -> None:
         raise ValueError(
             f"could not fetch {file.source}{file.file} ({error}); put {file.file} into {path.parent} by hand"
         ) from None
-
-
-def _flag(network: str) -> str:
-    return "score.inception_file" if network == "inception" else "score.backbone_file"

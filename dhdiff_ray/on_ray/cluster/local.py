@@ -99,13 +99,13 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[LocalCluster]:
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ.update(JOB_ENVIRONMENT | PATIENCE | token | {MARK: folder.name})
     forget_token()
-    with _interruptible() as arm:
+    with _handled(interrupt, signal.SIGTERM) as arm:  # SIGTERM ends the command the way Ctrl-C does
         try:
             address = _start(folder, num_cpus)
             arm()  # Ray has put its own handler, which dies on the spot
             yield LocalCluster(address, folder)
         finally:
-            with _uninterrupted():
+            with _handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C leaves no half a cluster
                 _shut_down(folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.environ.clear()
@@ -203,32 +203,19 @@ def processes_of(mark: str) -> list[psutil.Process]:
     return [ours[pid] for pid in sorted(ours)]
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], object]]:
-    """SIGTERM ends the command the way Ctrl-C does, so that the cluster goes with it; call what is given to renew."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield lambda: signal.signal(signal.SIGTERM, interrupt)
-    finally:
-        signal.signal(signal.SIGTERM, old)
+def interrupt(*_: object) -> None:
+    """A handler of signals that does what Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave half a cluster."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[Callable[[], object]]:
+    """Signals go to the handler, where this is the main thread; call what is given to put it in place again."""
+    ours = numbers if threading.current_thread() is threading.main_thread() else ()
+    arm = lambda: {number: signal.signal(number, handler) for number in ours}  # noqa: E731
+    before = arm()
     try:
-        yield
+        yield arm
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        for number, original in before.items():
+            signal.signal(number, original)

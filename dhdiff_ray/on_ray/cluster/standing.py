@@ -103,8 +103,7 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
             _end(cluster)
             raise ClusterError("Ray did not start on this machine: " + " | ".join(last_lines))
         time.sleep(0.5)
-    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(cluster).items()}
-    (state / "cluster.json").write_text(json.dumps(values, indent=2) + "\n")
+    (state / "cluster.json").write_text(json.dumps(asdict(cluster), indent=2, default=str) + "\n")
     return cluster
 
 
@@ -123,8 +122,7 @@ def _written() -> Standing | None:
     if not file.is_file():
         return None
     record = json.loads(file.read_text())
-    places = Path(record["token_file"]), Path(record["folder"])
-    return Standing(record["address"], *places, record["pid"], record["since"])
+    return Standing(**record | {name: Path(record[name]) for name in ("token_file", "folder")})
 
 
 def _end(cluster: Standing) -> None:

@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster.jobs import ENDED, Jobs
-from dhdiff_ray.on_ray.cluster.local import ClusterError, free_port
+from dhdiff_ray.on_ray.cluster.local import ClusterError, free_port, interrupt
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.serve.replicas import APP, TOKEN_FILE, build, checked_token
 from dhdiff_ray.run.events import event_of
@@ -89,7 +89,7 @@ def down(address: str | None = None) -> None:
 
 def main(config: Config, resume: bool = False) -> int:
     """The endpoint as a job: up, told as an event, until the job is stopped."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         with Events(Run(config).folder, "serve") as events:
             events.emit("serving", url=up(config))
@@ -131,7 +131,3 @@ def _wait_until_healthy(url: str) -> None:
         f"nothing healthy answers at {url} after {HEALTHY_SECONDS:g} s (last: {last}); "
         "is another Serve on this cluster?"
     )
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
