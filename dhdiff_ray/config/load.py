@@ -104,13 +104,8 @@ def with_values(config: Config, values: Mapping[str, object], origin: str) -> Co
     Raises:
         ConfigError: an unknown key or a value that does not fit; the message names ``origin``.
     """
-    changed = config.model_dump(mode="json")
-    for dotted, value in values.items():
-        _assign(changed, dotted, value, origin)
-    try:
-        return Config.model_validate(changed)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, dict.fromkeys(values, origin))) from None
+    flags = {dotted: (origin, value) for dotted, value in values.items()}
+    return load_config(base=config.model_dump(mode="json"), flags=flags, environ={}).config
 
 
 def ranks(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, Rank]:

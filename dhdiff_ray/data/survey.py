@@ -40,7 +40,12 @@ def survey(
         least, median and largest share of the image in percent.
     """
     samples = loader.scan(root, categories)
-    heads = headers(samples, tell)
+    heads: dict[str, tuple[tuple[int, int], str, bool]] = {}
+    for path, head in side_by_side(partial(_or_error, header), list(dict.fromkeys(s.image for s in samples))):
+        if isinstance(head, str):
+            tell(head)
+        else:
+            heads[path] = head
     shares = dict(side_by_side(partial(_or_error, _share), [s for s in samples if s.masks])) if areas else {}
     rows = []
     kinds: dict[tuple[str, str, str], list[Sample]] = {}
@@ -50,7 +55,7 @@ def survey(
         row: dict[str, Any] = {"category": category, "defect": defect, "subset": subset, "images": len(of_kind)}
         row["masks"] = sum(len(s.masks) for s in of_kind)
         row["groups"] = len({s.group for s in of_kind if s.group is not None})
-        readable = [heads[s.image] for s in of_kind if heads.get(s.image)]
+        readable = [heads[s.image] for s in of_kind if s.image in heads]
         row["sizes"] = _sizes([size for size, _, _ in readable])
         row["modes"] = ", ".join(sorted({mode for _, mode, _ in readable}))
         if areas:
@@ -63,16 +68,6 @@ def survey(
             row["mask_percent"] = [round(float(f(values)), 3) for f in (np.min, np.median, np.max)] if values else []
         rows.append(row)
     return rows
-
-
-def headers(samples: Iterable[Sample], tell: Callable[[str], None]) -> dict[str, Any]:
-    """Path of each image -> (size, mode, whether the camera turned it), or None where it cannot be read."""
-    heads = {}
-    for path, head in side_by_side(partial(_or_error, header), list(dict.fromkeys(s.image for s in samples))):
-        if isinstance(head, str):
-            tell(head)
-        heads[path] = None if isinstance(head, str) else head
-    return heads
 
 
 def side_by_side(

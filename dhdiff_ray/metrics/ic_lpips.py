@@ -114,11 +114,7 @@ class CentreDistances:
     def measure(self, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature (d,) of an image uint8 (h, w, 3), and its distances (m,)."""
         feature = finite(self.perceiver.perceptual(image[None]), [name])
-        return feature[0], self.of(feature)
-
-    def of(self, feature: np.ndarray) -> np.ndarray:
-        """Distances (m,) of one feature (1, d)."""
-        return squared_distances(feature, self._features, self._lengths)[0][self._column]
+        return feature[0], squared_distances(feature, self._features, self._lengths)[0][self._column]
 
     def among(self) -> np.ndarray:
         """Distances between different centres, each pair once."""

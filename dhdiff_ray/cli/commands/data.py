@@ -195,11 +195,7 @@ def make(
 
 
 def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, Any]]:
-    """The findings of a job that opens every file: events ``finding``, and ``verified`` at the end.
-
-    Raises:
-        typer.Exit: the job did not end well; its reason was told.
-    """
+    """The findings of a job that opens every file: events ``finding``, and ``verified`` at the end."""
     from dhdiff_ray.cli.follow import attend
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 

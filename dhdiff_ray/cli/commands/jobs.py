@@ -92,12 +92,7 @@ def remove(job_id: JobId, address: options.Address = None, as_json: options.Json
 def _events(
     job_id: str | None, run: str | None, storage: str | None, address: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The events of a job from its log, or of a run from its folder, and what they belong to.
-
-    Raises:
-        ConfigError: neither or both are named.
-        ValueError: there is no such run.
-    """
+    """The events of a job from its log, or of a run from its folder, and what they belong to."""
     from dhdiff_ray.config.load import ConfigError
     from dhdiff_ray.run.events import event_of, read_events
     from dhdiff_ray.run.folder import RunFolder

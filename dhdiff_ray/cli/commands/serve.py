@@ -123,11 +123,7 @@ def _serving(jobs: Jobs) -> list[JobInfo]:
 
 
 def _asked(url: str) -> dict[str, Any]:
-    """Whether the endpoint is ready, and its models.
-
-    Raises:
-        ClusterError: nobody answers, or the token is wrong.
-    """
+    """Whether the endpoint is ready, and its models."""
     from dhdiff_ray.cli.commands.sample import TOKEN
     from dhdiff_ray.client import Client, EndpointError
     from dhdiff_ray.on_ray.cluster.local import ClusterError

@@ -179,11 +179,7 @@ def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
 
 
 def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
-    """The job that does this already, if one does.
-
-    Raises:
-        ConfigError: another job works on the run.
-    """
+    """The job that does this already, if one does."""
     from dhdiff_ray.config.load import ConfigError
 
     there = jobs.working_on(config)
