@@ -78,8 +78,8 @@ def sample(
                     event = {"event": "progress", "verb": "sample", "category": name}
                     view.event(event | {"done": number, "total": len(missing)})
                     made += 1
-                tree.finish(name, journal.requests, journal.facts)
-                journal.end()
+                tree.finish(name, list(journal.made.values()), journal.facts)
+                journal.file.unlink(missing_ok=True)  # the tree's own metadata say it all now
     except EndpointError as error:
         if error.status in (0, 401, 403, 421):
             hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""
@@ -107,21 +107,16 @@ class Journal:
         from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair_rows
         from dhdiff_ray.records import Request
 
-        self.facts, self._file = facts, Path(folder.path(f".sample-{category}.jsonl"))
+        self.facts, self.file = facts, Path(folder.path(f".sample-{category}.jsonl"))
         rows = read_pair_rows(folder, category) if folder.exists(f"{PAIRS}/{category}/{METADATA}") else []
-        if self._file.exists():
-            lines = self._file.read_text().splitlines()
+        if self.file.exists():
+            lines = self.file.read_text().splitlines()
             rows += [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last
         for row in rows:
             if any(row.get(name) != value for name, value in facts.items()):
                 raise ConfigError(f"pairs of other weights or steps lie in {folder.uri}; pass another --out")
         names = [field.name for field in fields(Request)]
-        self._made = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
-
-    @property
-    def requests(self) -> list[Request]:
-        """Everything that was made."""
-        return list(self._made.values())
+        self.made = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
 
     def has(self, request: Request) -> bool:
         """Whether the pair was made.
@@ -131,20 +126,16 @@ class Journal:
         """
         from dhdiff_ray.config.load import ConfigError
 
-        made = self._made.get((request.defect, request.index))
+        made = self.made.get((request.defect, request.index))
         if made is not None and made.seed != request.seed:
             raise ConfigError("pairs of another --seed lie there; pass that seed, or another --out")
         return made is not None
 
     def add(self, request: Request) -> None:
         """Write down a pair that lies in the tree."""
-        self._made[request.defect, request.index] = request
-        with self._file.open("a", encoding="utf-8") as stream:
+        self.made[request.defect, request.index] = request
+        with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(request.as_dict() | self.facts) + "\n")
-
-    def end(self) -> None:
-        """The tree's own metadata say it all now."""
-        self._file.unlink(missing_ok=True)
 
 
 def _requests(category: str, defects: list[str], pairs: int, seed: int) -> list[Request]:
