@@ -7,6 +7,7 @@ running and says how to come back to it, and stops one on the private cluster, w
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from dhdiff_ray.cli.options import needed_address
+from dhdiff_ray.cli.output import Output, ProgressView, StatusView
 
 if TYPE_CHECKING:
-    from dhdiff_ray.cli.output import Output
     from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs
     from dhdiff_ray.on_ray.cluster.local import LocalCluster
 
@@ -64,7 +65,8 @@ def private_cluster(output: Output) -> Iterator[LocalCluster]:
     from dhdiff_ray.on_ray.cluster.local import local_cluster
 
     output.note("starting a private cluster on this machine")
-    with output.alone_on_stdout(), local_cluster() as cluster:
+    # What Ray's processes print must not reach stdout, which holds the command's data alone.
+    with contextlib.redirect_stdout(sys.stderr), local_cluster() as cluster:
         yield cluster
 
 
@@ -80,14 +82,13 @@ def attend(
     Raises:
         typer.Exit: 130 after Ctrl-C; the job is stopped only on our private cluster.
     """
-    from dhdiff_ray.cli.status_view import StatusView
     from dhdiff_ray.run.events import event_of
 
     output.note(f"job {job_id} at {jobs.address}")
     tail: deque[str] = deque(maxlen=TAIL)
     explained = False
     try:
-        with StatusView(output) if job_id.startswith("all-") else output.progress() as view:
+        with StatusView(output) if job_id.startswith("all-") else ProgressView(output) as view:
             for line in jobs.follow(job_id):
                 event = event_of(line)
                 if event is not None:

@@ -6,22 +6,23 @@ only, anything else gets a plain line now and then; colours follow ``NO_COLOR`` 
 
 from __future__ import annotations
 
-import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dhdiff_ray.run.status import STAGES, Status, as_cells
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
     from rich.table import Table
 
 PLAIN_SECONDS = 10.0
 """How often a category tells its progress where no bar can be drawn."""
+
+COLUMNS = ("category", *STAGES, "GPU s")
 
 
 class Output:
@@ -38,17 +39,9 @@ class Output:
 
         return Console(stderr=True, highlight=False, markup=False)
 
-    def note(self, text: str) -> None:
+    def note(self, text: str, style: str = "") -> None:
         """Say something to a person."""
-        self.people.print(text, soft_wrap=True)
-
-    def note_table(self, table: Table) -> None:
-        """Show a person a table that is not the command's result."""
-        self.people.print(table)
-
-    def step(self, text: str) -> None:
-        """Say that something new begins."""
-        self.people.print(text, style="bold", soft_wrap=True)
+        self.people.print(text, style=style, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """Say something that a person should see to."""
@@ -71,16 +64,6 @@ class Output:
         elif text is not None:
             self._write(text)
 
-    @contextlib.contextmanager
-    def alone_on_stdout(self) -> Iterator[None]:
-        """While open, what a library prints goes to stderr; Ray's raylet warnings are such."""
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-
-    def progress(self) -> ProgressView:
-        """A view of a job's events."""
-        return ProgressView(self)
-
     def _labelled(self, label: str, style: str, text: str) -> None:
         from rich.text import Text
 
@@ -94,23 +77,39 @@ class Output:
         self._stdout.flush()
 
 
-class ProgressView:
-    """Draws events: one bar per category on a terminal, one line per category and 10 s elsewhere."""
+V = TypeVar("V", bound="View")
+
+
+class View:
+    """Draws a job's events while it is open; on a terminal with something of Rich's that renews itself."""
+
+    live: Any = None
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._bars: dict[tuple[str, str], Any] = {}
-        self._printed: dict[tuple[str, str], float] = {}
-        self._progress = _bars(output.people) if output.people.is_terminal else None
 
-    def __enter__(self) -> ProgressView:
-        if self._progress:
-            self._progress.start()
+    def __enter__(self: V) -> V:
+        if self.live:
+            self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._progress:
-            self._progress.stop()
+    def __exit__(self, *_: object) -> None:
+        if self.live:
+            self.live.stop()
+
+
+class ProgressView(View):
+    """One bar per category on a terminal, one line per category and 10 s elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._bars: dict[tuple[str, str], Any] = {}
+        self._printed: dict[tuple[str, str], float] = {}
+        if output.people.is_terminal:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
+
+            counts = (BarColumn(bar_width=30), MofNCompleteColumn(), "{task.fields[note]}", TimeElapsedColumn())
+            self.live = Progress("{task.description}", *counts, "left", TimeRemainingColumn(), console=output.people)
 
     def event(self, event: dict[str, Any]) -> None:
         """Draw one event; kinds it does not know are left to the log."""
@@ -130,10 +129,10 @@ class ProgressView:
         verb, category = str(event.get("verb", "")), str(event.get("category", ""))
         note = f"loss {_short(event['loss'])}" if event.get("loss") is not None else str(event.get("note", ""))
         done, total = event["done"], event["total"]
-        if self._progress:
+        if self.live:
             if (verb, category) not in self._bars:
-                self._bars[verb, category] = self._progress.add_task(f"{verb} {category}", total=total, note=note)
-            self._progress.update(self._bars[verb, category], completed=done, total=total, note=note)
+                self._bars[verb, category] = self.live.add_task(f"{verb} {category}", total=total, note=note)
+            self.live.update(self._bars[verb, category], completed=done, total=total, note=note)
             return
         now = time.monotonic()
         if self._printed.get((verb, category)) == float("inf"):
@@ -141,6 +140,42 @@ class ProgressView:
         if done >= total or now - self._printed.get((verb, category), 0.0) >= PLAIN_SECONDS:
             self._printed[verb, category] = float("inf") if done >= total else now
             self._output.note(f"{verb} {category} {done}/{total} {note}".rstrip())
+
+
+class StatusView(View):
+    """The events of a whole line: a table that renews itself on a terminal, one line per change elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self.status = Status()
+        self._printed: dict[tuple[str, str], str] = {}
+        if output.people.is_terminal:
+            from rich.live import Live
+
+            table = lambda: status_table(self.status)  # noqa: E731
+            self.live = Live(get_renderable=table, console=output.people, refresh_per_second=2)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Take one event in and draw what it changes."""
+        self.status.read(event)
+        if event.get("event") in ("warning", "failed"):
+            where = f"{event.get('verb', '')} {event['category']}: " if event.get("category") else ""
+            self._output.warn(f"{where}{event.get('message', 'failed')}")
+        elif event.get("event") == "verdict":
+            self._output.note(str(event["message"]))
+        elif event.get("event") == "page":
+            self._output.note(f"page: {event['place']}")
+        elif event.get("event") == "stage" and not self.live:
+            key, state = (str(event["category"]), str(event["verb"])), str(event["state"])
+            if state != "waiting" and self._printed.get(key) != state:
+                self._printed[key] = state
+                spent = f" in {event['seconds']} s" if event.get("seconds") is not None else ""
+                self._output.note(f"{event['verb']} {event['category']} {state}{spent}")
+
+
+def status_table(status: Status) -> Table:
+    """Category by stage."""
+    return table("", COLUMNS, as_cells(status, time.time()))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
@@ -152,22 +187,6 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     for row in rows:
         made.add_row(*(Text(_short(value)) for value in row))
     return made
-
-
-def _bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    from rich.progress import TimeRemainingColumn as Left
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        Left(),
-        console=console,
-    )
 
 
 def _short(value: object) -> str:

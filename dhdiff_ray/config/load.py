@@ -77,14 +77,14 @@ def load_config(
     for key, text in sorted(environ.items()):
         if key.startswith(ENV_PREFIX):
             dotted = key[len(ENV_PREFIX) :].lower().replace("__", ".")
-            layers.append((f"${key}", _nest(dotted, _toml_value(text))))
+            layers.append((f"${key}", {dotted: _toml_value(text)}))
     for dotted, (flag, value) in (flags or {}).items():
-        layers.append((flag, _nest(dotted, value)))
+        layers.append((flag, {dotted: value}))
     for text in sets:
         dotted, sign, value = text.partition("=")
         if not sign:
             raise ConfigError(f"--set {text!r} has no '='; write --set train.steps=60")
-        layers.append((f"--set {text}", _nest(dotted.strip(), _toml_value(value.strip()))))
+        layers.append((f"--set {text}", {dotted.strip(): _toml_value(value.strip())}))
 
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -104,13 +104,8 @@ def with_values(config: Config, values: Mapping[str, object], origin: str) -> Co
     Raises:
         ConfigError: an unknown key or a value that does not fit; the message names ``origin``.
     """
-    changed = config.model_dump(mode="json")
-    for dotted, value in values.items():
-        _assign(changed, dotted, value, origin)
-    try:
-        return Config.model_validate(changed)
-    except ValidationError as error:
-        raise ConfigError(_explain(error, dict.fromkeys(values, origin))) from None
+    flags = {dotted: (origin, value) for dotted, value in values.items()}
+    return load_config(base=config.model_dump(mode="json"), flags=flags, environ={}).config
 
 
 def ranks(model: type[BaseModel] = Config, prefix: str = "") -> dict[str, Rank]:
@@ -158,12 +153,6 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _nest(dotted: str, value: Any) -> dict[str, Any]:
-    for part in reversed(dotted.split(".")):
-        value = {part: value}
-    return value
 
 
 def _flatten(layer: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

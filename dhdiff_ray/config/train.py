@@ -101,11 +101,7 @@ class TrainConfig(Frozen):
     @field_validator("noise")
     @classmethod
     def _check_noise(cls, value: str, info: ValidationInfo) -> str:
-        """Only a velocity of 0 is a surface without a defect.
-
-        Raises:
-            ValueError: textured noise for a network that predicts the noise.
-        """
+        """Only a velocity of 0 is a surface without a defect."""
         if value == "texture" and info.data.get("prediction") != "v":
             raise ValueError("textured noise is for networks that predict the velocity; set train.prediction = v too")
         return value
@@ -113,11 +109,7 @@ class TrainConfig(Frozen):
     @field_validator("workers", mode="before")
     @classmethod
     def _check_workers(cls, value: Any, info: ValidationInfo) -> Any:
-        """One line for a number or a range, where pydantic would have one for each part of the union.
-
-        Raises:
-            ValueError: neither, or more workers than a batch has rows.
-        """
+        """One line for a number or a range, where pydantic would have one for each part of the union."""
         bounds = list(value) if isinstance(value, list | tuple) else [value, value]
         numbers = len(bounds) == 2 and all(isinstance(n, int) and not isinstance(n, bool) for n in bounds)
         if not numbers or not 1 <= bounds[0] <= bounds[1]:

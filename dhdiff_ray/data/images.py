@@ -72,7 +72,7 @@ def full_mask(sample: Sample) -> np.ndarray:
     Raises:
         ImageError: a file is unreadable, or its size differs from the image's.
     """
-    width, height = image_size(sample.image)
+    (width, height), _, _ = header(sample.image)
     union = np.zeros((height, width), dtype=bool)
     for path in sample.masks:
         values = mask_array(path)
@@ -104,15 +104,6 @@ def mask_values(path: str) -> tuple[int, ...]:
     if values.dtype == np.uint8:
         return tuple(int(v) for v in np.flatnonzero(np.bincount(values.ravel(), minlength=256)) if v)
     return tuple(int(v) for v in np.unique(values) if v > 0)
-
-
-def image_size(path: str) -> tuple[int, int]:
-    """Width and height in pixels of an upright image, from its header alone.
-
-    Raises:
-        ImageError: the file is missing or not an image.
-    """
-    return header(path)[0]
 
 
 def shrink_mask(mask: np.ndarray, resolution: int) -> np.ndarray:

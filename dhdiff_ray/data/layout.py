@@ -11,7 +11,7 @@ import csv
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dhdiff_ray.data.registry import DatasetError
@@ -20,9 +20,7 @@ from dhdiff_ray.records import GOOD
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 NORMAL_NAMES = frozenset({"", GOOD, "ok", "normal", "none"})
 """What tables and folders call a normal image; compared without case."""
-SUBSETS = {"": "", "train": "train", "test": "test", "val": "validation", "valid": "validation"} | {
-    "validation": "validation"
-}
+SUBSETS = {"": "", "train": "train", "test": "test", **dict.fromkeys(("val", "valid", "validation"), "validation")}
 COMBINED = "combined"
 """The defect of an image that shows several, as MVTec AD calls it."""
 
@@ -34,11 +32,7 @@ def images_in(folder: Path, root: Path | None = None) -> list[Path]:
         DatasetError: two names that differ in case alone, or a link that leads out of ``root``.
     """
     # A link to nowhere stays in the list, so that reading it names it.
-    entries = [e for e in _entries(folder) if Path(e.name).suffix.lower() in SUFFIXES and not e.is_dir()]
-    paths = [folder / e.name for e in entries]
-    _refuse_case_twins(paths)
-    _refuse_links(entries, root)
-    return sorted(paths)
+    return _listed(folder, root, lambda e: Path(e.name).suffix.lower() in SUFFIXES and not e.is_dir())
 
 
 def folders_in(folder: Path, root: Path | None = None) -> list[Path]:
@@ -47,13 +41,10 @@ def folders_in(folder: Path, root: Path | None = None) -> list[Path]:
     Raises:
         DatasetError: as above, or a name with control characters.
     """
-    entries = [e for e in _entries(folder) if e.is_dir()]
-    paths = [folder / e.name for e in entries]
-    _refuse_case_twins(paths)
-    _refuse_links(entries, root)
+    paths = _listed(folder, root, os.DirEntry.is_dir)
     for path in paths:
         check_name(path.name, str(path.parent))
-    return sorted(paths)
+    return paths
 
 
 def masks_by_stem(folder: Path, images: Sequence[Path], root: Path | None = None) -> dict[str, Path]:
@@ -162,27 +153,22 @@ def subset_of(name: str, where: str) -> str:
     return SUBSETS[name.strip().lower()]
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _listed(folder: Path, root: Path | None, wanted: Callable[[os.DirEntry[str]], bool]) -> list[Path]:
+    """What is wanted of a folder, sorted; nothing where it is not there. Twins and links that lead out are refused."""
     if not folder.is_dir():
         return []
-    with os.scandir(folder) as entries:
-        return [e for e in entries if not e.name.startswith(".")]
-
-
-def _refuse_case_twins(paths: Iterable[Path]) -> None:
+    with os.scandir(folder) as listing:
+        entries = [entry for entry in listing if not entry.name.startswith(".") and wanted(entry)]
     seen: dict[str, Path] = {}
-    for path in paths:
+    for path in (folder / entry.name for entry in entries):
         other = seen.setdefault(unicodedata.normalize("NFC", path.name).casefold(), path)
         if other is not path:
             one, two = sorted((other, path))
             raise DatasetError(f"{one} and {two.name!r} differ in case alone, which not every disk keeps; rename one")
-
-
-def _refuse_links(entries: Iterable[os.DirEntry[str]], root: Path | None) -> None:
-    if root is not None:
-        for entry in entries:
-            if entry.is_symlink():
-                inside(root, entry.path, "link")
+    for entry in entries:
+        if root is not None and entry.is_symlink():
+            inside(root, entry.path, "link")
+    return sorted(seen.values())
 
 
 def _json_row(path: Path, number: int, line: str) -> dict[str, str]:

@@ -18,11 +18,7 @@ from dhdiff_ray.data.registry import DatasetError
 
 WHOLE = ".whole"
 CACHE = "DHDIFF_CACHE"
-
-
-def cache_folder() -> Path:
-    """Where copies lie: ``$DHDIFF_CACHE``, or ``~/.cache/dhdiff-ray``."""
-    return Path(os.environ.get(CACHE) or Path("~/.cache/dhdiff-ray").expanduser())
+"""Environment variable with the folder of copies; else ``~/.cache/dhdiff-ray``."""
 
 
 def local_root(root: str | Path) -> Path:
@@ -34,7 +30,8 @@ def local_root(root: str | Path) -> Path:
     if "://" not in str(root):
         return Path(root).expanduser().resolve()
     uri = str(root)
-    target = cache_folder() / "data" / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    cache = Path(os.environ.get(CACHE) or "~/.cache/dhdiff-ray").expanduser()
+    target = cache / "data" / hashlib.sha256(uri.encode()).hexdigest()[:16]
     if (target / WHOLE).is_file():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)

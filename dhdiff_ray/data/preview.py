@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
 from dhdiff_ray.data.encode import jpeg_bytes
 from dhdiff_ray.data.images import ImageError, full_mask, picture_rgb
@@ -43,16 +44,14 @@ def preview(loader: Dataset, root: str, samples: Sequence[Sample], remarks: Sequ
         kinds.setdefault(sample.category, {}).setdefault(name, []).append(sample)
     chosen = {id(s): s for by_kind in kinds.values() for same in by_kind.values() for s in _spread(same, each)}
     pictures = {id(s): shown for s, shown in side_by_side(_shown, list(chosen.values()))}
-    categories = [
-        (
-            category,
-            [
-                {"name": name, "count": len(same), "shown": [pictures[id(s)] for s in _spread(same, each)]}
-                for name, same in sorted(by_kind.items())
-            ],
-        )
+
+    def shown(same: Sequence[Sample]) -> list[dict[str, Any]]:
+        return [pictures[id(s)] for s in _spread(same, each)]
+
+    categories = {
+        category: [{"name": n, "count": len(same), "shown": shown(same)} for n, same in sorted(by_kind.items())]
         for category, by_kind in sorted(kinds.items())
-    ]
+    }
     anomalies = sum(not s.is_good for s in samples)
     facts = [
         ("Folder", root),
@@ -61,25 +60,23 @@ def preview(loader: Dataset, root: str, samples: Sequence[Sample], remarks: Sequ
         ("Source", loader.source),
     ]
     text = (resources.files("dhdiff_ray.data") / "preview.html.j2").read_text()
-    page = Environment(autoescape=True).from_string(text)
-    return page.render(
-        title=f"{loader.name}: {', '.join(sorted(kinds)[:6])}{' …' if len(kinds) > 6 else ''}",
-        facts=facts,
-        remarks=remarks,
-        categories=categories,
-        side=SIDE,
+    return (
+        Environment(autoescape=True)
+        .from_string(text)
+        .render(
+            title=f"{loader.name}: {', '.join(sorted(kinds)[:6])}{' …' if len(kinds) > 6 else ''}",
+            facts=facts,
+            remarks=remarks,
+            categories=list(categories.items()),
+            side=SIDE,
+        )
     )
 
 
 def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The image uint8 (h, w, 3) with the pixels around the mask bool (h, w) in red."""
-    grown = mask.copy()
-    for axis, step in ((0, 1), (0, -1), (1, 1), (1, -1)):
-        moved = np.roll(mask, step, axis)
-        moved[(slice(None),) * axis + ((0 if step == 1 else -1),)] = False
-        grown |= moved
     result = image.copy()
-    result[grown & ~mask] = RED
+    result[binary_dilation(mask) & ~mask] = RED
     return result
 
 

@@ -51,12 +51,6 @@ class Reading(DataConfig):
     tell: Callable[[str], None] = logging.getLogger(__name__).warning
     """Takes what a person should know of the data, one sentence at a time."""
 
-    @classmethod
-    def of(cls, data: DataConfig, tell: Callable[[str], None] | None = None) -> Reading:
-        """The same from a run's configuration."""
-        values: dict[str, Any] = {**dict(data), **({"tell": tell} if tell else {})}
-        return cls(**values)
-
 
 @dataclass(frozen=True)
 class Instance:
@@ -167,7 +161,15 @@ def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
     Raises:
         DatasetError: no such name (the nearest one is named), or a file that registers not exactly one loader.
     """
-    loader = _loader(name_or_file)
+    if name_or_file.endswith(".py"):
+        loader = _from_file(Path(name_or_file).expanduser().resolve())
+    elif name_or_file in (names := dataset_names()):
+        loader = _registered[name_or_file]()
+    else:
+        raise DatasetError(
+            f"no dataset {name_or_file!r}{nearest(name_or_file, names) or '.'} There are: {', '.join(names)}; "
+            "a path to a Python file that registers one works too"
+        )
     if reading is not None:
         loader.reading = reading
     return loader
@@ -175,20 +177,8 @@ def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
 
 def configured(data: DataConfig, tell: Callable[[str], None] | None = None) -> Dataset:
     """The loader of a run's configuration, reading as it says; ``tell`` takes its remarks."""
-    return open_dataset(data.dataset, Reading.of(data, tell))
-
-
-def _loader(name_or_file: str) -> Dataset:
-    if name_or_file.endswith(".py"):
-        return _from_file(Path(name_or_file).expanduser().resolve())
-    _discover()
-    if name_or_file not in _registered:
-        names = sorted(_registered)
-        raise DatasetError(
-            f"no dataset {name_or_file!r}{nearest(name_or_file, names) or '.'} There are: {', '.join(names)}; "
-            "a path to a Python file that registers one works too"
-        )
-    return _registered[name_or_file]()
+    values: dict[str, Any] = {**dict(data), **({"tell": tell} if tell else {})}
+    return open_dataset(data.dataset, Reading(**values))
 
 
 def choose_categories(there: Sequence[str], wanted: Sequence[str], root: Path) -> list[str]:

@@ -86,9 +86,7 @@ class Split:
 
     def to_json(self, hashes: bool = True) -> dict[str, Any]:
         """Plain JSON values; paths are relative to ``root``; with ``hashes`` every file is read once."""
-        digests = dict(self.hashes)
-        if hashes and not digests:
-            digests = _hash_all(self, Path(self.root))
+        digests = dict(self.hashes) or (_hash_all(self, Path(self.root)) if hashes else {})
         return {
             "root": self.root,
             "seed": self.seed,
@@ -273,12 +271,8 @@ def _part(sample: Sample) -> _Part:
     return sample.category, f"group {sample.group}" if sample.group is not None else f"file {sample.image}"
 
 
-def _below(path: str, root: str) -> str:
-    return Path(path).relative_to(root).as_posix()
-
-
 def _files(sample: Sample, root: str) -> list[str]:
-    return [_below(path, root) for path in (sample.image, *sample.masks)]
+    return [Path(path).relative_to(root).as_posix() for path in (sample.image, *sample.masks)]
 
 
 def _row(sample: Sample, root: str, hashes: Mapping[str, str]) -> dict[str, Any]:

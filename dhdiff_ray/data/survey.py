@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,8 +40,13 @@ def survey(
         least, median and largest share of the image in percent.
     """
     samples = loader.scan(root, categories)
-    heads = headers(samples, tell)
-    shares = dict(side_by_side(_share, [s for s in samples if s.masks])) if areas else {}
+    heads: dict[str, tuple[tuple[int, int], str, bool]] = {}
+    for path, head in side_by_side(partial(_or_error, header), list(dict.fromkeys(s.image for s in samples))):
+        if isinstance(head, str):
+            tell(head)
+        else:
+            heads[path] = head
+    shares = dict(side_by_side(partial(_or_error, _share), [s for s in samples if s.masks])) if areas else {}
     rows = []
     kinds: dict[tuple[str, str, str], list[Sample]] = {}
     for sample in samples:
@@ -49,7 +55,7 @@ def survey(
         row: dict[str, Any] = {"category": category, "defect": defect, "subset": subset, "images": len(of_kind)}
         row["masks"] = sum(len(s.masks) for s in of_kind)
         row["groups"] = len({s.group for s in of_kind if s.group is not None})
-        readable = [heads[s.image] for s in of_kind if heads.get(s.image)]
+        readable = [heads[s.image] for s in of_kind if s.image in heads]
         row["sizes"] = _sizes([size for size, _, _ in readable])
         row["modes"] = ", ".join(sorted({mode for _, mode, _ in readable}))
         if areas:
@@ -64,16 +70,6 @@ def survey(
     return rows
 
 
-def headers(samples: Iterable[Sample], tell: Callable[[str], None]) -> dict[str, Any]:
-    """Path of each image -> (size, mode, whether the camera turned it), or None where it cannot be read."""
-    heads = {}
-    for path, head in side_by_side(_head, list(dict.fromkeys(s.image for s in samples))):
-        if isinstance(head, str):
-            tell(head)
-        heads[path] = None if isinstance(head, str) else head
-    return heads
-
-
 def side_by_side(
     work: Callable[[_Item], _Found], items: Sequence[_Item], workers: int = 0
 ) -> Iterable[tuple[_Item, _Found]]:
@@ -82,18 +78,16 @@ def side_by_side(
         yield from zip(items, pool.map(work, items), strict=True)
 
 
-def _head(path: str) -> Any:
+def _or_error(work: Callable[[_Item], Any], item: _Item) -> Any:
+    """What the work gives, or the words of why the item cannot be read."""
     try:
-        return header(path)
+        return work(item)
     except ImageError as error:
         return str(error)
 
 
-def _share(sample: Sample) -> float | str:
-    try:
-        return float(full_mask(sample).mean())
-    except ImageError as error:
-        return str(error)
+def _share(sample: Sample) -> float:
+    return float(full_mask(sample).mean())
 
 
 def _sizes(sizes: Sequence[tuple[int, int]]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from PIL import Image
 
 from dhdiff_ray.config import DataConfig
 from dhdiff_ray.data.images import ImageError, header, mask_array, picture_rgb
-from dhdiff_ray.data.registry import DatasetError, Reading, Remark, open_dataset
+from dhdiff_ray.data.registry import DatasetError, Remark, configured
 from dhdiff_ray.data.split import Split, SplitError, split_as
 from dhdiff_ray.data.survey import side_by_side
 from dhdiff_ray.records import Sample
@@ -38,10 +38,6 @@ class Finding:
     path: str
     message: str
     remedy: str
-
-    def as_dict(self) -> dict[str, str]:
-        """The finding as plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,10 @@ def verify(
     """
     findings: list[Finding] = []
     if samples is None:
-        reading = Reading.of(data.model_copy(update={"skip_bad": True}), lambda line: findings.append(_remark(line)))
-        samples = open_dataset(data.dataset, reading).scan(Path(data.root), data.categories)
+        lenient = data.model_copy(update={"skip_bad": True})
+        samples = configured(lenient, lambda line: findings.append(_remark(line))).scan(
+            Path(data.root), data.categories
+        )
     seen = dict(inspecting(samples) if inspecting else side_by_side(inspect, samples, workers))
     inspections = {sample: seen[sample] for sample in samples}
     findings += [f for inspection in inspections.values() for f in inspection.findings]
@@ -99,12 +97,11 @@ def verify(
 
 def _remark(line: str) -> Finding:
     path = line.path if isinstance(line, Remark) else ""
-    left_out = line.startswith("left out: ")
-    level, code = ("error", "left-out") if left_out else ("warning", "remark")
-    remedy = (
-        "mend the file or the table; --set data.skip_bad=true leaves it out" if left_out else "see whether it is meant"
-    )
-    return Finding(level, code, path, line.removeprefix("left out: "), remedy)
+    problem = line.removeprefix("left out: ")
+    if problem == line:
+        return Finding("warning", "remark", path, line, "see whether it is meant")
+    remedy = "mend the file or the table; --set data.skip_bad=true leaves it out"
+    return Finding("error", "left-out", path, problem, remedy)
 
 
 def inspect(sample: Sample) -> Inspection:
@@ -114,8 +111,8 @@ def inspect(sample: Sample) -> Inspection:
         size, _, turned = header(sample.image)
         picture = picture_rgb(sample.image)
     except ImageError as error:
-        findings.append(Finding("error", "unreadable", sample.image, str(error), "restore the file from its source"))
-        return Inspection(tuple(findings))
+        unreadable = Finding("error", "unreadable", sample.image, str(error), "restore the file from its source")
+        return Inspection((unreadable,))
     if turned:
         message = "the camera marked it as turned, so it is turned upright when read"
         remedy = "see that its mask was drawn on the upright picture"
@@ -172,9 +169,8 @@ def _duplicates(inspections: dict[Sample, Inspection], split: Split | None) -> l
         for name, side in (("train", split.train), ("test", split.test)):
             for sample in side:
                 sides.setdefault(sample.image, set()).add(name)
-    first = {
-        s.image: (s, inspection) for s, inspection in inspections.items()
-    }  # one image may stand for several defects
+    # One image may stand for several defects.
+    first = {sample.image: (sample, inspection) for sample, inspection in inspections.items()}
     findings: list[Finding] = []
     by_digest: dict[str, list[Sample]] = {}
     for sample, inspection in first.values():

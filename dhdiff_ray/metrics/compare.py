@@ -25,30 +25,26 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[dict[str, 
     Returns:
         Rows with ``value`` and ``other``, and one warning per metric and difference.
     """
-    by_key = {_key(row): row for row in theirs}
-    rows, warnings = [], {}
+    by_key = {key(row): row for row in theirs}
+    rows: list[dict[str, Any]] = []
+    warnings: dict[str, None] = {}
     for row in ours:
-        other = by_key.get(_key(row))
+        other = by_key.get(key(row))
         if other is None:
             continue
         rows.append({name: row.get(name) for name in ("metric", "level", "category", "defect", "value")})
         rows[-1] |= {"other": other.get("value"), "n": row["n"], "other_n": other["n"]}
-        for reason in differences(row, other):
-            warnings[f"{row['metric']}: {reason}"] = None
+        reasons = []
+        if row["n"] != other["n"]:
+            reasons.append(f"{row['n']} images against {other['n']}; the value depends on how many there are")
+        for name in MATTERS:
+            here, there = (side["conditions"].get(name) for side in (row, other))
+            if here != there:
+                reasons.append(f"{name} {here} against {there}")
+        warnings |= dict.fromkeys(f"{row['metric']}: {reason}" for reason in reasons)
     return rows, list(warnings)
 
 
-def differences(row: Row, other: Row) -> list[str]:
-    """Why two values of one metric are not comparable; empty if they are."""
-    reasons = []
-    if row["n"] != other["n"]:
-        reasons.append(f"{row['n']} images against {other['n']}; the value depends on how many there are")
-    for name in MATTERS:
-        here, there = (side["conditions"].get(name) for side in (row, other))
-        if here != there:
-            reasons.append(f"{name} {here} against {there}")
-    return reasons
-
-
-def _key(row: Row) -> tuple[Any, ...]:
+def key(row: Row) -> tuple[Any, ...]:
+    """What two rows of one figure have in common."""
     return row["metric"], row.get("level"), row.get("category"), row.get("defect")

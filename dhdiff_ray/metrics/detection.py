@@ -77,13 +77,12 @@ def localisation(
     }
 
 
-def agreement(masks: np.ndarray, probabilities: np.ndarray, threshold: float = 0.5) -> dict[str, float | int | None]:
+def agreement(masks: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int | None]:
     """Do made masks lie where an oracle sees the defect: is image and mask one thing.
 
     Args:
         masks: made masks (n, h, w), positive where non-zero.
-        probabilities: the oracle's map on the made images (n, h, w).
-        threshold: the oracle's map is a mask where it is above this.
+        probabilities: the oracle's map on the made images (n, h, w); a mask where it is above 0.5.
 
     Returns:
         ``iou``: mean over pairs of the intersection over union, where a pair with an empty made mask counts 0;
@@ -97,7 +96,7 @@ def agreement(masks: np.ndarray, probabilities: np.ndarray, threshold: float = 0
         raise ValueError("no pairs to compare; make some first: dhdiff-ray submit synthesize --run NAME")
     made = masks.reshape(len(masks), -1) > 0
     scores = probabilities.reshape(len(masks), -1)
-    seen = scores > threshold
+    seen = scores > 0.5
     # An empty made mask has no intersection, hence IoU 0; the maximum only avoids 0 / 0 when the oracle sees nothing.
     iou = (made & seen).sum(axis=1) / np.maximum((made | seen).sum(axis=1), 1)
     nonempty = made.any(axis=1)

@@ -50,50 +50,24 @@ class Cluster:
         return len(self.draws) == 1 and len(self.draws[0]) == self.size
 
 
-@dataclass
-class Sums:
-    """What a set of features leaves behind: adding two is the same as having seen both sets."""
+def count_in(sums: State, name: str, feature: np.ndarray) -> None:
+    """Count a feature float32 (d,) in the sums of that name: a vector (d + 2,) of number, squared lengths, features.
 
-    count: int
-    total: np.ndarray
-    """Sum of the features, float64 (d,)."""
-    square: float
-    """Sum of their squared lengths."""
+    Adding the vectors of two sets is the same as having seen both.
+    """
+    vector = sums.setdefault(name, np.zeros(len(feature) + 2))
+    vector[0] += 1
+    vector[1] += float(np.dot(feature.astype(np.float64), feature))
+    vector[2:] += feature
 
-    @classmethod
-    def empty(cls) -> Sums:
-        """Of no features."""
-        return cls(0, np.zeros(1), 0.0)
 
-    def add(self, feature: np.ndarray) -> None:
-        """Count one feature float32 (d,)."""
-        if self.count == 0:
-            self.total = np.zeros(len(feature))
-        self.total += feature
-        self.square += float(np.dot(feature.astype(np.float64), feature))
-        self.count += 1
-
-    def __add__(self, other: Sums) -> Sums:
-        parts = [sums for sums in (self, other) if sums.count]
-        if len(parts) < 2:
-            return parts[0] if parts else Sums.empty()
-        return Sums(self.count + other.count, self.total + other.total, self.square + other.square)
-
-    def pack(self) -> np.ndarray:
-        """One vector (d + 2,): two sets' vectors add up to the vector of both."""
-        return np.concatenate([[self.count, self.square], self.total])
-
-    @classmethod
-    def unpack(cls, vector: np.ndarray) -> Sums:
-        """What ``pack`` gave."""
-        return cls(int(vector[0]), vector[2:], float(vector[1]))
-
-    def mean_distance(self) -> float:
-        """Mean squared distance over all unordered pairs; NaN for fewer than two."""
-        if self.count < 2:
-            return float("nan")
-        spread = self.square - float(np.dot(self.total, self.total)) / self.count
-        return max(2 * spread / (self.count - 1), 0.0)
+def mean_distance(vector: np.ndarray) -> float:
+    """Mean squared distance over all unordered pairs of what was counted in; NaN for fewer than two."""
+    count, square, total = float(vector[0]), float(vector[1]), vector[2:]
+    if count < 2:
+        return float("nan")
+    spread = square - float(np.dot(total, total)) / count
+    return max(2 * spread / (count - 1), 0.0)
 
 
 class CentreDistances:
@@ -140,11 +114,7 @@ class CentreDistances:
     def measure(self, name: str, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The feature (d,) of an image uint8 (h, w, 3), and its distances (m,)."""
         feature = finite(self.perceiver.perceptual(image[None]), [name])
-        return feature[0], self.of(feature)
-
-    def of(self, feature: np.ndarray) -> np.ndarray:
-        """Distances (m,) of one feature (1, d)."""
-        return squared_distances(feature, self._features, self._lengths)[0][self._column]
+        return feature[0], squared_distances(feature, self._features, self._lengths)[0][self._column]
 
     def among(self) -> np.ndarray:
         """Distances between different centres, each pair once."""
@@ -189,20 +159,19 @@ class IcLpips:
     def observe(self, centre: str, load: Callable[[str], np.ndarray]) -> State:
         """Mean pairwise distance per draw of one cluster's members, each loaded once: float64 (draws,)."""
         (cluster,) = (c for c in self.clusters if c.centre == centre)
-        drawn = [(frozenset(draw), Sums.empty()) for draw in cluster.draws]
+        draws, sums = {str(at): frozenset(draw) for at, draw in enumerate(cluster.draws)}, State()
         for name in cluster.members:
             (feature,) = finite(self.perceiver.perceptual(load(name)[None]), [name])
-            for draw, sums in drawn:
-                if name in draw:
-                    sums.add(feature)
-        return {centre: np.array([sums.mean_distance() for _, sums in drawn])}
+            for at in (at for at, draw in draws.items() if name in draw):
+                count_in(sums, at, feature)
+        return {centre: np.array([mean_distance(sums.get(at, np.zeros(2))) for at in draws])}
 
-    def compare(self, load: Callable[[str], np.ndarray], sums: Mapping[str, Sums] | None = None) -> State:
+    def compare(self, load: Callable[[str], np.ndarray], sums: State | None = None) -> State:
         """``observe`` of every cluster that has pairs; one that is compared whole is read from ``sums`` by centre."""
         spreads: State = {}
         for cluster in (c for c in self.clusters if c.size >= 2):
             if sums is not None and cluster.whole:
-                spreads[cluster.centre] = np.array([sums[cluster.centre].mean_distance()])
+                spreads[cluster.centre] = np.array([mean_distance(sums[cluster.centre])])
             else:
                 spreads |= self.observe(cluster.centre, load)
         return spreads
@@ -260,8 +229,7 @@ def ic_lpips(
         seeds: of the draws from large clusters.
     """
     first = CentreDistances(perceiver, list(centres), list(centres.values()), profile)
-    state: State = {}
-    sums = {centre: Sums.empty() for centre in first.centres}
+    state, sums = State(), State()
     for name in names:
         state[name] = add_to(first, sums, name, load(name))
     conditions = {} if profile.cap is None else {"seeds": list(seeds)}
@@ -269,10 +237,10 @@ def ic_lpips(
     return second.value(second.compare(load, sums))
 
 
-def add_to(first: CentreDistances, sums: Mapping[str, Sums], name: str, image: np.ndarray) -> np.ndarray:
+def add_to(first: CentreDistances, sums: State, name: str, image: np.ndarray) -> np.ndarray:
     """Count one image uint8 (h, w, 3) in the sums of its nearest centre; returns its distances (m,)."""
     feature, row = first.measure(name, image)
-    sums[first.centres[int(first.nearest(row[None])[0])]].add(feature)
+    count_in(sums, first.centres[int(first.nearest(row[None])[0])], feature)
     return row
 
 

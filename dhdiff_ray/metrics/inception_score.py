@@ -79,7 +79,9 @@ class InceptionScore:
         if not state or not np.array_equal(state["count"], self._sizes):
             seen = int(state["count"].sum()) if state else 0
             raise ValueError(f"{seen} images were observed, not each of {self.count} once; score again")
-        scores = scores_of_sums(state["count"], state["p"], state["p_log_p"])
+        # The mean over images of KL(p || q), with q the mean of p, is (sum p log p - n * sum q log q) / n.
+        count, q = state["count"], state["p"] / state["count"][:, None]
+        scores = np.exp(state["p_log_p"] / count - xlogy(q, q).sum(axis=1))
         conditions = {
             "profile": "torch-fidelity",
             "backbone": self.classifier.classifier,
@@ -89,12 +91,3 @@ class InceptionScore:
             "std": float(np.std(scores)) if self.splits > 1 else None,
         }
         return Score(self.classifier.metric_name("is"), float(np.mean(scores)), self.count, conditions)
-
-
-def scores_of_sums(count: np.ndarray, p: np.ndarray, p_log_p: np.ndarray) -> np.ndarray:
-    """The score of each split (splits,) from its number of images (splits,), sum of p (splits, k) and of p log p.
-
-    The mean over images of KL(p || q), with q the mean of p, is (sum p log p - n * sum q log q) / n.
-    """
-    q = p / count[:, None]
-    return np.exp(p_log_p / count - xlogy(q, q).sum(axis=1))

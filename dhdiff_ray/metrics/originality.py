@@ -45,12 +45,8 @@ def originality(first: CentreDistances, made: State, held_out: State) -> Score:
         "least": float(nearest.min()),
         "copy_below": limit,
         "copies": len(copies),
-        "copies_named": [f"{name} of {_nearest_name(first, made[name])}" for name in copies[:NAMED]],
+        "copies_named": [f"{name} of {first.centres[int(np.argmin(made[name]))]}" for name in copies[:NAMED]],
     }
     reference = float(np.median(real)) if len(real) else None
     name = first.perceiver.metric_name("originality")
     return Score(name, float(np.median(nearest)), len(names), conditions, reference)
-
-
-def _nearest_name(first: CentreDistances, row: np.ndarray) -> str:
-    return first.centres[int(np.argmin(row))]

@@ -50,28 +50,21 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
     return table
 
 
-def as_short_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heading and lines of the few figures that fit a terminal, in percent."""
-    head, lines = as_rows(table)
-    kept = [head.index(name) for name in ("row", "pixel AP", "mask IoU", "not empty", "seeds", "paper*")]
-    return [*(head[at] for at in kept[:-1]), "paper (MVTec)"], [[line[at] for at in kept] for line in lines]
-
-
-def as_rows(table: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Heading and lines of the page: pixel AP and alignment in percent, by category too."""
-    categories = sorted({k for row in table for k in row.get("pixel_ap", {}) if k not in ("mean", "std")})
+def as_rows(table: Sequence[dict[str, Any]], short: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Heading and lines of the page: pixel AP and alignment in percent, by category too; ``short`` fits a terminal."""
+    named = {k for row in table for k in row.get("pixel_ap", {}) if k not in ("mean", "std")}
+    categories = [] if short else sorted(named)
     head = ["row", "pixel AP", *(f"AP {c}" for c in categories), "mask IoU", *(f"IoU {c}" for c in categories)]
-    head += ["not empty", "seeds", "train s", "paper*"]
+    head += ["not empty", "seeds", *(["paper (MVTec)"] if short else ["train s", "paper*"])]
     lines = []
     for row in table:
-        line = [row["row"], _spread(row.get("pixel_ap")), *(_one(row.get("pixel_ap"), c) for c in categories)]
-        line += [
-            _spread(row.get("iou")),
-            *(_one(row.get("iou"), c) for c in categories),
-            _one(row.get("nonempty"), "mean"),
-        ]
-        seconds = "-" if row["train_seconds"] is None else f"{row['train_seconds']:.0f}"
-        lines.append([*line, str(len(row["seeds"])), seconds, "-" if row["paper"] is None else f"{row['paper']:.1f}"])
+        line = [row["row"]]
+        for figure in ("pixel_ap", "iou"):
+            line += [_spread(row.get(figure)), *(_one(row.get(figure), c) for c in categories)]
+        line += [_one(row.get("nonempty"), "mean"), str(len(row["seeds"]))]
+        if not short:
+            line.append("-" if row["train_seconds"] is None else f"{row['train_seconds']:.0f}")
+        lines.append([*line, "-" if row["paper"] is None else f"{row['paper']:.1f}"])
     return head, lines
 
 

@@ -86,8 +86,7 @@ def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     large = image.repeat(factor, axis=0).repeat(factor, axis=1)
     inside = (mask > 0).repeat(factor, axis=0).repeat(factor, axis=1)
     grown = np.asarray(binary_dilation(inside, iterations=max(1, large.shape[0] // 96)), dtype=bool)
-    line = grown & ~inside
-    large[line] = OUTLINE
+    large[grown & ~inside] = OUTLINE
     return large
 
 
@@ -127,34 +126,29 @@ def _category(run: Run, name: str, thumbs: int) -> CategoryGallery:
 def _thumb(run: Run, row: dict[str, Any], samples: dict[str, Sample], real: list[tuple[Sample, np.ndarray]]) -> Thumb:
     config = run.config
     image, mask = read_pair(run.folder, row)
-    at = nearest(image, [other for _, other in real]) if real else None
+    like, like_image = real[nearest(image, [other for _, other in real])] if real else (None, image)
+    base, reference = (
+        _readable([samples[row[role]]] if row[role] in samples else [], config.data.resolution)
+        for role in ("base", "reference")
+    )
     return Thumb(
         name=f"{row['index']:06d}",
         prompt=row["prompt"],
         seed=row["seed"],
-        base=_base(config, samples.get(row["base"])),
-        reference=_reference(config, samples.get(row["reference"])),
+        base=picture(base[0][1]) if base else None,
+        reference=_reference(config, *reference[0]) if reference else None,
         image=picture(image),
         mask=picture(mask),
         overlay=picture(outlined(image, mask)),
-        nearest=picture(real[at][1]) if at is not None else None,
-        nearest_name=real[at][0].key if at is not None else "",
+        nearest=picture(like_image) if like else None,
+        nearest_name=like.key if like else "",
         empty=not mask.any(),
     )
 
 
-def _base(config: Config, sample: Sample | None) -> str | None:
-    readable = _readable([sample] if sample else [], config.data.resolution)
-    return picture(readable[0][1]) if readable else None
-
-
-def _reference(config: Config, sample: Sample | None) -> str | None:
+def _reference(config: Config, sample: Sample, image: np.ndarray) -> str:
     """The reference as the network sees it: with the cells that the configuration keeps."""
-    readable = _readable([sample] if sample else [], config.data.resolution)
-    if not readable:
-        return None
-    real, image = readable[0]
-    cells = raw_mask(read_mask(real, config.data.resolution), config.data.grid)
+    cells = raw_mask(read_mask(sample, config.data.resolution), config.data.grid)
     return picture(reference_image(image, cells, config.train.reference))
 
 

@@ -36,6 +36,7 @@ def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
     pairs = sum(defects.values()) * s.pairs_per_defect
     steps = len(defects) * config.train.steps
     pace = measured(config)
+    sent = (file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     train, draw = pace.get("seconds_per_step"), pace.get("seconds_per_pair")
     return {
         "categories": len(defects),
@@ -43,7 +44,7 @@ def price(config: Config, defects: Mapping[str, int]) -> dict[str, Any]:
         "pairs": pairs,
         "units": sum(defects.values()) * -(-s.pairs_per_defect // s.shard_size),
         "pair_disk_bytes": pairs * pair_bytes(config.data.resolution),
-        "upload_bytes": sum(file.stat().st_size for file in PACKAGE.rglob("*") if _is_sent(file)),
+        "upload_bytes": sum(file.stat().st_size for file in sent),
         "measured_in": pace.get("run"),
         "train_worker_hours": None if train is None else round(train * steps * config.train.most_workers / 3600, 3),
         "synthesize_worker_hours": None if draw is None else round(draw * pairs / 3600, 3),
@@ -80,18 +81,11 @@ def told(cost: Mapping[str, Any]) -> list[str]:
     return [*lines, "hours: no run like this was measured; try one category with --set train.steps=50 -n 8 first"]
 
 
-def _is_sent(file: Path) -> bool:
-    return file.is_file() and "__pycache__" not in file.parts
-
-
 def _alike(config: Config, other: Mapping[str, Any]) -> bool:
     mine = config.model_dump(mode="json")
-    same = (("model", None), ("data", "resolution"), ("train", "global_batch_size"), ("train", "gpus_per_worker"))
-    return all(
-        (mine[part] if key is None else mine[part][key])
-        == (other.get(part) if key is None else other.get(part, {}).get(key))
-        for part, key in (*same, ("synthesize", "steps"), ("train", "window"))
-    )
+    same = (("data", "resolution"), ("train", "global_batch_size"), ("train", "gpus_per_worker"))
+    same += (("synthesize", "steps"), ("train", "window"))
+    return mine["model"] == other.get("model") and all(mine[a][b] == other.get(a, {}).get(b) for a, b in same)
 
 
 def _pace(events: list[dict[str, Any]]) -> dict[str, float]:

@@ -40,17 +40,11 @@ def event_of(line: str) -> dict[str, Any] | None:
     return event if isinstance(event, dict) else None
 
 
-def events_of(text: str) -> list[dict[str, Any]]:
-    """The events of a run's ``events.jsonl``, oldest first; a line cut short by a crash is left out."""
+def read_events(folder: RunFolder) -> list[dict[str, Any]]:
+    """All events of a run, oldest first; a line cut short by a crash is left out."""
+    text = folder.read_bytes(FILE).decode(errors="replace") if folder.exists(FILE) else ""
     records = []
     for line in text.splitlines():
         with contextlib.suppress(json.JSONDecodeError):
             records.append(json.loads(line))
     return records
-
-
-def read_events(folder: RunFolder) -> list[dict[str, Any]]:
-    """All events of a run, oldest first."""
-    if not folder.exists(FILE):
-        return []
-    return events_of(folder.read_bytes(FILE).decode(errors="replace"))

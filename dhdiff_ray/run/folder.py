@@ -6,6 +6,7 @@ Nothing here knows what the files mean.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -86,22 +87,13 @@ class RunFolder:
         """Write one file so that a reader sees either nothing, the old or the whole new content."""
         filesystem, _ = self._opened
         target = self.path(name)
-        filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
         if not self.is_local:
+            filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with filesystem.open_output_stream(target) as stream:
                 stream.write(data)
             return
-        handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)  # noqa: PTH101
+        with _written_beside(target, data) as temporary:
             os.replace(temporary, target)  # noqa: PTH105
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def read_json(self, name: str) -> Any:
         """Content of one JSON file."""
@@ -141,16 +133,11 @@ class RunFolder:
                 return False
             self.write_bytes(name, data)
             return True
-        Path(target).parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(data)
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with _written_beside(target, data) as temporary:
+            try:
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
         return True
 
     def upload(self, folder: str | Path, name: str) -> None:
@@ -169,3 +156,19 @@ class RunFolder:
         target = Path(tempfile.mkdtemp(prefix="dhdiff-"))
         pafs.copy_files(self.path(name), str(target), self._opened[0], pafs.LocalFileSystem())
         return target
+
+
+@contextlib.contextmanager
+def _written_beside(target: str, data: bytes) -> Iterator[str]:
+    """A temporary file with the data on the target's disk, which is gone afterwards unless it was renamed."""
+    Path(target).parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, 0o644)  # noqa: PTH101
+        yield temporary
+    finally:
+        Path(temporary).unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from typing import Any
 
 import psutil
 
+from dhdiff_ray.run.events import end_at_once
 from dhdiff_ray.run.folder import RunFolder
 
 FILE = "lease.json"
@@ -58,7 +59,7 @@ def lease(
     mine = _me()
     _take(folder, mine, stale)
     stop = threading.Event()
-    arguments = (folder, mine, stop, renew, stale, lost or _end)
+    arguments = (folder, mine, stop, renew, stale, lost or end_at_once)
     keeper = threading.Thread(target=_keep, args=arguments, name="lease", daemon=True)
     keeper.start()
     try:
@@ -68,14 +69,6 @@ def lease(
         keeper.join()
         if (holder(folder) or {}).get("token") == mine["token"]:
             folder.delete(FILE)
-
-
-def holder(folder: RunFolder, file: str = FILE) -> Holder | None:
-    """Who holds the run, or is named in another file of its lease; None for nobody."""
-    try:
-        return json.loads(folder.read_bytes(file))
-    except FileNotFoundError:
-        return None
 
 
 def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
@@ -95,10 +88,10 @@ def _take(folder: RunFolder, mine: Holder, stale: float) -> None:
         sign = (other["token"], other["beat"])
         now = time.monotonic()
         if sign != seen[0]:
-            if seen[0] is not None and seen[0][0] == sign[0]:
-                raise ValueError(_taken(folder, other))  # it gave a sign of life while we watched
-            if _running(other):
-                raise ValueError(_taken(folder, other))
+            alive = seen[0] is not None and seen[0][0] == sign[0]  # it gave a sign of life while we watched
+            if alive or _running(other):
+                who, follow = _who(other)
+                raise ValueError(f"{who} works on the run {folder.uri} already{follow}. Wait for it, or stop it first")
             seen = (sign, now)
         elapsed = now - seen[1]
         if _running(other) is False or elapsed >= stale:
@@ -155,12 +148,6 @@ def _renew(folder: RunFolder, mine: Holder, fresh: bool) -> bool | None:
     return None if again["token"] == mine["token"] else False
 
 
-def _end(message: str) -> None:
-    from dhdiff_ray.run.events import end_at_once
-
-    end_at_once(message)
-
-
 def _lost(folder: RunFolder, mine: Holder) -> str:
     who, follow = "another job", ""
     with contextlib.suppress(OSError, ValueError):
@@ -212,11 +199,6 @@ def _running(other: Holder) -> bool | None:
         return False
 
 
-def _taken(folder: RunFolder, other: Holder) -> str:
-    who, follow = _who(other)
-    return f"{who} works on the run {folder.uri} already{follow}. Wait for it, or stop it first"
-
-
 def _who(other: Holder) -> tuple[str, str]:
     """Names a holder, and says how to follow it, if it is a job."""
     who = f"job {other['job']}" if other["job"] else f"process {other['pid']}"
@@ -227,6 +209,14 @@ def _who(other: Holder) -> tuple[str, str]:
 def _mark(other: Holder) -> str:
     """Where whoever took a run over from this silent holder says so."""
     return f"lease-lost/{other['token']}.json"
+
+
+def holder(folder: RunFolder, file: str = FILE) -> Holder | None:
+    """Who holds the run, or None."""
+    try:
+        return json.loads(folder.read_bytes(file))
+    except FileNotFoundError:
+        return None
 
 
 def _bytes(value: Holder) -> bytes:

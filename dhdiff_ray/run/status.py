@@ -56,6 +56,7 @@ class Status:
 
     def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
         self.stages: dict[str, dict[str, Stage]] = {}
+        """Stages by category, in the order of their first event."""
         self.warnings: list[str] = []
         for event in events:
             self.read(event)
@@ -79,10 +80,6 @@ class Status:
         elif event.get("total") and "done" in event:
             self._advance(stage, part, event, time)
 
-    def rows(self) -> list[tuple[str, dict[str, Stage]]]:
-        """Categories in the order of their first event, with their stages."""
-        return list(self.stages.items())
-
     def as_dict(self, now: float) -> dict[str, Any]:
         """Plain JSON values: every category's stages."""
         categories = {
@@ -91,7 +88,7 @@ class Status:
                 | {"share": stage.share, "seconds_left": stage.left(now)}
                 for verb, stage in stages.items()
             }
-            for category, stages in self.rows()
+            for category, stages in self.stages.items()
         }
         return {"categories": categories, "warnings": self.warnings}
 
@@ -124,7 +121,7 @@ class Status:
 def as_cells(status: Status, now: float) -> list[tuple[str, ...]]:
     """Rows for a table: category, one short cell per verb, GPU seconds."""
     rows = []
-    for category, stages in status.rows():
+    for category, stages in status.stages.items():
         cells = [_cell(stages.get(verb), now) for verb in STAGES]
         rows.append((category, *cells, f"{sum(stage.gpu_seconds for stage in stages.values()):.0f}"))
     return rows
@@ -134,7 +131,7 @@ def failures(status: Status) -> list[str]:
     """A line for every stage that failed."""
     return [
         f"{verb} {category}: {stage.message}"
-        for category, stages in status.rows()
+        for category, stages in status.stages.items()
         for verb, stage in stages.items()
         if stage.state == "failed"
     ]

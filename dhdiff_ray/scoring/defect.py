@@ -15,12 +15,16 @@ import numpy as np
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.base import State, add, merge
+from dhdiff_ray.metrics.ic_lpips import CentreDistances, IcLpips, add_to
+from dhdiff_ray.metrics.inception_score import InceptionScore
+from dhdiff_ray.metrics.kid import kid_score
+from dhdiff_ray.metrics.masks import mask_rows, mask_scores
+from dhdiff_ray.metrics.originality import originality
+from dhdiff_ray.metrics.profiles import profile_of
 from dhdiff_ray.records import Score
 
 if TYPE_CHECKING:
     from dhdiff_ray.metrics.features.base import Classifier, Perceiver
-    from dhdiff_ray.metrics.ic_lpips import CentreDistances, Sums
-    from dhdiff_ray.metrics.inception_score import InceptionScore
 
 States = dict[str, State]
 """States of one defect by kind: ``is``, ``even``, ``distances``, ``sums``, ``spreads``, ``pooled``, ``masks``."""
@@ -64,7 +68,6 @@ class DefectScorer:
     """
 
     def __init__(self, config: ScoreConfig, seed: int = 0, *, keep_sums: bool = False) -> None:
-        from dhdiff_ray.metrics.profiles import profile_of
 
         self.config, self.profile, self.keep_sums = config, profile_of(config), keep_sums
         self.seeds = list(range(seed, seed + config.seeds))
@@ -90,16 +93,13 @@ class DefectScorer:
 
     def observe(self, defect: Defect, names: Sequence[str]) -> States:
         """What the metrics see of some of a defect's images; each image passes each network once."""
-        from dhdiff_ray.metrics.inception_score import InceptionScore
-        from dhdiff_ray.metrics.masks import mask_rows
-
         scales = {}
         if self.wants("is"):
             even = self._even(defect)
             scales = {"is": InceptionScore(self.classifier, defect.names, self.config.splits)}
             scales |= {"even": even[0]} if even else {}
         parts: dict[str, list[State]] = {}
-        sums: dict[str, Sums] = {}
+        sums: State = {}
         for name in names:
             image = defect.load(name)
             if self.wants("is", "kid"):
@@ -114,15 +114,10 @@ class DefectScorer:
             if self.wants("masks") and defect.load_mask:
                 parts.setdefault("masks", []).append(mask_rows([name], [defect.load_mask(name)]))
         states = {kind: combine(kind, observed) for kind, observed in parts.items()}
-        return states | ({"sums": {centre: spread.pack() for centre, spread in sums.items()}} if sums else {})
+        return states | ({"sums": sums} if sums else {})
 
     def value(self, defect: Defect, states: States) -> list[Score]:
         """The scores of a defect of which every image was observed."""
-        from dhdiff_ray.metrics.inception_score import InceptionScore
-        from dhdiff_ray.metrics.kid import kid_score
-        from dhdiff_ray.metrics.masks import mask_scores
-        from dhdiff_ray.metrics.originality import originality
-
         scores: list[Score] = []
         if self.wants("is", "kid"):
             classes, pooled = self._classified(defect.held_out)
@@ -146,8 +141,6 @@ class DefectScorer:
 
     def compare(self, defect: Defect, distances: State, part: int, parts: int) -> State:
         """The second look of IC-LPIPS at every ``parts``-th cluster of a defect: state ``spreads``, to be merged."""
-        from dhdiff_ray.metrics.ic_lpips import IcLpips
-
         clusters = self.first(defect).clusters(distances, self.seeds)[part::parts]
         return IcLpips(self.perceiver, clusters, self.profile).compare(defect.load)
 
@@ -157,8 +150,6 @@ class DefectScorer:
         Raises:
             ValueError: the defect has no real images to be centres.
         """
-        from dhdiff_ray.metrics.ic_lpips import CentreDistances
-
         key = (defect.category, defect.defect)
         if key not in self._first:
             sides = [defect.train] + ([defect.held_out] if self.profile.centres == "all" else [])
@@ -170,20 +161,14 @@ class DefectScorer:
                 raise ValueError(f"{defect.category}/{defect.defect}: {error}") from None
         return self._first[key]
 
-    def _distances(self, defect: Defect, name: str, image: np.ndarray, sums: dict[str, Sums]) -> np.ndarray:
-        from dhdiff_ray.metrics.ic_lpips import Sums, add_to
+    def _distances(self, defect: Defect, name: str, image: np.ndarray, sums: State) -> np.ndarray:
 
         first = self.first(defect)
-        if not (self.keep_sums and self.wants("ic_lpips")):
-            return first.measure(name, image)[1]
-        if not sums:
-            sums.update({centre: Sums.empty() for centre in first.centres})
-        return add_to(first, sums, name, image)
+        keep = self.keep_sums and self.wants("ic_lpips")
+        return add_to(first, sums, name, image) if keep else first.measure(name, image)[1]
 
     def _even(self, defect: Defect) -> tuple[InceptionScore, InceptionScore] | None:
         """Scores of made and of held-out images from parts of one size: the smaller side's number of images."""
-        from dhdiff_ray.metrics.inception_score import InceptionScore
-
         sides = [sorted(side) for side in (defect.names, defect.held_out.names)]
         size = min(map(len, sides))
         if size < 2:
@@ -207,10 +192,8 @@ class DefectScorer:
         return [Score(name, value.value, value.n, conditions, reference.value)]
 
     def _ic_lpips(self, first: CentreDistances, defect: Defect, states: States, held_out: State) -> Score:
-        from dhdiff_ray.metrics.ic_lpips import Sums
 
-        sums = {centre: Sums.unpack(vector) for centre, vector in states.get("sums", {}).items()}
-        made = self._spread(first, states["distances"], defect.load, sums or None, states.get("spreads"))
+        made = self._spread(first, states["distances"], defect.load, states.get("sums"), states.get("spreads"))
         if not held_out:
             return made
         images = dict(zip(defect.held_out.names, defect.held_out.images, strict=True))
@@ -222,10 +205,9 @@ class DefectScorer:
         first: CentreDistances,
         distances: State,
         load: Callable[[str], np.ndarray],
-        sums: Mapping[str, Sums] | None = None,
+        sums: State | None = None,
         spreads: State | None = None,
     ) -> Score:
-        from dhdiff_ray.metrics.ic_lpips import IcLpips
 
         clusters = first.clusters(distances, self.seeds)
         second = IcLpips(self.perceiver, clusters, self.profile, {"seeds": self.seeds})
@@ -246,7 +228,5 @@ def combine(kind: str, states: Iterable[Mapping[str, np.ndarray]]) -> State:
 
 def describe(config: ScoreConfig) -> dict[str, Any]:
     """What every score of a configuration has in common, for the record."""
-    from dhdiff_ray.metrics.profiles import profile_of
-
     profile = profile_of(config)
     return {"profile": profile.name, "rule": profile.rule, "features": config.features}

@@ -83,34 +83,31 @@ def read_made_mask(path: Path) -> np.ndarray:
         return np.array(picture.convert("L")) > 127
 
 
-def check_sizes(images: Sequence[Path]) -> tuple[int, int]:
-    """The one size of all images, from their headers.
-
-    Raises:
-        ImageError: two sizes, or a file that is no image.
-    """
-    common: tuple[int, int] | None = None
-    first = images[0]
-    for path in images:
-        with _opened(path, "an image") as picture:
-            size = picture.size
-        if common is not None and size != common:
-            raise ImageError(
-                f"images of different sizes: {first} is {common[0]} x {common[1]}, {path} is {size[0]} x {size[1]}; "
-                "make them one size with --resolution SIDE"
-            )
-        common = size
-    assert common is not None
-    return common
-
-
 @contextlib.contextmanager
-def _opened(path: Path, what: str) -> Iterator[Image.Image]:
+def _opened(path: Path, role: str) -> Iterator[Image.Image]:
     try:
         with Image.open(path) as picture:
             yield picture
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError(f"{path} cannot be read as {what} ({error}); take it away or restore it") from None
+        raise ImageError(f"{path} cannot be read as {role} ({error}); take it away or restore it") from None
+
+
+def check_sizes(images: Sequence[Path]) -> None:
+    """Refuse images of different sizes, by their headers.
+
+    Raises:
+        ImageError: two sizes, or a file that is no image.
+    """
+    sizes: dict[tuple[int, int], Path] = {}
+    for path in images:
+        with _opened(path, "an image") as picture:
+            sizes.setdefault(picture.size, path)
+        if len(sizes) > 1:
+            (one, first), (two, other) = sizes.items()
+            raise ImageError(
+                f"images of different sizes: {first} is {one[0]} x {one[1]}, {other} is {two[0]} x {two[1]}; "
+                "make them one size with --resolution SIDE"
+            )
 
 
 _Defects = Iterator[tuple[str, str, list[Path], dict[str, Path]]]

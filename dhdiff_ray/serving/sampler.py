@@ -2,18 +2,17 @@
 
 Not in the paper. Decided: a pass is filled up to a fixed size with copies of its last order. With batches of different
 sizes the same pair differed by one grey value here and there; with one size neither its place nor its company changed
-a bit (on a CPU, 8 orders in 3 orders of drawing). The cache of models is our own in place of ``serve.multiplexed``'s,
-which takes a model from under the request that uses it.
+a bit (on a CPU, 8 orders in 3 orders of drawing). The models held are our own affair in place of
+``serve.multiplexed``'s, which takes a model from under the request that uses it; one pass is drawn at a time, so none
+is in use when another one is loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import png_bytes
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 
     from dhdiff_ray.model.pipeline import DHDiffPipeline
 
-K = TypeVar("K", bound=Hashable)
-M = TypeVar("M")
-
 
 class SamplerCore:
     """Draws with the models of one run; knows nothing of Ray or HTTP.
@@ -48,8 +44,8 @@ class SamplerCore:
 
     def __init__(self, config: Config) -> None:
         self.config, self.catalogue = config, Catalogue(config)
-        self.cache: ModelCache[tuple[str, str], DHDiffPipeline]
-        self.cache = ModelCache(lambda key: self.load(key[0]), config.serve.models_held)
+        self._held: OrderedDict[tuple[str, str], DHDiffPipeline] = OrderedDict()
+        """Pipelines by category and hash of their weights, the least recently used first."""
         self._turn = threading.Lock()
         """A scheduler counts its steps, so one pass is drawn at a time."""
 
@@ -63,6 +59,16 @@ class SamplerCore:
         pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
+
+    def held(self, category: str) -> DHDiffPipeline:
+        """The category's pipeline, loaded if it is not there; the least recently used one makes room first."""
+        key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
+        if key not in self._held:
+            while len(self._held) >= self.config.serve.models_held:
+                self._held.popitem(last=False)
+            self._held[key] = self.load(category)
+        self._held.move_to_end(key)
+        return self._held[key]
 
     def draw(self, orders: Sequence[Order], on_step: OnStep | None = None) -> list[DrawnPair]:
         """One pass.
@@ -87,8 +93,8 @@ class SamplerCore:
         steps = max(own_steps)  # pairs with fewer join later, and their maps are of their own steps
         seen = [[steps - own + step for step in steps_to_keep(own)] for own in own_steps]
         kept = sorted({step for o, own in zip(orders, seen, strict=False) if o.score_maps for step in own})
-        key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
-        with self._turn, self.cache.using(key) as pipeline:
+        with self._turn:
+            pipeline = self.held(category)
             previews = Previews(ready, [o.previews for o in orders], steps, config.serve.preview_share)
 
             def after_step(pipeline: DHDiffPipeline, number: int, _timestep: int, tensors: dict[str, Tensor]) -> None:
@@ -122,67 +128,3 @@ def _drawn(pair: Pair, order: Order, maps: dict[str, ScoreMap] | None) -> DrawnP
     base = r.base if order.pictures.base is None else None
     image, mask = png_bytes(pair.image), png_bytes(pair.mask)
     return DrawnPair(image, mask, r.category, r.defect, r.seed, r.prompt, reference, base, maps)
-
-
-@dataclass
-class _Held(Generic[M]):
-    model: M
-    users: int = 0
-
-
-class ModelCache(Generic[K, M]):
-    """Models by key; safe to use from several threads.
-
-    The least recently used leaves first, and never while it is in use; one is loaded at a time, so that memory never
-    holds two half-loaded ones.
-
-    Args:
-        load: makes the model of a key.
-        size: models held; one more stays only while every one of them is in use.
-    """
-
-    def __init__(self, load: Callable[[K], M], size: int) -> None:
-        self.load, self.size = load, size
-        self._held: OrderedDict[K, _Held[M]] = OrderedDict()
-        self._lock = threading.Lock()
-        self._loading = threading.Lock()
-
-    @contextlib.contextmanager
-    def using(self, key: K) -> Iterator[M]:
-        """The key's model, loaded if it is not there; it stays at least until the block ends."""
-        held = self._take(key)
-        if held is None:
-            with self._loading:
-                held = self._take(key)  # somebody may have loaded it while we waited
-                if held is None:
-                    self._make_room()
-                    held = _Held(self.load(key), users=1)
-                    with self._lock:
-                        self._held[key] = held
-        try:
-            yield held.model
-        finally:
-            with self._lock:
-                held.users -= 1
-            self._make_room(0)
-
-    @property
-    def keys(self) -> list[K]:
-        """What is held, the least recently used first."""
-        with self._lock:
-            return list(self._held)
-
-    def _take(self, key: K) -> _Held[M] | None:
-        with self._lock:
-            held = self._held.get(key)
-            if held is not None:
-                held.users += 1
-                self._held.move_to_end(key)
-            return held
-
-    def _make_room(self, wanted: int = 1) -> None:
-        with self._lock:
-            for key in [key for key, held in self._held.items() if not held.users]:
-                if len(self._held) + wanted <= self.size:
-                    return
-                del self._held[key]

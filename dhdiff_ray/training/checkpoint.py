@@ -65,30 +65,25 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
             "resolution": run.config.data.resolution,
             **facts,
         }
-        (target / "README.md").write_text(_card(facts))
+        lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
+        (target / "README.md").write_text(CARD.format(category=facts["category"], facts=lines))
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)
 
 
-def _card(facts: dict[str, Any]) -> str:
-    lines = [f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items()]
-    return "\n".join(
-        [
-            "---",
-            "library_name: diffusers",
-            "pipeline_tag: text-to-image",
-            "tags: [anomaly-synthesis, dh-diff]",
-            "---",
-            "",
-            f"# Double Helix Diffusion: {facts['category']}",
-            "",
-            "Draws defect images together with their pixel masks. Open it with "
-            "`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain "
-            "`DiffusionPipeline.from_pretrained` does not know the class.",
-            "",
-            "The images it was trained on keep their own licence, which may forbid commercial use.",
-            "",
-            *lines,
-            "",
-        ]
-    )
+CARD = """---
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [anomaly-synthesis, dh-diff]
+---
+
+# Double Helix Diffusion: {category}
+
+Draws defect images together with their pixel masks. Open it with \
+`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
+`DiffusionPipeline.from_pretrained` does not know the class.
+
+The images it was trained on keep their own licence, which may forbid commercial use.
+
+{facts}
+"""

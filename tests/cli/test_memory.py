@@ -3,7 +3,7 @@
 import os
 import time
 
-from dhdiff_ray.cli.memory import MemoryWatch, memory_of
+from dhdiff_ray.cli.commands.demo import MemoryWatch, memory_of
 
 
 def test_a_process_has_memory_and_a_dead_one_has_none():

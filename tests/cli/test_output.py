@@ -1,8 +1,10 @@
 """Data on stdout, words on stderr, progress as plain lines where no bar can be drawn."""
 
+import contextlib
 import json
+import sys
 
-from dhdiff_ray.cli.output import Output, table
+from dhdiff_ray.cli.output import Output, ProgressView, table
 
 
 def test_with_json_stdout_holds_one_document_and_stderr_the_words(capsys):
@@ -32,7 +34,7 @@ def test_tables_round_numbers_and_show_what_is_missing(capsys):
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
-    with Output().progress() as view:
+    with ProgressView(Output()) as view:
         for done in (1, 2, 3, 10):
             view.event(
                 {"event": "progress", "verb": "train", "category": "bottle", "done": done, "total": 10, "loss": 0.5}
@@ -41,20 +43,20 @@ def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
 
 
 def test_a_failed_category_is_named(capsys):
-    with Output().progress() as view:
+    with ProgressView(Output()) as view:
         view.event({"event": "failed", "category": "cable", "message": "no masks"})
     assert "cable: no masks" in capsys.readouterr().err
 
 
 def test_unknown_events_are_left_to_the_log(capsys):
-    with Output().progress() as view:
+    with ProgressView(Output()) as view:
         view.event({"event": "something new"})
     assert capsys.readouterr().err == ""
 
 
 def test_what_a_library_prints_does_not_reach_stdout(capsys):
     output = Output(as_json=True)
-    with output.alone_on_stdout():
+    with contextlib.redirect_stdout(sys.stderr):
         print("(raylet) WARNING")
         output.data([1])
     captured = capsys.readouterr()

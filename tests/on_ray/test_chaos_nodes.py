@@ -123,9 +123,8 @@ def test_weights_of_a_run_that_lost_its_workers_node_are_those_of_an_undisturbed
 def held_work(settings):
     """The real work; the first group and one of a single worker wait, each at a step of its own, for what befalls."""
     from dhdiff_ray.on_ray.verbs import train_worker
-    from dhdiff_ray.training import loop
 
-    fit = loop.fit
+    fit = train_worker.fit
 
     def held(*arguments, start, world_size, on_step, **named):
         at = 12 if start == 0 else 25 if world_size == 1 else 0
@@ -137,7 +136,7 @@ def held_work(settings):
 
         return fit(*arguments, start=start, world_size=world_size, on_step=held_step, **named)
 
-    loop.fit = held  # the worker imports it when it runs
+    train_worker.fit = held
     train_worker.train_worker(settings)
 
 

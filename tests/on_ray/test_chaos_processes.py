@@ -82,9 +82,8 @@ def test_three_kills_of_samplers_in_one_run_change_no_byte_and_only_what_was_not
 def told_work(settings):
     """The real work; tells where it starts, and its last step."""
     from dhdiff_ray.on_ray.verbs import train_worker
-    from dhdiff_ray.training import loop
 
-    real = loop.fit
+    real = train_worker.fit
     folder = Path(settings["run"].folder.path())
 
     def told(*arguments, start, on_step, **named):
@@ -98,7 +97,7 @@ def told_work(settings):
             stream.write(f"{start} ")
         return real(*arguments, start=start, on_step=step, **named)
 
-    loop.fit = told
+    train_worker.fit = told
     train_worker.train_worker(settings)
 
 

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 
 from dhdiff_ray.config import AblationConfig, AblationRow
-from dhdiff_ray.report.ablation import REAL, as_markdown, as_rows, as_short_rows, summarise
+from dhdiff_ray.report.ablation import REAL, as_markdown, as_rows, summarise
 
 ROWS = (AblationRow(name="a", paper=71.5), AblationRow(name="b"))
 ABLATION = AblationConfig(rows=ROWS, seeds=(0, 1), table="Table VIII")
@@ -47,6 +49,6 @@ def test_the_page_names_the_papers_column_as_another_dataset():
 
 
 def test_every_line_has_a_cell_per_column():
-    for rows in (as_rows, as_short_rows):
+    for rows in (as_rows, partial(as_rows, short=True)):
         head, lines = rows(summarise(CELLS, ABLATION))
         assert {len(line) for line in lines} == {len(head)}

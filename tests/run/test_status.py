@@ -17,7 +17,7 @@ def test_a_running_stage_tells_its_share_and_the_time_left_at_the_pace_so_far():
     status = Status(
         [stage("train", "mesh", "running", 100.0), progress("train", "mesh", 25, 100, 110.0), {"event": "page"}]
     )
-    (row,) = status.rows()
+    (row,) = status.stages.items()
     assert row[1]["train"].left(110.0) == pytest.approx(30.0)
     assert as_cells(status, 110.0) == [("mesh", "25 %, 30 s left", "-", "-", "-", "0")]
 

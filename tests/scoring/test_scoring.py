@@ -64,10 +64,10 @@ def test_made_and_real_images_get_an_inception_score_at_one_number_of_images(def
     names = sorted(defect.names)[:20]
     images = {name: defect.load(name) for name in names}
     by_hand = InceptionScore(scorer.classifier, names, 4)
-    state = by_hand.observe(names, scorer.classifier.probabilities(np.stack([images[n] for n in names])))
+    state = by_hand.observe(names, scorer.classifier.classify(np.stack([images[n] for n in names]))[0])
     assert scale.value == pytest.approx(by_hand.value(state).value, rel=1e-12)
     real = InceptionScore(scorer.classifier, defect.held_out.names, 1)
-    state = real.observe(defect.held_out.names, scorer.classifier.probabilities(np.stack(defect.held_out.images)))
+    state = real.observe(defect.held_out.names, scorer.classifier.classify(np.stack(defect.held_out.images))[0])
     assert scale.reference == pytest.approx(real.value(state).value, rel=1e-12)
     assert found["is_standin"].reference is None, "its N is another"
 

@@ -7,6 +7,7 @@ import json
 import random
 import time
 import zipfile
+from collections import OrderedDict
 from dataclasses import replace
 from email.parser import BytesParser
 
@@ -24,7 +25,7 @@ from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
-from dhdiff_ray.serving.sampler import ModelCache, SamplerCore
+from dhdiff_ray.serving.sampler import SamplerCore
 from dhdiff_ray.serving.service import Service
 
 ASK = {"category": "mesh", "defect": "bent", "seed": 7}
@@ -227,20 +228,37 @@ def test_previews_show_a_pair_coming_and_change_no_byte_of_it(served_config):
 def test_looking_takes_no_more_than_its_share_of_the_time(core, monkeypatch):
     """Twenty-four quick steps, and a decoding that takes longer than several of them."""
     (order,) = core.orders(PairQuery(category="mesh", defect="bent", steps=24, previews=True))
-    load, looks = core.cache.load, []
+    load, looks = core.load, []
 
-    def slow(key):
-        pipeline = load(key)
+    def slow(category):
+        pipeline = load(category)
         decode = pipeline.decode_latents
         pipeline.decode_latents = lambda latents: time.sleep(0.3) or decode(latents)
         return pipeline
 
-    monkeypatch.setattr(core, "cache", ModelCache(slow, 1))
+    monkeypatch.setattr(core, "load", slow)
+    monkeypatch.setattr(core, "_held", OrderedDict())
     start = time.monotonic()
     core.draw([order], lambda *what: looks.append(what[2]))
     drawing = time.monotonic() - start
     assert len(looks) == 24
     assert 1 <= sum(look is not None for look in looks) <= 2 + 0.1 * drawing / 0.3
+
+
+def test_the_least_recently_used_model_leaves_before_another_is_loaded(core, monkeypatch):
+    held, loaded = OrderedDict(), []
+    monkeypatch.setattr(core, "_held", held)
+    monkeypatch.setattr(core, "load", lambda category: loaded.append((category, len(held))) or f"model {category}")
+    monkeypatch.setattr(core.catalogue, "facts_of", lambda category: {"weights_sha256": f"hash of {category}"})
+    size = core.config.serve.models_held
+    first, *rest = (f"category {number}" for number in range(size + 1))
+    for category in (first, *rest[:-1], first, rest[-1]):
+        assert core.held(category) == f"model {category}"
+    assert [category for category, _ in held] == [*rest[1:-1], first, rest[-1]]
+    assert loaded == [(first, 0), *((name, at) for at, name in enumerate(rest[:-1], 1)), (rest[-1], size - 1)]
+    monkeypatch.setattr(core.catalogue, "facts_of", lambda category: {"weights_sha256": "trained anew"})
+    core.held(first)
+    assert loaded[-1] == (first, size - 1)
 
 
 def test_score_maps_come_with_the_pair_and_change_no_byte_of_it(client):

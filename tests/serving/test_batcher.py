@@ -1,7 +1,6 @@
 """Passes: who shares one, who waits, who is told no; and models held a few at a time."""
 
 import asyncio
-import threading
 import time
 
 import pytest
@@ -11,7 +10,6 @@ from dhdiff_ray.records import Request
 from dhdiff_ray.serving.batcher import Batcher
 from dhdiff_ray.serving.orders import Order
 from dhdiff_ray.serving.questions import BusyError
-from dhdiff_ray.serving.sampler import ModelCache
 
 
 def order(seed, category="mesh", steps=3):
@@ -100,43 +98,3 @@ def test_steps_and_previews_are_told_to_whom_they_belong():
 
     asyncio.run(run())
     assert told == [(at, done, 3, at + 1 if done == 2 else None) for done in (1, 2, 3) for at in (0, 1)]
-
-
-def test_the_least_recently_used_model_leaves_and_one_in_use_stays():
-    loaded = []
-    cache = ModelCache(lambda key: loaded.append(key) or f"model {key}", 2)
-    for key in "ab":
-        with cache.using(key):
-            pass
-    with cache.using("a") as model:
-        with cache.using("c"):
-            assert cache.keys == ["a", "c"]
-        with cache.using("d"), cache.using("c"):
-            assert "a" in cache.keys
-        assert model == "model a"
-    assert len(cache.keys) == 2
-    assert loaded == ["a", "b", "c", "d", "c"]
-
-
-def test_two_that_want_the_same_model_load_it_once():
-    loaded, begin = [], threading.Barrier(4)
-
-    def load(key):
-        loaded.append(key)
-        time.sleep(0.05)
-        return object()
-
-    cache, seen = ModelCache(load, 1), set()
-
-    def use():
-        begin.wait()
-        with cache.using("mesh") as model:
-            seen.add(model)
-
-    threads = [threading.Thread(target=use) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert loaded == ["mesh"]
-    assert len(seen) == 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +118,7 @@ def verify(
         findings, summary = check(config.data, seed=config.run.seed, workers=workers)
     lines = [f"{f.level} {f.code}: {f.path!r}\n    {f.message}\n    mend: {f.remedy}" for f in findings]
     text = "\n".join(lines) or "nothing found"
-    output.data({**summary, "findings": [f.as_dict() for f in findings]}, text=text)
+    output.data({**summary, "findings": [asdict(f) for f in findings]}, text=text)
     counts = f"{summary['error']} errors, {summary['warning']} warnings"
     output.note(f"{summary['images']} images and {summary['masks']} masks opened: {counts}")
     if summary["error"]:
@@ -195,11 +195,7 @@ def make(
 
 
 def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, Any]]:
-    """The findings of a job that opens every file: events ``finding``, and ``verified`` at the end.
-
-    Raises:
-        typer.Exit: the job did not end well; its reason was told.
-    """
+    """The findings of a job that opens every file: events ``finding``, and ``verified`` at the end."""
     from dhdiff_ray.cli.follow import attend
     from dhdiff_ray.on_ray.cluster.jobs import Jobs
 

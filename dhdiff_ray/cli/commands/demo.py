@@ -6,11 +6,13 @@ the demo's run and nothing else; whatever happens, no process is left.
 
 from __future__ import annotations
 
-import base64
 import contextlib
+import os
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,7 +20,6 @@ import typer
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.commands.serve import wait_for_interrupt
 from dhdiff_ray.cli.follow import attend, private_cluster
-from dhdiff_ray.cli.memory import MEASURE, MemoryWatch
 from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve, run_folder
 from dhdiff_ray.run.status import STAGES
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 SEED = 0
 """Seed of the drawn images and of the pair asked of the endpoint."""
+MEASURE = "PSS" if Path("/proc/self/smaps_rollup").exists() else "RSS"
+"""How memory is counted: PSS counts a page shared by n processes as 1/n in each, so that the sum is what the machine
+gave; where the kernel does not tell it, RSS counts shared pages again and again."""
 
 
 def demo(
@@ -50,7 +54,8 @@ def demo(
 
     output = Output(as_json)
     seconds: dict[str, float] = {}
-    typed = _typed(storage, run, sets)
+    root = str(Path(storage).expanduser().resolve() / ".data" / f"procedural-{SEED}")
+    typed = options.Typed(preset="tiny", dataset="procedural", root=root, run=run, storage=storage, sets=sets)
     _clear(typed)
     config = resolve("train", typed).config
     folder = run_folder(config)
@@ -87,28 +92,8 @@ def demo(
             wait_for_interrupt()
 
 
-def _typed(storage: str, run: str, sets: list[str] | None) -> options.Typed:
-    """The demo's recipe where the repository is at hand; the same in flags where only the package is."""
-    recipe = Path(__file__).resolve().parents[3] / "jobs" / "demo.toml"
-    root = str(Path(storage).expanduser().resolve() / ".data" / f"procedural-{SEED}")
-    at_hand = recipe.exists()
-    return options.Typed(
-        recipe=recipe if at_hand else None,
-        preset=None if at_hand else "tiny",
-        dataset="procedural",
-        root=root,
-        run=run,
-        storage=storage,
-        sets=sets,
-    )
-
-
 def _clear(typed: options.Typed) -> None:
-    """Remove the run of an earlier demo; a folder that is no run is left alone.
-
-    Raises:
-        ConfigError: the folder holds something else.
-    """
+    """Remove the run of an earlier demo; a folder that is no run is left alone."""
     from dhdiff_ray.config.load import ConfigError, load_config
 
     folder = run_folder(load_config(flags=typed.flags()).config)
@@ -123,7 +108,7 @@ def _clear(typed: options.Typed) -> None:
 
 @contextlib.contextmanager
 def _timed(name: str, seconds: dict[str, float], output: Output) -> Iterator[None]:
-    output.step(name)
+    output.note(name, style="bold")
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)
@@ -132,23 +117,22 @@ def _timed(name: str, seconds: dict[str, float], output: Output) -> Iterator[Non
 
 def _ask_endpoint(config: Config, folder: RunFolder) -> dict[str, Any]:
     """Start the endpoint on the same cluster, ask it for one pair, lay the answer into ``served/``."""
-    import httpx
-
+    from dhdiff_ray.client import Client
     from dhdiff_ray.on_ray.serve import up as serve
     from dhdiff_ray.serving.access import first_token
 
-    url = serve.up(config, address=None, port=0, block=False)
+    url = serve.up(config, address=None, port=0)
     file = serve.checked_token(config.serve.host)
-    client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {first_token(file)}"} if file else {})
-    models = client.get("/v1/models", timeout=60).raise_for_status().json()
     category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("model_index.json"))[0]
     defect = folder.read_json(f"models/{category}/dhdiff.json")["defects"][0]
     request = {"category": category, "defect": defect, "seed": SEED, "n": 1}
-    start = time.monotonic()
-    answer = client.post("/v1/pairs", json=request, timeout=300).raise_for_status().json()
-    folder.write_json("served/request.json", {"request": request, "models": models})
+    with Client(url, first_token(file) if file else None, timeout=300) as client:
+        models = client.models()
+        start = time.monotonic()
+        (pair,) = client.pairs(category, defect=defect, seed=SEED)
+    folder.write_json("served/request.json", {"request": request, "models": {"models": models}})
     for name in ("image", "mask"):
-        folder.write_bytes(f"served/{name}.png", base64.b64decode(answer["pairs"][0][name]))
+        folder.write_bytes(f"served/{name}.png", getattr(pair, name))
     return {"url": url, "request": request, "seconds": round(time.monotonic() - start, 2)}
 
 
@@ -183,3 +167,45 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, float]]:
             yield from _numbers(inner, f"{path} {key}".strip())
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield path, value
+
+
+class MemoryWatch:
+    """Samples the sum over processes every few seconds (reading PSS takes time) while the context is open."""
+
+    def __init__(self, pids: Callable[[], Iterable[int]], every: float = 5.0) -> None:
+        """Watch.
+
+        Args:
+            pids: the processes to add to the calling one, asked anew for each sample.
+            every: seconds between samples.
+        """
+        self.peak_bytes = 0
+        self._pids, self._every = pids, every
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> MemoryWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while True:
+            total = sum(memory_of(pid) for pid in [os.getpid(), *self._pids()])
+            self.peak_bytes = max(self.peak_bytes, total)
+            if self._stop.wait(self._every):
+                return
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of one process by ``MEASURE``; 0 if it has ended or is somebody else's."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.memory_full_info().pss if MEASURE == "PSS" else process.memory_info().rss
+    except psutil.Error:
+        return 0

@@ -64,12 +64,16 @@ def doctor(
         raise typer.Exit(1)
 
 
+def _judged(name: str, good: bool, found: str, remedy: str, otherwise: str = "failed") -> Check:
+    """A finding with a remedy where it is needed."""
+    return Check(name, "ok", found) if good else Check(name, otherwise, found, remedy)
+
+
 def _versions() -> Iterator[Check]:
     from importlib import metadata
 
     version = ".".join(map(str, sys.version_info[:3]))
-    good = sys.version_info >= (3, 11)
-    yield Check("python", "ok" if good else "failed", version, "" if good else "install Python 3.11 or newer")
+    yield _judged("python", sys.version_info >= (3, 11), version, "install Python 3.11 or newer")
     for name in PACKAGES:
         try:
             yield Check(name, "ok", metadata.version(name))
@@ -83,24 +87,23 @@ def _space(storage: str) -> Iterator[Check]:
         while not folder.exists():
             folder = folder.parent
         free = shutil.disk_usage(folder).free / GIGABYTE
-        remedy = "" if free > 2 else "free some space, or put runs elsewhere: --storage FOLDER"
-        yield Check("storage", "ok" if free > 2 else "failed", f"{free:.1f} GB free at {folder}", remedy)
+        remedy = "free some space, or put runs elsewhere: --storage FOLDER"
+        yield _judged("storage", free > 2, f"{free:.1f} GB free at {folder}", remedy)
     shared = Path("/dev/shm")
     if shared.exists():
         free = shutil.disk_usage(shared).free / GIGABYTE
-        remedy = "" if free > 0.3 else "give the container shared memory: docker run --shm-size=2g"
-        yield Check("shared memory", "ok" if free > 0.3 else "warning", f"{free:.1f} GB free at /dev/shm", remedy)
+        remedy = "give the container shared memory: docker run --shm-size=2g"
+        yield _judged("shared memory", free > 0.3, f"{free:.1f} GB free at /dev/shm", remedy, "warning")
 
 
 def _weights(weights_dir: str) -> Iterator[Check]:
     hub = Path("~/.cache/torch/hub/checkpoints").expanduser()
     folder = Path(weights_dir).expanduser() if weights_dir else hub
     for name, file in WEIGHTS.items():
-        if (folder / file).is_file():
-            yield Check(f"weights for {name}", "ok", str(folder / file))
-        else:
-            remedy = f"put {file} into {folder}, or score with labelled stand-ins: --set score.features=standin"
-            yield Check(f"weights for {name}", "warning", "not on this machine", remedy)
+        there = (folder / file).is_file()
+        remedy = f"put {file} into {folder}, or score with labelled stand-ins: --set score.features=standin"
+        place = str(folder / file) if there else "not on this machine"
+        yield _judged(f"weights for {name}", there, place, remedy, "warning")
 
 
 def _cluster(address: str) -> Iterator[Check]:
@@ -116,8 +119,8 @@ def _cluster(address: str) -> Iterator[Check]:
         yield Check("cluster", "failed", address, str(error))
         return
     here = version("ray")
-    remedy = "" if there == here else f"use the same Ray on both sides: pip install ray=={there}"
-    yield Check("cluster", "ok" if there == here else "failed", f"Ray {there} at {address}, {here} here", remedy)
+    remedy = f"use the same Ray on both sides: pip install ray=={there}"
+    yield _judged("cluster", there == here, f"Ray {there} at {address}, {here} here", remedy)
     try:
         jobs.check_cluster()
         yield Check("cluster's door", "ok", "versions match, and it wants a token or is on this machine")
@@ -133,8 +136,7 @@ def _token() -> Iterator[Check]:
     file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or "~/.ray/auth_token").expanduser()
     if file.is_file():
         mode = stat.S_IMODE(file.stat().st_mode)
-        remedy = f"type: chmod 600 {file}" if mode & 0o077 else ""
-        yield Check("token", "failed" if remedy else "ok", f"{file}, mode {mode:o}", remedy)
+        yield _judged("token", not mode & 0o077, f"{file}, mode {mode:o}", f"type: chmod 600 {file}")
 
 
 def _dataset(name: str, root: str) -> Iterator[Check]:

@@ -14,9 +14,6 @@ from dhdiff_ray.cli.resolve import resolve
 if TYPE_CHECKING:
     from dhdiff_ray.report.explain import Explained
 
-SHOWN = 3
-"""Denoising steps that are drawn: the first, the middle and the last."""
-
 
 def explain(
     run: options.Run = None,
@@ -49,11 +46,7 @@ def explain(
 
 
 def _explained(typed: options.Typed, category: str | None, defect: str | None, seed: int) -> Explained:
-    """One run's answer to the request.
-
-    Raises:
-        ValueError: the run has no such category or defect.
-    """
+    """One run's answer to the request."""
     import numpy as np
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging

@@ -46,11 +46,7 @@ def export(
 
 
 def _export_model(output: Output, storage: str, run: str, category: str | None, out: str) -> None:
-    """Write one model as a folder that diffusers opens by itself.
-
-    Raises:
-        ConfigError: no category was named, or it has no trained model.
-    """
+    """Write one model as a folder that diffusers opens by itself."""
     from pathlib import Path
 
     from dhdiff_ray.config.load import ConfigError, nearest

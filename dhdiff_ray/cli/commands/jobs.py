@@ -10,7 +10,7 @@ import typer
 from dhdiff_ray.cli import options
 from dhdiff_ray.cli.follow import attend, jobs_at
 from dhdiff_ray.cli.help import group
-from dhdiff_ray.cli.output import Output, table
+from dhdiff_ray.cli.output import Output, status_table, table
 
 app = group("jobs", "See, follow, stop and forget the jobs of a cluster.")
 JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
@@ -69,7 +69,6 @@ def status(
 
     Example: dhdiff-ray jobs status --run first
     """
-    from dhdiff_ray.cli.status_view import status_table
     from dhdiff_ray.run.status import Status, failures
 
     events, owner = _events(job_id, run, storage, address)
@@ -93,12 +92,7 @@ def remove(job_id: JobId, address: options.Address = None, as_json: options.Json
 def _events(
     job_id: str | None, run: str | None, storage: str | None, address: str | None
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The events of a job from its log, or of a run from its folder, and what they belong to.
-
-    Raises:
-        ConfigError: neither or both are named.
-        ValueError: there is no such run.
-    """
+    """The events of a job from its log, or of a run from its folder, and what they belong to."""
     from dhdiff_ray.config.load import ConfigError
     from dhdiff_ray.run.events import event_of, read_events
     from dhdiff_ray.run.folder import RunFolder

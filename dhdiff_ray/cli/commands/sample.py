@@ -10,7 +10,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dhdiff_ray.cli import options
-from dhdiff_ray.cli.output import Output
+from dhdiff_ray.cli.output import Output, ProgressView
 
 if TYPE_CHECKING:
     from dhdiff_ray.client import Client
@@ -62,7 +62,7 @@ def sample(
     tree = PairWriter(folder)
     made = kept = 0
     try:
-        with Client(url, os.environ.get(TOKEN), patience=patience) as client, output.progress() as view:
+        with Client(url, os.environ.get(TOKEN), patience=patience) as client, ProgressView(output) as view:
             for name in dict.fromkeys(category):
                 model = client.model(name)
                 if unknown := sorted(set(defect or ()) - set(model["defects"])):
@@ -78,8 +78,8 @@ def sample(
                     event = {"event": "progress", "verb": "sample", "category": name}
                     view.event(event | {"done": number, "total": len(missing)})
                     made += 1
-                tree.finish(name, journal.requests, journal.facts)
-                journal.end()
+                tree.finish(name, list(journal.made.values()), journal.facts)
+                journal.file.unlink(missing_ok=True)  # the tree's own metadata say it all now
     except EndpointError as error:
         if error.status in (0, 401, 403, 421):
             hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""
@@ -107,21 +107,16 @@ class Journal:
         from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair_rows
         from dhdiff_ray.records import Request
 
-        self.facts, self._file = facts, Path(folder.path(f".sample-{category}.jsonl"))
+        self.facts, self.file = facts, Path(folder.path(f".sample-{category}.jsonl"))
         rows = read_pair_rows(folder, category) if folder.exists(f"{PAIRS}/{category}/{METADATA}") else []
-        if self._file.exists():
-            lines = self._file.read_text().splitlines()
+        if self.file.exists():
+            lines = self.file.read_text().splitlines()
             rows += [json.loads(line) for line in lines if line.endswith("}")]  # a crash may have cut the last
         for row in rows:
             if any(row.get(name) != value for name, value in facts.items()):
                 raise ConfigError(f"pairs of other weights or steps lie in {folder.uri}; pass another --out")
         names = [field.name for field in fields(Request)]
-        self._made = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
-
-    @property
-    def requests(self) -> list[Request]:
-        """Everything that was made."""
-        return list(self._made.values())
+        self.made = {(row["defect"], row["index"]): Request(**{name: row[name] for name in names}) for row in rows}
 
     def has(self, request: Request) -> bool:
         """Whether the pair was made.
@@ -131,20 +126,16 @@ class Journal:
         """
         from dhdiff_ray.config.load import ConfigError
 
-        made = self._made.get((request.defect, request.index))
+        made = self.made.get((request.defect, request.index))
         if made is not None and made.seed != request.seed:
             raise ConfigError("pairs of another --seed lie there; pass that seed, or another --out")
         return made is not None
 
     def add(self, request: Request) -> None:
         """Write down a pair that lies in the tree."""
-        self._made[request.defect, request.index] = request
-        with self._file.open("a", encoding="utf-8") as stream:
+        self.made[request.defect, request.index] = request
+        with self.file.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(request.as_dict() | self.facts) + "\n")
-
-    def end(self) -> None:
-        """The tree's own metadata say it all now."""
-        self._file.unlink(missing_ok=True)
 
 
 def _requests(category: str, defects: list[str], pairs: int, seed: int) -> list[Request]:
@@ -162,34 +153,21 @@ def _fetch(
     client: Client, writer: PairWriter, requests: list[Request], parallel: int, steps: int | None
 ) -> Iterator[Request]:
     """Ask for each, a few at once, and write what comes; yields what was written."""
-
-    def one(request: Request) -> Request:
-        (pair,) = client.pairs(request.category, defect=request.defect, seed=request.seed, steps=steps)
-        return _write(writer, request, pair)
-
-    waiting: set[Future[Request]] = set()
-    rest = iter(requests)
-    with ThreadPoolExecutor(parallel) as pool:
-        try:
-            while True:
-                while len(waiting) < 2 * parallel and (request := next(rest, None)) is not None:
-                    waiting.add(pool.submit(one, request))
-                if not waiting:
-                    return
-                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    yield future.result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _write(writer: PairWriter, request: Request, pair: Any) -> Request:
     import numpy as np
     from PIL import Image
 
     from dhdiff_ray.records import Pair
 
-    image, mask = (np.array(Image.open(io.BytesIO(data))) for data in (pair.image, pair.mask))
-    request = replace(request, base=pair.base or "", reference=pair.reference or "")
-    writer.write_pair(Pair(request, image, mask))
-    return request
+    def one(request: Request) -> Request:
+        (pair,) = client.pairs(request.category, defect=request.defect, seed=request.seed, steps=steps)
+        image, mask = (np.array(Image.open(io.BytesIO(data))) for data in (pair.image, pair.mask))
+        request = replace(request, base=pair.base or "", reference=pair.reference or "")
+        writer.write_pair(Pair(request, image, mask))
+        return request
+
+    with ThreadPoolExecutor(parallel) as pool:
+        try:
+            for future in as_completed([pool.submit(one, request) for request in requests]):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -121,7 +121,9 @@ def _other(path: Path) -> list[dict[str, Any]]:
 
 
 def _table(result: dict[str, Any]) -> Table:
-    beside = {_key(row): row["other"] for row in result.get("compared", ())}
+    from dhdiff_ray.metrics.compare import key
+
+    beside = {key(row): row["other"] for row in result.get("compared", ())}
     heads = ["metric", "of", "value", "±", "real", "N"]
     rows = []
     for row in result["scores"]:
@@ -129,11 +131,7 @@ def _table(result: dict[str, Any]) -> Table:
         std = row["conditions"].get("std") if row["metric"].startswith("ic_lpips") else None
         rows.append([*names, row["value"], std, row["reference"], row["n"]])
         if beside:
-            rows[-1].insert(3, beside.get(_key(row)))
+            rows[-1].insert(3, beside.get(key(row)))
     if beside:
         heads.insert(3, "other")
     return table("", heads, rows)
-
-
-def _key(row: dict[str, Any]) -> tuple[object, ...]:
-    return row["metric"], row["level"], row["category"], row["defect"]

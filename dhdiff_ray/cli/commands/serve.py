@@ -44,7 +44,7 @@ def up(
     with contextlib.ExitStack() as stack:
         if not where:
             stack.enter_context(private_cluster(output))
-        url = on_ray_serve.up(config, address=where, port=chosen, block=False)
+        url = on_ray_serve.up(config, address=where, port=chosen)
         output.data({"url": url}, text=url)
         output.note(f"open it in a browser, or: curl {url}/v1/models; Ctrl-C ends it")
         try:
@@ -123,11 +123,7 @@ def _serving(jobs: Jobs) -> list[JobInfo]:
 
 
 def _asked(url: str) -> dict[str, Any]:
-    """Whether the endpoint is ready, and its models.
-
-    Raises:
-        ClusterError: nobody answers, or the token is wrong.
-    """
+    """Whether the endpoint is ready, and its models."""
     from dhdiff_ray.cli.commands.sample import TOKEN
     from dhdiff_ray.client import Client, EndpointError
     from dhdiff_ray.on_ray.cluster.local import ClusterError

@@ -6,7 +6,7 @@ Not in the paper. Decided: options may stand before the verb, too; one of anothe
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -14,7 +14,7 @@ from dhdiff_ray.cli.commands.report import show_report
 from dhdiff_ray.cli.follow import attend, connected, finish, next_steps
 from dhdiff_ray.cli.help import Command, Group, group
 from dhdiff_ray.cli.options import JobOptions, Typed, TypedPairs, address_or_environment, needed_address, spread
-from dhdiff_ray.cli.output import Output
+from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve, samples_here
 
 if TYPE_CHECKING:
@@ -138,6 +138,7 @@ def report(typed: Typed, job: JobOptions) -> None:
 
 def send(verb: str, typed: Typed, job: JobOptions) -> None:
     """Send a verb; follow it and leave with its exit code, unless it is detached."""
+    from dhdiff_ray.report.ablation import as_rows
     from dhdiff_ray.run.run import Run
 
     output = Output(job.as_json)
@@ -156,7 +157,8 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
             return
         info = attend(jobs, job_id, output, job.verbose)
     if is_table and folder.exists("table.json"):
-        _show_table(output, config.ablation.table or "ablation", folder.read_json("table.json")["rows"])
+        shown = table(config.ablation.table or "ablation", *as_rows(folder.read_json("table.json")["rows"], short=True))
+        output.people.print(shown)
     finish(info, output, folder.uri)
 
 
@@ -177,11 +179,7 @@ def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
 
 
 def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
-    """The job that does this already, if one does.
-
-    Raises:
-        ConfigError: another job works on the run.
-    """
+    """The job that does this already, if one does."""
     from dhdiff_ray.config.load import ConfigError
 
     there = jobs.working_on(config)
@@ -194,15 +192,6 @@ def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
         f"job {there.id} ({there.verb}) works on the run {config.run.name!r}; follow it: dhdiff-ray jobs logs --follow "
         f"{there.id}; or stop it first: dhdiff-ray jobs stop {there.id}"
     )
-
-
-def _show_table(output: Output, title: str, rows: list[dict[str, Any]]) -> None:
-    """Show the table of a recipe with rows, as far as it is done."""
-    from dhdiff_ray.cli.output import table
-    from dhdiff_ray.report.ablation import as_short_rows
-
-    head, lines = as_short_rows(rows)
-    output.note_table(table(title, head, lines))
 
 
 def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample]) -> None:

@@ -161,11 +161,7 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
-    """A pattern over paths relative to the root as a regular expression with a group per name.
-
-    Raises:
-        DatasetError: a name that there is not.
-    """
+    """A pattern over paths relative to the root as a regular expression with a group per name."""
     made = ""
     used: set[str] = set()
     for part in re.split(r"(\{[^}]*\}|\*\*/?|\*|\?)", pattern):

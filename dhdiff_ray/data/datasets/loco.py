@@ -16,10 +16,11 @@ is an instance of its own, as in the publisher's evaluation.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,6 +34,7 @@ from dhdiff_ray.records import GOOD, Sample
 
 NAMES = "defects_config.json"
 _SIZE = (20, 32)
+T = TypeVar("T")
 
 
 @dataset("loco")
@@ -61,12 +63,11 @@ class LOCO(MVTec):
                     else:
                         held.setdefault(names[value], []).append(mask)
             key = image.relative_to(root).as_posix()
-            if not held and not unusable:
-                self.leave_out(
-                    f"{image} shows a defect but has no mask; expected PNGs in {ground_truth / image.stem}", image
-                )
-            elif unusable:
+            if unusable:
                 continue
+            if not held:
+                wanted = ground_truth / image.stem
+                self.leave_out(f"{image} shows a defect but has no mask; expected PNGs in {wanted}", image)
             elif len(held) == 1 or self.reading.several_defects == "combined":
                 masks = sorted({str(m) for files in held.values() for m in files})
                 defect = next(iter(held)) if len(held) == 1 else COMBINED
@@ -138,13 +139,8 @@ def read_names(path: Path) -> dict[int, str]:
     Raises:
         DatasetError: the file is missing or says something else.
     """
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-        return {int(e["pixel_value"]): check_name(str(e["defect_name"]), str(path)) for e in entries}
-    except FileNotFoundError:
-        raise DatasetError(f"{path} is not there; it names the defects and comes with the archive") from None
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} cannot be read ({error}); expected a list of defect_name and pixel_value") from None
+    about = "names the defects and comes with the archive", "defect_name and pixel_value"
+    return _read(path, lambda e: check_name(str(e["defect_name"]), str(path)), *about)
 
 
 def read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
@@ -153,16 +149,19 @@ def read_saturations(path: Path) -> dict[int, tuple[float, bool]]:
     Raises:
         DatasetError: the file is missing or says something else.
     """
+    about = "says how much of a defect counts as all", "pixel_value, saturation_threshold and relative_saturation"
+    return _read(path, lambda e: (float(e["saturation_threshold"]), e["relative_saturation"]), *about)
+
+
+def _read(path: Path, fact: Callable[[dict[str, Any]], T], purpose: str, expected: str) -> dict[int, T]:
     try:
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
-        return {int(e["pixel_value"]): (float(e["saturation_threshold"]), e["relative_saturation"]) for e in entries}
+        return {int(e["pixel_value"]): fact(e) for e in json.loads(path.read_text(encoding="utf-8-sig"))}
     except FileNotFoundError:
-        raise DatasetError(f"{path} is not there; it says how much of a defect counts as all") from None
+        raise DatasetError(f"{path} is not there; it {purpose}") from None
+    except DatasetError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(
-            f"{path} cannot be read ({error}); expected a list of pixel_value, saturation_threshold and "
-            "relative_saturation"
-        ) from None
+        raise DatasetError(f"{path} cannot be read ({error}); expected a list of {expected}") from None
 
 
 def saturation_area(area: int, threshold: float, relative: bool) -> float:

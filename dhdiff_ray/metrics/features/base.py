@@ -35,10 +35,6 @@ class Classifier(Network):
         seen = [self._classify(image) for image in images]
         return np.stack([p for p, _ in seen]), np.stack([pooled for _, pooled in seen])
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """Class probabilities alone."""
-        return self.classify(images)[0]
-
     @abstractmethod
     def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 

@@ -23,9 +23,9 @@ def open_classifier(config: ScoreConfig) -> Classifier:
 
         return StandinFeatures()
     if config.features == "small":
-        from dhdiff_ray.metrics.features.small import small_classifier
+        from dhdiff_ray.metrics.features.small import SmallClassifier
 
-        return small_classifier(config.weights_dir)
+        return SmallClassifier(config.weights_dir)
     from dhdiff_ray.metrics.features.published import Inception
 
     return Inception(config)
@@ -42,9 +42,9 @@ def open_perceiver(config: ScoreConfig) -> Perceiver:
 
         return StandinFeatures()
     if config.features == "small":
-        from dhdiff_ray.metrics.features.small import small_perceiver
+        from dhdiff_ray.metrics.features.small import SmallPerceiver
 
-        return small_perceiver(config.weights_dir)
+        return SmallPerceiver(config.weights_dir)
     from dhdiff_ray.metrics.features.published import Lpips
 
     return Lpips(config, config.backbone or profile_of(config).backbone)

@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.features.base import Classifier, Perceiver
-from dhdiff_ray.metrics.features.weights import FILES, find, load, own_file
+from dhdiff_ray.metrics.features.weights import FILES, find, load, own_file, square_pixels
 
 LPIPS_SIDE = 256
 """Side in pixels that the peers resize to before LPIPS."""
@@ -43,7 +42,7 @@ class Inception(Classifier):
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
         path = find(config, ["inception"])["inception"]
-        own_weights = own_file(config, "inception")
+        _, own_weights = own_file(config, "inception")
         # torch-fidelity unpickles whatever lies in the file; this refuses first what is not plain tensors.
         _, self.digest = load(path, "" if own_weights else FILES["inception"].hash)
         self.device = _device()
@@ -82,7 +81,7 @@ class Lpips(Perceiver):
 
     def __init__(self, config: ScoreConfig, backbone: str) -> None:
         path = find(config, [backbone])[backbone]
-        own_weights = own_file(config, backbone)
+        _, own_weights = own_file(config, backbone)
         tensors, digest = load(path, "" if own_weights else FILES[backbone].hash)
         network = lpips_network(backbone, tensors, path.name)
         heads = hashlib.sha256(digest.encode())
@@ -109,11 +108,7 @@ class Lpips(Perceiver):
 
     @torch.inference_mode()
     def _perceptual(self, image: np.ndarray, raw: bool, nearest: bool) -> np.ndarray:
-        picture = Image.fromarray(image)
-        if picture.size != (self.side, self.side):
-            how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-            picture = picture.resize((self.side, self.side), how)
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        pixels = square_pixels(image, self.side, nearest)
         if not raw:
             pixels = pixels / 127.5 - 1
         with _exact_convolutions():

@@ -1,4 +1,4 @@
-"""Small real classifiers as labelled stand-ins, and how any torch module becomes one.
+"""Small real networks as labelled stand-ins.
 
 Not in the paper. Where Inception and VGG cannot be had, MobileNetV2's classes and unweighted distances in SqueezeNet
 1.0 at least see what is in a picture: good for comparing runs, named ``_small``, and no match for any published figure.
@@ -6,18 +6,15 @@ Not in the paper. Where Inception and VGG cannot be had, MobileNetV2's classes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 from torch.nn import functional
 
 from dhdiff_ray.metrics.features.base import Classifier, Perceiver
-from dhdiff_ray.metrics.features.weights import load
+from dhdiff_ray.metrics.features.weights import load, square_pixels
 
 CLASSIFIER_FILE = "mobilenet_v2_imagenet1001_from_tflite_fp16.pth"
 PERCEIVER_FILE = "squeezenet1_0_deepcompression_rgb_fp16.pth"
@@ -29,98 +26,46 @@ TAPS = (1, 4, 7, 8, 9, 10, 12)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-class ModuleClassifier(Classifier):
-    """Any torch module as a stand-in classifier.
+class SmallClassifier(Classifier):
+    """MobileNetV2 1.0 with its 1001 classes, from ``weights_dir``."""
 
-    Args:
-        logits: images float32 (n, 3, side, side) in [0, 1] to (logits (n, k), pooled features (n, d)).
-        name: told beside every score.
-        digest: hash of its weights.
-        side: of the square images it gets.
-        suffix: of its metrics' names.
-    """
+    classifier, suffix = "MobileNetV2 1.0, 1001 classes", "_small"
 
-    def __init__(
-        self,
-        logits: Callable[[Tensor], tuple[Tensor, Tensor]],
-        name: str,
-        digest: str,
-        side: int,
-        suffix: str = "_module",
-    ) -> None:
-        self._logits, self.classifier, self.digest = logits, name, digest
-        self.side, self.suffix = side, suffix
+    def __init__(self, weights_dir: str) -> None:
+        from torchvision.models import mobilenet_v2
+
+        self._network: Any = mobilenet_v2(num_classes=1001)
+        self.digest = _load(self._network, find_small(weights_dir)[0])
 
     @torch.inference_mode()
     def _classify(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        logits, pooled = self._logits(_tensor(image, self.side))
-        return torch.softmax(logits.double(), dim=1)[0].numpy(), pooled[0].float().numpy()
+        pixels = square_pixels(image, MOBILENET_SIDE) / 255
+        pooled = self._network.features(pixels * 2 - 1).mean(dim=(2, 3))
+        return torch.softmax(self._network.classifier(pooled).double(), dim=1)[0].numpy(), pooled[0].float().numpy()
 
 
-class ModulePerceiver(Perceiver):
-    """Any torch module as a stand-in for LPIPS: the mean squared distance of unit-length features, layer by layer.
+class SmallPerceiver(Perceiver):
+    """SqueezeNet 1.0, unweighted, from ``weights_dir``: the mean squared distance of unit-length features by layer."""
 
-    Args:
-        layers: images float32 (n, 3, side, side) in [0, 1] to feature maps (n, c, h, w).
-        name: told beside every score.
-        digest: hash of its weights.
-        side: of the square images it gets.
-        suffix: of its metrics' names.
-    """
+    perceiver, suffix = "SqueezeNet 1.0, unweighted", "_small"
 
-    def __init__(
-        self,
-        layers: Callable[[Tensor], Sequence[Tensor]],
-        name: str,
-        digest: str,
-        side: int,
-        suffix: str = "_module",
-    ) -> None:
-        self.layers, self.perceiver, self.digest = layers, name, digest
-        self.side, self.suffix = side, suffix
+    def __init__(self, weights_dir: str) -> None:
+        from torchvision.models import squeezenet1_0
+
+        self._network: Any = squeezenet1_0()
+        self.digest = _load(self._network, find_small(weights_dir)[1])
+        self._mean, self._std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
 
     @torch.inference_mode()
     def _perceptual(self, image: np.ndarray, raw: bool, nearest: bool) -> np.ndarray:
-        how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-        pixels = _tensor(image, self.side, how)
-        parts = []
-        for layer in self.layers(pixels * 255 if raw else pixels):
-            area = layer.shape[2] * layer.shape[3]
-            parts.append((functional.normalize(layer, dim=1) / area**0.5).flatten())
-        return torch.cat(parts).numpy()
-
-
-def small_classifier(weights_dir: str) -> Classifier:
-    """MobileNetV2 1.0 with its 1001 classes, from ``weights_dir``."""
-    from torchvision.models import mobilenet_v2
-
-    network: Any = mobilenet_v2(num_classes=1001)
-    digest = _load(network, find_small(weights_dir)[0])
-
-    def logits(images: Tensor) -> tuple[Tensor, Tensor]:
-        pooled = network.features(images * 2 - 1).mean(dim=(2, 3))
-        return network.classifier(pooled), pooled
-
-    return ModuleClassifier(logits, "MobileNetV2 1.0, 1001 classes", digest, MOBILENET_SIDE, "_small")
-
-
-def small_perceiver(weights_dir: str) -> Perceiver:
-    """SqueezeNet 1.0, unweighted, from ``weights_dir``."""
-    from torchvision.models import squeezenet1_0
-
-    network: Any = squeezenet1_0()
-    digest = _load(network, find_small(weights_dir)[1])
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in IMAGENET)
-
-    def layers(images: Tensor) -> list[Tensor]:
-        features, layers = (images - mean) / std, []
-        for index, layer in enumerate(network.features):
+        pixels = square_pixels(image, SQUEEZENET_SIDE, nearest) / 255
+        features, parts = ((pixels * 255 if raw else pixels) - self._mean) / self._std, []
+        for index, layer in enumerate(self._network.features):
             features = layer(features)
             if index in TAPS:
-                layers.append(features)
-        return layers
-
-    return ModulePerceiver(layers, "SqueezeNet 1.0, unweighted", digest, SQUEEZENET_SIDE, "_small")
+                area = features.shape[2] * features.shape[3]
+                parts.append((functional.normalize(features, dim=1) / area**0.5).flatten())
+        return torch.cat(parts).numpy()
 
 
 def find_small(weights_dir: str) -> tuple[Path, Path]:
@@ -147,10 +92,3 @@ def _load(network: Any, path: Path) -> str:
         raise ValueError(f"{path} holds the weights of another architecture than its name says") from None
     network.requires_grad_(False).eval()
     return digest
-
-
-def _tensor(image: np.ndarray, side: int, how: Image.Resampling = Image.Resampling.BILINEAR) -> Tensor:
-    picture = Image.fromarray(image)
-    if picture.size != (side, side):
-        picture = picture.resize((side, side), how)
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 255

@@ -10,11 +10,11 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
 from dhdiff_ray.metrics.features.base import Classifier, Perceiver
+from dhdiff_ray.metrics.features.weights import square_pixels
 
 SIDE = 64
 WIDTHS = (3, 16, 32, 32)
@@ -38,11 +38,7 @@ class StandinFeatures(Classifier, Perceiver):
         *self._filters, self._head = [torch.from_numpy(array) for array in arrays]
 
     def _layers(self, image: np.ndarray, raw: bool = False, nearest: bool = False) -> list[Tensor]:
-        picture = Image.fromarray(image)
-        if picture.size != (SIDE, SIDE):
-            how = Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR
-            picture = picture.resize((SIDE, SIDE), how)
-        features = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+        features = square_pixels(image, SIDE, nearest)
         if not raw:
             features = features / 127.5 - 1
         layers = []

@@ -1,4 +1,4 @@
-"""Files of the published networks: which they are, where they lie, whether they are what they say.
+"""Files of the published networks: which they are, where they lie, what they say; and the pixels networks take.
 
 Not in the paper. What we decided: nothing is fetched unless ``score.download`` says so; a file under a published name
 must have the published hash; one's own file must be named, and its scores carry another name.
@@ -12,7 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dhdiff_ray.config import ScoreConfig
@@ -60,10 +62,10 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     missing: list[Published] = []
     for network in networks:
-        own_path = own_file(config, network)
+        key, own_path = own_file(config, network)
         path = Path(own_path).expanduser() if own_path else folder_of(config) / FILES[network].file
         if own_path and not path.is_file():
-            raise ValueError(f"{path} is not there; name the weights of {network} with --set {_flag(network)}=FILE")
+            raise ValueError(f"{path} is not there; name the weights of {network} with --set score.{key}=FILE")
         if not path.is_file() and config.download:
             _fetch(FILES[network], path)
         if not path.is_file():
@@ -79,9 +81,10 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     return paths
 
 
-def own_file(config: ScoreConfig, network: str) -> str:
-    """The file that the user named for a network, if any."""
-    return config.inception_file if network == "inception" else config.backbone_file
+def own_file(config: ScoreConfig, network: str) -> tuple[str, str]:
+    """The knob that names a file of one's own for a network, and what it says."""
+    key = "inception_file" if network == "inception" else "backbone_file"
+    return key, getattr(config, key)
 
 
 def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
@@ -113,6 +116,14 @@ def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
     return tensors, digest[:16]
 
 
+def square_pixels(image: np.ndarray, side: int, nearest: bool = False) -> Tensor:
+    """An image uint8 (h, w, 3) as float32 (1, 3, side, side) from 0 to 255, as a network takes it."""
+    picture = Image.fromarray(image)
+    if picture.size != (side, side):
+        picture = picture.resize((side, side), Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float()
+
+
 def _fetch(file: Published, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -121,7 +132,3 @@ def _fetch(file: Published, path: Path) -> None:
         raise ValueError(
             f"could not fetch {file.source}{file.file} ({error}); put {file.file} into {path.parent} by hand"
         ) from None
-
-
-def _flag(network: str) -> str:
-    return "score.inception_file" if network == "inception" else "score.backbone_file"

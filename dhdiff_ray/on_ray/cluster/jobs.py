@@ -9,7 +9,6 @@ would leave it pending for ever.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import secrets
@@ -20,12 +19,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.on_ray.cluster.checks import check_closed, check_room, check_versions, node_resources, without_addresses
-from dhdiff_ray.on_ray.cluster.errors import check_answers, reached
+from dhdiff_ray.on_ray.cluster.checks import (
+    check_answers,
+    check_closed,
+    check_room,
+    check_versions,
+    node_resources,
+    reached,
+    without_addresses,
+)
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.ray_private import SERVER_LOGS, dashboard_answer, is_without_agent
 from dhdiff_ray.on_ray.verbs import WRITERS
@@ -84,6 +91,7 @@ class Jobs:
         address = cluster.address if isinstance(cluster, LocalCluster) else cluster
         self.address = address if "://" in address else f"http://{address}"
         self.called = called or self.address
+        self._reached = partial(reached, self.address)
         auth_env()
         if self.local is None:
             check_answers(self.address)
@@ -282,9 +290,6 @@ class Jobs:
         variables = JOB_ENVIRONMENT | {k: os.environ[k] for k in ("HF_HUB_OFFLINE",) if k in os.environ}
         environment = {"working_dir": str(folder), "env_vars": variables, "excludes": ["**/__pycache__/", "*.pyc"]}
         return file.name, environment | {"py_modules": [str(Path(__file__).resolve().parents[2])]}
-
-    def _reached(self, job_id: str = "") -> contextlib.AbstractContextManager[None]:
-        return reached(self.address, job_id)
 
 
 def absolute(config: Config) -> Config:

@@ -82,12 +82,11 @@ def auth_env() -> None:
 
 
 @contextlib.contextmanager
-def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> Iterator[LocalCluster]:
+def local_cluster(num_cpus: int | None = None) -> Iterator[LocalCluster]:
     """Start a private cluster, yield it, and leave no process and no file of it behind.
 
     Args:
         num_cpus: cores to offer; None takes all.
-        object_store_mb: size of Ray's shared memory; images travel through files, so little is needed.
 
     Raises:
         ClusterError: Ray did not start; the message has Ray's own words.
@@ -100,13 +99,13 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     os.environ.update(JOB_ENVIRONMENT | PATIENCE | token | {MARK: folder.name})
     forget_token()
-    with _interruptible() as arm:
+    with _handled(interrupt, signal.SIGTERM) as arm:  # SIGTERM ends the command the way Ctrl-C does
         try:
-            address = _start(folder, num_cpus, object_store_mb)
+            address = _start(folder, num_cpus)
             arm()  # Ray has put its own handler, which dies on the spot
             yield LocalCluster(address, folder)
         finally:
-            with _uninterrupted():
+            with _handled(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):  # a second Ctrl-C leaves no half a cluster
                 _shut_down(folder)
                 shutil.rmtree(folder, ignore_errors=True)
                 os.environ.clear()
@@ -114,7 +113,7 @@ def local_cluster(num_cpus: int | None = None, object_store_mb: int = 200) -> It
                 forget_token()
 
 
-def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
+def _start(folder: Path, num_cpus: int | None) -> str:
     import ray
 
     if ray.is_initialized():
@@ -126,7 +125,7 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
             "dashboard_port": free_port(),
-            "object_store_memory": object_store_mb * 2**20,
+            "object_store_memory": 200 * 2**20,  # images travel through files, so little is needed
             "log_to_driver": False,
             "logging_level": "ERROR",
             "_temp_dir": str(folder / f"r{attempt}"),  # Ray opens its folder to everybody; the one above is ours alone
@@ -146,10 +145,10 @@ def _start(folder: Path, num_cpus: int | None, object_store_mb: int) -> str:
     raise AssertionError("the last attempt returns or raises")
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of an address of this machine that nobody listens on."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host, 0))
         return probe.getsockname()[1]
 
 
@@ -166,9 +165,13 @@ def _shut_down(folder: Path) -> None:
             ray.shutdown()
     finally:
         impatient.cancel()
-        started = list({*started, *processes_of(folder.name)})
-        _kill(psutil.wait_procs(started, timeout=3)[1])
-        psutil.wait_procs(started, timeout=3)
+        end(list({*started, *processes_of(folder.name)}), 3)
+
+
+def end(processes: list[psutil.Process], seconds: float) -> None:
+    """Wait for processes that were told to end; what is there after so many seconds is killed."""
+    _kill(psutil.wait_procs(processes, timeout=seconds)[1])
+    psutil.wait_procs(processes, timeout=3)
 
 
 def _kill(processes: list[psutil.Process]) -> None:
@@ -200,32 +203,19 @@ def processes_of(mark: str) -> list[psutil.Process]:
     return [ours[pid] for pid in sorted(ours)]
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[Callable[[], object]]:
-    """SIGTERM ends the command the way Ctrl-C does, so that the cluster goes with it; call what is given to renew."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield lambda: signal.signal(signal.SIGTERM, interrupt)
-    finally:
-        signal.signal(signal.SIGTERM, old)
+def interrupt(*_: object) -> None:
+    """A handler of signals that does what Ctrl-C does."""
+    raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave half a cluster."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+def _handled(handler: Any, *numbers: signal.Signals) -> Iterator[Callable[[], object]]:
+    """Signals go to the handler, where this is the main thread; call what is given to put it in place again."""
+    ours = numbers if threading.current_thread() is threading.main_thread() else ()
+    arm = lambda: {number: signal.signal(number, handler) for number in ours}  # noqa: E731
+    before = arm()
     try:
-        yield
+        yield arm
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        for number, original in before.items():
+            signal.signal(number, original)

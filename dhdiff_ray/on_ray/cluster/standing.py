@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, free_port, processes_of
+from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, end, free_port, processes_of
 
 UP_SECONDS = 120.0
 DOWN_SECONDS = 10.0
@@ -103,8 +103,7 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
             _end(cluster)
             raise ClusterError("Ray did not start on this machine: " + " | ".join(last_lines))
         time.sleep(0.5)
-    values = {key: str(value) if isinstance(value, Path) else value for key, value in asdict(cluster).items()}
-    (state / "cluster.json").write_text(json.dumps(values, indent=2) + "\n")
+    (state / "cluster.json").write_text(json.dumps(asdict(cluster), indent=2, default=str) + "\n")
     return cluster
 
 
@@ -123,8 +122,7 @@ def _written() -> Standing | None:
     if not file.is_file():
         return None
     record = json.loads(file.read_text())
-    places = Path(record["token_file"]), Path(record["folder"])
-    return Standing(record["address"], *places, record["pid"], record["since"])
+    return Standing(**record | {name: Path(record[name]) for name in ("token_file", "folder")})
 
 
 def _end(cluster: Standing) -> None:
@@ -133,11 +131,8 @@ def _end(cluster: Standing) -> None:
         if process.pid == cluster.pid:  # `ray start --block` ends what it started; its number may be another's by now
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGTERM)
-    left = psutil.wait_procs(there, timeout=DOWN_SECONDS)[1]
-    for process in {*left, *cluster.processes()}:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(cluster.processes(), timeout=3)
+    end(there, DOWN_SECONDS)
+    end(cluster.processes(), 0)
     shutil.rmtree(cluster.folder, ignore_errors=True)
 
 

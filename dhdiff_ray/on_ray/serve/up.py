@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import socket
 import threading
 import time
 
@@ -19,7 +18,7 @@ from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster.jobs import ENDED, Jobs
-from dhdiff_ray.on_ray.cluster.local import ClusterError
+from dhdiff_ray.on_ray.cluster.local import ClusterError, free_port, interrupt
 from dhdiff_ray.on_ray.events import Events
 from dhdiff_ray.on_ray.serve.replicas import APP, TOKEN_FILE, build, checked_token
 from dhdiff_ray.run.events import event_of
@@ -33,15 +32,14 @@ PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 """On a busy machine the proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
 
 
-def up(config: Config, *, address: str | None = None, port: int | None = None, block: bool = True) -> str:
-    """Serve the models of a run.
+def up(config: Config, *, address: str | None = None, port: int | None = None) -> str:
+    """Serve the models of a run; returns when the endpoint is healthy.
 
     Args:
         config: the run's configuration.
         address: a cluster's dashboard, where the endpoint becomes a job; None serves on the cluster that this process
             is connected to.
         port: None takes ``serve.port``; 0 picks a free one.
-        block: stay until Ctrl-C and then take the endpoint down; else return when it is healthy.
 
     Returns:
         Its URL.
@@ -52,13 +50,13 @@ def up(config: Config, *, address: str | None = None, port: int | None = None, b
     """
     port = config.serve.port if port is None else port
     if address:
-        return _up_there(config, address, port, block)
+        return _up_there(config, address, port)
     token_file = checked_token(config.serve.host)
     Catalogue(config)  # a run without models is refused before anything is started
     if not ray.is_initialized():
         raise ClusterError("this process is not connected to a cluster; pass --address, or start one: local_cluster()")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    host, port = config.serve.host, port or _free_port(config.serve.host)
+    host, port = config.serve.host, port or free_port(config.serve.host)
     patience = {"runtime_env": {"env_vars": PATIENCE}}
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=patience)
@@ -74,11 +72,6 @@ def up(config: Config, *, address: str | None = None, port: int | None = None, b
         raise ClusterError(f"Ray Serve did not start: {last}; try again, or look with: dhdiff-ray doctor") from error
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     _wait_until_healthy(url)
-    if block:
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            down()
     return url
 
 
@@ -96,10 +89,10 @@ def down(address: str | None = None) -> None:
 
 def main(config: Config, resume: bool = False) -> int:
     """The endpoint as a job: up, told as an event, until the job is stopped."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         with Events(Run(config).folder, "serve") as events:
-            events.emit("serving", url=up(config, block=False))
+            events.emit("serving", url=up(config))
             threading.Event().wait()
     except KeyboardInterrupt:
         return 0
@@ -108,22 +101,17 @@ def main(config: Config, resume: bool = False) -> int:
     return 0
 
 
-def _up_there(config: Config, address: str, port: int, block: bool) -> str:
+def _up_there(config: Config, address: str, port: int) -> str:
     config = config.model_copy(update={"serve": config.serve.model_copy(update={"port": port})})
     jobs = Jobs(address)
     job = jobs.submit(VERB, config)
-    url = ""
     for line in jobs.follow(job):
         event = event_of(line) or {}
         if event.get("event") == "failed":
             raise ClusterError(event["message"])
         if event.get("event") == "serving":
-            url = event["url"]
-            if not block:
-                return url
-    if not url:
-        raise ClusterError(f"the endpoint did not come up; see: dhdiff-ray jobs logs {job} --address {jobs.address}")
-    return url
+            return event["url"]
+    raise ClusterError(f"the endpoint did not come up; see: dhdiff-ray jobs logs {job} --address {jobs.address}")
 
 
 def _wait_until_healthy(url: str) -> None:
@@ -143,14 +131,3 @@ def _wait_until_healthy(url: str) -> None:
         f"nothing healthy answers at {url} after {HEALTHY_SECONDS:g} s (last: {last}); "
         "is another Serve on this cluster?"
     )
-
-
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt

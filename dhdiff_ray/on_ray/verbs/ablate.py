@@ -27,7 +27,6 @@ from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.units import CategoryPairs
 from dhdiff_ray.pairs.writer import PairWriter
-from dhdiff_ray.records import Sample
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -49,7 +48,9 @@ def main(config: Config, resume: bool = False) -> int:
         samples = recipe.scan(events.emit)
         recipe.write_config()
         names = (REAL, *(row.name for row in config.ablation.rows))
-        runs = {(row, seed): _laid_out(config, row, seed, samples) for seed in config.ablation.seeds for row in names}
+        runs = {(row, seed): Run(row_config(config, row, seed)) for seed in config.ablation.seeds for row in names}
+        for run in runs.values():
+            run.begin(samples)
         categories = next(iter(runs.values())).categories
         with events.hub(every=0.5) as hub:
             failed = _run_cells(runs, categories, hub, events)
@@ -145,17 +146,10 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Note the seconds its block takes."""
+    """Notes the seconds its block took."""
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)
-
-
-def _laid_out(config: Config, row: str, seed: int, samples: list[Sample]) -> Run:
-    """The run of one row and seed, with its configuration and its split."""
-    run = Run(row_config(config, row, seed))
-    run.begin(samples)
-    return run
 
 
 def _examined(run: Run, category: str, kind: str, hub: Hub) -> dict[str, Any]:

@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import ray.train
+import torch
+from filelock import FileLock
+from torch import distributed as dist
 
 TAG = "engine"
 UNIVERSAL = "universal"
@@ -57,8 +60,6 @@ def save(engine: Any, average: Any, done: int, log: dict[str, float], rank: int,
 
 def write(folder: Path, engine: Any, average: Any, done: int, rank: int, world_size: int) -> None:
     """Write this rank's part of a checkpoint; called by every rank."""
-    import torch
-
     engine.save_checkpoint(str(folder), tag=TAG, client_state={"done": done})
     if rank == 0:
         (folder / FACTS).write_text(json.dumps({"done": done, "world_size": world_size}))
@@ -80,8 +81,6 @@ def last_checkpoint(zero_stage: int, world_size: int) -> Iterator[Stored | None]
 @contextlib.contextmanager
 def loadable(folder: Path, zero_stage: int, world_size: int) -> Iterator[Stored]:
     """A checkpoint as so many workers can load it; what was converted is removed when all ranks are done with it."""
-    import torch.distributed as dist
-
     written_by = json.loads((folder / FACTS).read_text())["world_size"]
     if zero_stage == 0 or written_by == world_size:
         yield Stored(folder, folder, TAG)
@@ -107,8 +106,6 @@ def universal(folder: Path) -> Path:
     Raises:
         RuntimeError: it could not be converted.
     """
-    from filelock import FileLock
-
     written = f"{folder.resolve()} {(folder / FACTS).stat().st_mtime_ns}"
     place = Path(tempfile.gettempdir()) / f"dhdiff-universal-{hashlib.sha256(written.encode()).hexdigest()[:16]}"
     with FileLock(f"{place}.lock"):
@@ -136,8 +133,6 @@ def restore(engine: Any, average: Any, stored: Stored | None) -> int:
     Raises:
         RuntimeError: DeepSpeed found nothing in it, or it is of another network.
     """
-    import torch
-
     if stored is None:
         return 0
     if average is not None:

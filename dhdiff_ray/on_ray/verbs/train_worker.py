@@ -2,8 +2,7 @@
 
 Decided: Ray has made the process group, DeepSpeed joins it; EMA is kept outside the engine on rank 0, taken from the
 weights themselves, which are fp32 at every ``train.precision``; ``report`` only with a checkpoint, since each report
-waits for the controller's poll. Ray's controller imports this module too, to find the function: what only the worker
-needs is imported inside.
+waits for the controller's poll. Only workers import this module (see ``train.work``); the others need no torch.
 """
 
 from __future__ import annotations
@@ -11,29 +10,30 @@ from __future__ import annotations
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import ray.train
+import torch
+from diffusers.training_utils import EMAModel
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
+from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import PROGRESS_SECONDS, Hub
 from dhdiff_ray.on_ray.verbs.checkpoints import Stored, last_checkpoint, restore, save
+from dhdiff_ray.records import Sample
 from dhdiff_ray.run.run import Run
+from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.build import Parts, build, build_source, fit_look
+from dhdiff_ray.training.checkpoint import publish
+from dhdiff_ray.training.loop import fit, learning_rate, new_average
+from dhdiff_ray.training.step import Objective
 from dhdiff_ray.training.trackers import Trackers
 
-if TYPE_CHECKING:
-    import numpy as np
-    from diffusers.training_utils import EMAModel
-
-    from dhdiff_ray.records import Sample
-    from dhdiff_ray.training.batches import BatchSource
-    from dhdiff_ray.training.build import Parts
-    from dhdiff_ray.training.step import Objective
-
-    Pictures = tuple[list[Sample], np.ndarray, np.ndarray]
-    """Training samples, their images uint8 (n, h, w, 3) and their masks uint8 (n, h, w)."""
+Pictures = tuple[list[Sample], np.ndarray, np.ndarray]
+"""Training samples, their images uint8 (n, h, w, 3) and their masks uint8 (n, h, w)."""
 
 
 def train_worker(settings: dict[str, Any]) -> None:
@@ -42,10 +42,6 @@ def train_worker(settings: dict[str, Any]) -> None:
     Args:
         settings: ``run``, ``category``, and ``hub``, where events go.
     """
-    from dhdiff_ray.training.build import build
-    from dhdiff_ray.training.checkpoint import publish
-    from dhdiff_ray.training.loop import fit, learning_rate
-
     # 1. Join the others.
     context = ray.train.get_context()
     worker = Worker(**settings, rank=context.get_world_rank(), world_size=context.get_world_size())
@@ -108,10 +104,6 @@ class Worker:
 
     def read(self) -> Pictures:
         """The training images, of a split that was checked."""
-        import torch
-
-        from dhdiff_ray.model.precision import knows_bf16
-
         t, data = self.run.config.train, self.run.config.data
         if not torch.cuda.is_available():
             torch.set_num_threads(t.cpus_per_worker)
@@ -124,8 +116,6 @@ class Worker:
 
     def resume(self, parts: Parts) -> tuple[Any, EMAModel | None, int]:
         """DeepSpeed's engine, the averaged weights of the one that leads, and the steps done."""
-        from dhdiff_ray.training.loop import new_average
-
         t = self.run.config.train
         with last_checkpoint(t.zero_stage, self.world_size) as stored:
             engine = deepspeed_engine(parts.objective, self.run.config, self.world_size, stored)
@@ -137,10 +127,6 @@ class Worker:
 
     def encode(self, parts: Parts, pictures: Pictures, device: Any, progress: Progress) -> BatchSource:
         """Where batches come from; what is cached in the run is computed by one and read by all."""
-        import torch
-
-        from dhdiff_ray.training.build import build_source, fit_look
-
         if not self.leads:
             torch.distributed.barrier()
         place: Any = {"folder": self.run.folder, "category": self.category, "device": device}
@@ -203,7 +189,6 @@ def refuse_what_cannot_be_averaged(config: Config) -> None:
 def deepspeed_engine(objective: Objective, config: Config, world_size: int, stored: Stored | None = None) -> Any:
     """A DeepSpeed engine in the process group that Ray made, to be given the checkpoint ``stored`` if there is one."""
     import deepspeed
-    import torch
     from deepspeed.ops import __compatible_ops__
 
     # Training reduces through gloo or NCCL; without this line a minute goes into compiling an unused CPU extension.

@@ -7,6 +7,7 @@ what is found comes back as events, a line each, since a dataset has no run's fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from dhdiff_ray.config import Config
@@ -25,7 +26,7 @@ def main(config: Config, resume: bool = False) -> int:
     data = config.data.model_copy(update={"root": str(local_root(config.data.root))})
     findings, summary = verify(data, seed=config.run.seed, inspecting=lambda samples: across(samples, config.data.root))
     for finding in findings:
-        tell_event({"event": "finding", **finding.as_dict()})
+        tell_event({"event": "finding", **asdict(finding)})
     tell_event({"event": "verified", **summary})
     return 0
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dhdiff_ray.data.datasets.loco import saturation_area
-from dhdiff_ray.data.images import full_mask, image_size, whole_images
+from dhdiff_ray.data.images import full_mask, header, whole_images
 from dhdiff_ray.data.registry import DatasetError, Reading, open_dataset
 from dhdiff_ray.data.split import make_split
 
@@ -30,7 +30,7 @@ def test_defects_are_named_by_the_pixel_values_of_their_masks(root):
 def test_several_masks_of_one_image_are_one(root):
     sample = next(s for s in scan(root) if s.defect == "overflow")
     assert len(sample.masks) == 2
-    union = np.zeros(image_size(sample.image)[::-1], bool)
+    union = np.zeros(header(sample.image)[0][::-1], bool)
     for mask in sample.masks:
         union |= np.asarray(Image.open(mask)) > 0
     assert np.array_equal(full_mask(sample), union)

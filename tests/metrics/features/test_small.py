@@ -1,4 +1,4 @@
-"""Any torch module as a stand-in; the small real networks where their files are at hand (DHDIFF_SMALL_WEIGHTS)."""
+"""The small networks with random weights, and the real ones where their files are at hand (DHDIFF_SMALL_WEIGHTS)."""
 
 import os
 from pathlib import Path
@@ -6,25 +6,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torchvision.models import mobilenet_v2, squeezenet1_0
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.features.choose import open_classifier, open_perceiver
-from dhdiff_ray.metrics.features.small import CLASSIFIER_FILE, ModuleClassifier, ModulePerceiver
+from dhdiff_ray.metrics.features.small import CLASSIFIER_FILE, PERCEIVER_FILE, TAPS
 
 FOLDER = os.environ.get("DHDIFF_SMALL_WEIGHTS", "")
 
 
-def test_any_torch_module_is_a_labelled_standin():
+def test_the_small_networks_are_labelled_standins_whatever_their_weights(tmp_path):
     torch.manual_seed(0)
-    layer = torch.nn.Conv2d(3, 6, 3)
-    perceiver = ModulePerceiver(lambda x: [layer(x)], "one layer", "00", side=16)
-    classifier = ModuleClassifier(lambda x: (layer(x).mean((2, 3)), x.mean((2, 3))), "one layer", "00", side=16)
+    torch.save(mobilenet_v2(num_classes=1001).state_dict(), tmp_path / CLASSIFIER_FILE)
+    torch.save(squeezenet1_0().state_dict(), tmp_path / PERCEIVER_FILE)
+    config = ScoreConfig(features="small", weights_dir=str(tmp_path))
+    perceiver, classifier = open_perceiver(config), open_classifier(config)
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3)).astype(np.uint8)
-    assert perceiver.perceptual(images).shape == (2, 6 * 14 * 14)
+    rows = perceiver.perceptual(images)
+    assert rows.shape[0] == 2
+    np.testing.assert_allclose((rows**2).sum(1), len(TAPS), rtol=1e-4)  # unit length at each pixel of each layer
     probabilities, pooled = classifier.classify(images)
     np.testing.assert_allclose(probabilities.sum(1), 1)
-    assert pooled.shape == (2, 3)
-    assert perceiver.metric_name("ic_lpips") == "ic_lpips_module"
+    assert pooled.shape == (2, 1280)
+    assert perceiver.metric_name("ic_lpips") == "ic_lpips_small"
 
 
 @pytest.mark.skipif(not Path(FOLDER, CLASSIFIER_FILE).is_file(), reason="set DHDIFF_SMALL_WEIGHTS to their folder")

@@ -13,7 +13,7 @@ def test_weights_are_the_same_everywhere(standin, images):
 def test_probabilities_and_features_have_their_shapes_at_any_resolution(standin):
     for side in (16, 64, 100):
         images = np.random.default_rng(0).integers(0, 256, (2, side, side, 3)).astype(np.uint8)
-        probabilities, features = standin.probabilities(images), standin.perceptual(images)
+        probabilities, features = standin.classify(images)[0], standin.perceptual(images)
         assert probabilities.dtype == np.float64
         np.testing.assert_allclose(probabilities.sum(1), 1)
         assert features.dtype == np.float32

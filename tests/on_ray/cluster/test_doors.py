@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dhdiff_ray.on_ray.cluster import errors as cluster_errors
+from dhdiff_ray.on_ray.cluster import checks
 from dhdiff_ray.on_ray.cluster.jobs import Jobs
 from dhdiff_ray.on_ray.cluster.local import ClusterError
 
@@ -68,7 +68,7 @@ def another():
 
 @pytest.mark.parametrize("where", ["silent", "full"])
 def test_an_address_where_nothing_answers_is_not_waited_for_for_ever(where, request, monkeypatch):
-    monkeypatch.setattr(cluster_errors, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(checks, "ANSWER_SECONDS", 0.3)
     with pytest.raises(ClusterError, match=r"no Ray cluster answers at .*doctor --address"):
         Jobs(request.getfixturevalue(where))
 

@@ -73,7 +73,7 @@ def test_samplers_are_counted_or_scaled():
 @pytest.mark.ray
 def test_up_asks_and_down(two_cores, trained, monkeypatch):
     config = trained()
-    url = serve.up(config, port=0, block=False)
+    url = serve.up(config, port=0)
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         assert [m["category"] for m in client.get("/v1/models").json()["models"]] == ["capsule", "mesh"]
         core = SamplerCore(config)
@@ -94,7 +94,7 @@ def test_up_asks_and_down(two_cores, trained, monkeypatch):
         _stops_when_nobody_waits(client)
         _outlives_a_killed_replica(client, core, two_cores)
     with pytest.raises(ClusterError, match="serves a run already"):
-        serve.up(config, port=0, block=False)
+        serve.up(config, port=0)
     serve.down()
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"{url}/healthz", timeout=5, trust_env=False)

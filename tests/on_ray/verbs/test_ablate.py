@@ -8,6 +8,7 @@ from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.on_ray.verbs import ablate
 from dhdiff_ray.report.ablation import REAL
+from dhdiff_ray.run.run import Run
 
 NOBODY = SimpleNamespace(emit=SimpleNamespace(remote=lambda event: None))
 """A hub that nobody reads."""
@@ -19,7 +20,10 @@ def table(configure, images):
     rows = (AblationRow(name="no-merge", set={"model.merge": "none", "model.ssm": False}), AblationRow(name="all"))
     config = config.model_copy(update={"ablation": AblationConfig(rows=rows, seeds=(3,))})
     samples = open_dataset("procedural").scan(images)
-    return config, {name: ablate._laid_out(config, name, 3, samples) for name in (REAL, "no-merge", "all")}
+    runs = {name: Run(ablate.row_config(config, name, 3)) for name in (REAL, "no-merge", "all")}
+    for run in runs.values():
+        run.begin(samples)
+    return config, runs
 
 
 def test_a_row_is_a_run_of_its_own_that_differs_in_what_it_sets_alone(table):

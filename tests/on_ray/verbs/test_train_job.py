@@ -23,7 +23,6 @@ from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 def mortal_work(settings):
     """The real work; mesh's first worker kills itself after the third step, and each tells where it starts."""
     from dhdiff_ray.on_ray.verbs import train_worker
-    from dhdiff_ray.training import loop
 
     folder = Path(settings["run"].folder.path())
     name = settings["category"]
@@ -44,7 +43,7 @@ def mortal_work(settings):
 
         return fit(*arguments, start=start, on_step=mortal_step, **named)
 
-    loop.fit = watched  # the worker imports it when it runs
+    train_worker.fit = watched
     train_worker.train_worker(settings)
 
 
