@@ -30,7 +30,11 @@ def resolved(address: str) -> str:
     """
     if "://" in address or ":" in address or address == "auto":
         return address
-    profiles = {**_standing(), **_read()}
+    from dhdiff_ray.on_ray.cluster.standing import standing
+
+    there = standing()
+    local = {"local": {"address": there.address, "token_file": str(there.token_file)}} if there else {}
+    profiles = {**local, **_read()}
     if address not in profiles:
         hint = nearest(address, list(profiles))
         names = f"it has: {', '.join(sorted(profiles))}" if profiles else "and there is no such file yet"
@@ -62,13 +66,6 @@ def private(file: Path) -> Path:
     if stat.S_IMODE(file.stat().st_mode) & 0o077:
         raise ConfigError(f"others on this machine may read the token in {file}; type: chmod 600 {file}")
     return file
-
-
-def _standing() -> dict[str, dict[str, str]]:
-    from dhdiff_ray.on_ray.cluster.standing import standing
-
-    there = standing()
-    return {"local": {"address": there.address, "token_file": str(there.token_file)}} if there else {}
 
 
 def _read() -> dict[str, dict[str, str]]:

@@ -38,52 +38,21 @@ class Profile:
     """In words, with the bugs."""
 
 
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "anomalydiffusion",
-            "vgg",
-            50,
-            "seeded",
-            "drop",
-            rule="a tie goes to the later centre; at most 50 of a cluster; clusters under 2 dropped (there the mean of "
-            "an empty tensor, NaN); there the draw has no seed and files come unsorted, here both are fixed",
-        ),
-        Profile("full", "vgg", None, "all", "drop", rule="as anomalydiffusion, but every member is compared"),
-        Profile(
-            "cdc",
-            "vgg",
-            50,
-            "seeded",
-            "drop",
-            rule="as anomalydiffusion; CDC does not ship how it assigns images to its centres, so the nearest is "
-            "taken; a second run of its script counts the closest.png and farthest.png it wrote, ours none",
-        ),
-        Profile(
-            "dfmgan",
-            "alex",
-            200,
-            "first",
-            "zero",
-            raw_centres=True,
-            centres="all",
-            rule="clpips: centres are all real images of the defect; the first 200 of a cluster; clusters under "
-            "2 count as 0 (clpips_rz leaves them out). Bug kept: real images enter the assignment at 0..255, not -1..1",
-        ),
-        Profile(
-            "seas",
-            "vgg",
-            140,
-            "first",
-            "zero",
-            raw_centres=True,
-            nearest_centres=True,
-            rule="DFMGAN's rule with VGG and the first 140; real images resized by nearest neighbour. Bug kept: real "
-            "images enter the assignment at 0..255, not -1..1",
-        ),
-    )
+_PUBLISHED = Profile("anomalydiffusion", "vgg", 50, "seeded", "drop")
+_RAW = Profile("dfmgan", "alex", 200, "first", "zero", raw_centres=True)
+_RULES = {
+    _PUBLISHED: "a tie goes to the later centre; at most 50 of a cluster; clusters under 2 dropped (there the mean of "
+    "an empty tensor, NaN); there the draw has no seed and files come unsorted, here both are fixed",
+    replace(_PUBLISHED, name="full", cap=None, draw="all"): "as anomalydiffusion, but every member is compared",
+    replace(_PUBLISHED, name="cdc"): "as anomalydiffusion; CDC does not ship how it assigns images to its centres, so "
+    "the nearest is taken; a second run of its script counts the closest.png and farthest.png it wrote, ours none",
+    replace(_RAW, centres="all"): "clpips: centres are all real images of the defect; the first 200 of a cluster; "
+    "clusters under 2 count as 0 (clpips_rz leaves them out). Bug kept: real images enter the assignment at 0..255, "
+    "not -1..1",
+    replace(_RAW, name="seas", backbone="vgg", cap=140, nearest_centres=True): "DFMGAN's rule with VGG and the first "
+    "140; real images resized by nearest neighbour. Bug kept: real images enter the assignment at 0..255, not -1..1",
 }
+PROFILES = {profile.name: replace(profile, rule=rule) for profile, rule in _RULES.items()}
 
 
 def profile_of(config: ScoreConfig) -> Profile:

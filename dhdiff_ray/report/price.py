@@ -15,6 +15,7 @@ from rich.filesize import decimal
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.pairs.writer import pair_bytes
+from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -59,11 +60,8 @@ def measured(config: Config) -> dict[str, Any]:
         folder = storage.below(run)
         if not (folder.exists("config.json") and folder.exists("events.jsonl")):
             continue
-        if _alike(config, folder.read_json("config.json")):
-            from dhdiff_ray.run.events import read_events
-
-            if pace := _pace(read_events(folder)):
-                return {"run": run, **pace}
+        if _alike(config, folder.read_json("config.json")) and (pace := _pace(read_events(folder))):
+            return {"run": run, **pace}
     return {}
 
 

@@ -74,7 +74,8 @@ def scan(
     loader = configured(data, missing.append)
     rows = survey(loader, Path(data.root), data.categories, missing.append, areas=areas)
     value = {"dataset": loader.name, "licence": loader.licence, "rows": rows, "missing": missing}
-    shown = [(*list(row.values())[:8], _percent(row.get("mask_percent"))) for row in rows]
+    percents = (" / ".join(f"{value:.3g}" for value in row.get("mask_percent", ())) for row in rows)
+    shown = [(*list(row.values())[:8], percent) for row, percent in zip(rows, percents, strict=True)]
     names = ("category", "defect", "side", "images", "masks", "groups", "size", "mode", "mask area, %")
     output.data(value, table=table("", names, shown))
     for line in missing:
@@ -207,7 +208,3 @@ def _on_cluster(config: Config, address: str, output: Output) -> list[dict[str, 
         output.fail(f"job {info.id}: {reason}", info.exit_code or 3)
         raise typer.Exit(info.exit_code or 3)
     return findings
-
-
-def _percent(values: list[float] | None) -> str:
-    return " / ".join(f"{value:.3g}" for value in values) if values else ""

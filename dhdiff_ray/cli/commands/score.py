@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -67,6 +66,7 @@ def score(
 
     Example: dhdiff-ray score generated --real data/mvtec --weights-dir weights
     """
+    from dhdiff_ray.metrics.compare import compare
     from dhdiff_ray.scoring.folder import score_folder
 
     out, config = Output(as_json), rules.load()
@@ -83,20 +83,14 @@ def score(
         tell=out.note,
     )
     if other is not None:
-        result |= {"against": str(against), **_compared(result["scores"], other, out)}
+        rows, warnings = compare(result["scores"], other)
+        result |= {"against": str(against), "compared": rows, "warnings": warnings}
+        for warning in warnings:
+            out.warn(f"not comparable: {warning}")
     _remarks(result, out)
     if output:
         output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     out.data(result, table=_table(result))
-
-
-def _compared(scores: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]], out: Output) -> dict[str, Any]:
-    from dhdiff_ray.metrics.compare import compare
-
-    rows, warnings = compare(scores, other)
-    for warning in warnings:
-        out.warn(f"not comparable: {warning}")
-    return {"compared": rows, "warnings": warnings}
 
 
 def _remarks(result: dict[str, Any], out: Output) -> None:
