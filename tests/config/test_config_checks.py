@@ -18,7 +18,9 @@ def told(*sets):
         (("model.dda=false", "train.reference_noise=same"), "domain-decoupled attention"),
         (("train.reference=none", "model.reference_encoder=copy"), "train.reference other than none"),
         (("synthesize.min_iou=0.5", "synthesize.redraws=0"), "synthesize.redraws above 0"),
-        (("synthesize.strength=0.5",), "synthesize.start = base"),
+        (("synthesize.strength=0.5",), "synthesize.start = base or reference"),
+        (("synthesize.placement=own",), "synthesize.start = reference"),
+        (("synthesize.start=reference",), "synthesize.strength = [0.15, 0.6]"),
         (("synthesize.background=free", "train.clean_background=0", "synthesize.fade=true"), "keep or clean"),
         (("train.lora_rank=4",), "train.adapt = lora"),
         (("detect.real_share=0.8",), "real_synthetic"),
@@ -78,3 +80,30 @@ def test_neither_trackers_nor_how_often_a_run_looks_for_room_change_what_it_is()
         preset="tiny", sets=("train.workers=[1,2]", "train.resize_seconds=7", 'train.trackers=["mlflow"]')
     ).config
     assert one.digest() == two.digest()
+
+
+@pytest.mark.parametrize(("strength", "bounds"), [("0.5", (0.5, 0.5)), ("[0.15,0.6]", (0.15, 0.6)), ("0", (0, 0))])
+def test_a_strength_is_a_share_or_a_range_and_stays_so_in_a_run(strength, bounds):
+    sets = ("synthesize.start=reference", f"synthesize.strength={strength}")
+    config = load_config(preset="tiny", sets=sets).config
+    assert Config.model_validate_json(config.model_dump_json()) == config
+    assert config.synthesize.strengths == bounds
+
+
+@pytest.mark.parametrize("strength", ["1.5", "[0.6,0.2]", "[0.5]", "true", "much", "-0.1"])
+def test_what_is_no_strength_is_refused_in_one_line(strength):
+    sets = ("synthesize.start=reference", f"synthesize.strength={strength}")
+    with pytest.raises(ConfigError, match=r"synthesize\.strength = .*\[least, most\]") as caught:
+        load_config(preset="tiny", sets=sets)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strength", ["0", "[0.2,0.5]"])
+def test_a_range_of_strengths_is_for_a_start_from_a_reference(strength):
+    with pytest.raises(ConfigError, match=r"set synthesize\.start = reference"):
+        load_config(preset="tiny", sets=("synthesize.start=base", f"synthesize.strength={strength}"))
+
+
+def test_a_strength_typed_as_a_whole_number_has_the_digest_of_the_same_float():
+    one, same = (load_config(preset="tiny", sets=(f"synthesize.strength={s}",)).config for s in ("1", "1.0"))
+    assert one.digest() == same.digest() == load_config(preset="tiny").config.digest()

@@ -210,3 +210,58 @@ def test_compiled_a_pair_is_the_same(pipeline, tmp_path, base):
     compiled = DHDiffPipeline.from_pretrained(tmp_path).speed_up(compiled=True)
     draws = [draw(p, reference=base, control_mask=base.convert("L")) for p in (pipeline, compiled)]
     torch.testing.assert_close(draws[1].images, draws[0].images, atol=1e-4, rtol=0)
+
+
+def placed_on(base):
+    raw, mask, image = np.zeros((16, 16), np.uint8), np.zeros((16, 16), np.uint8), np.array(base)
+    raw[2:14, 2:14] = mask[5:10, 5:10] = 255
+    image[mask > 0] = 10
+    return {"base": base, "raw_mask": raw, "placed": image, "placed_mask": mask, "start": "reference"}
+
+
+@pytest.mark.parametrize("background", ["clean", "keep"])
+def test_at_no_strength_what_was_placed_comes_back(pipeline, base, background):
+    given = placed_on(base)
+    made = draw(pipeline, **given, reference=given["placed"], background=background, strength=0)
+    inside = torch.from_numpy(given["raw_mask"] > 0)
+    pixels = torch.from_numpy(given["placed"]).permute(2, 0, 1) / 255
+    torch.testing.assert_close(made.images[0][:, inside], pixels[:, inside], atol=1e-4, rtol=0)
+    np.testing.assert_array_equal(made.masks[0, 0].numpy() > 0, given["placed_mask"] > 0)
+
+
+def test_the_further_it_is_noised_the_less_of_what_was_placed_is_left(pipeline, base):
+    given = placed_on(base)
+    pixels = torch.from_numpy(given["placed"]).permute(2, 0, 1) / 255
+    made = [draw(pipeline, **given, strength=s, num_inference_steps=10).images[0] for s in (0.1, 0.5, 1.0)]
+    gaps = [(images - pixels).abs().mean() for images in made]
+    assert gaps == sorted(gaps)
+
+
+@pytest.mark.parametrize(
+    "scheduler", [DDIMScheduler(), DPMSolverMultistepScheduler(algorithm_type="dpmsolver++"),
+                  DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++")]
+)  # fmt: skip
+@pytest.mark.parametrize("background", ["clean", "keep"])
+def test_a_pair_joins_at_its_own_step_whatever_the_strengths_of_its_company(pipeline, base, scheduler, background):
+    pipeline.scheduler = scheduler
+    words, given = "a photo of a bottle with crack", placed_on(base) | {"background": background, "reference": base}
+    named = {"reference_noise": "independent", "num_inference_steps": 6}
+    together = draw(pipeline, [words] * 3, **given, **named, strength=[0.9, 0.4, 0.0], seed=4)
+    for at, strength in enumerate((0.9, 0.4, 0.0)):
+        alone = draw(pipeline, words, **given, **named, strength=strength, seed=4 + at)
+        torch.testing.assert_close(together.images[at], alone.images[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(together.float_masks[at], alone.float_masks[0], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ({"placed": None}, "give placed and placed_mask"),
+        ({"strength": -0.1}, r"strength = -0\.1"),
+        ({"strength": [0.5, 0.5]}, "2 strengths for 1 prompts"),
+        ({"placed": np.zeros((32, 32, 3), np.uint8)}, "give them one size"),
+    ],
+)
+def test_a_start_from_the_reference_that_cannot_be_is_refused_in_words(pipeline, base, named, message):
+    with pytest.raises(ValueError, match=message):
+        draw(pipeline, **{**placed_on(base), "size": (16, 16), **named})

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.pairs.placement import PASTED, Placing, place
+from dhdiff_ray.pairs.placement import OWN, PASTED, Placing, place
 
 SIDE = 64
 
@@ -75,3 +75,19 @@ def test_what_cannot_be_placed_is_told(pictures):
         place(base, reference, np.zeros_like(mask), 0)
     with pytest.raises(ValueError, match="differ in size"):
         place(base[:32], reference, mask, 0)
+
+
+def test_where_a_user_draws_the_defect_goes_as_far_as_it_stays_in_the_image(pictures):
+    middle, corner = np.zeros((2, SIDE, SIDE), np.uint8)
+    middle[39:42, 19:22] = corner[62:, 62:] = 255
+    placed = place(*pictures, 0, OWN, middle)
+    ys, xs = np.nonzero(placed.mask)
+    assert (abs(ys.mean() - 40) <= 1, abs(xs.mean() - 20) <= 1) == (True, True)
+    assert (place(*pictures, 0, OWN, corner).mask > 0).sum() == (pictures[2] > 0).sum()
+
+
+def test_a_defect_at_the_very_edge_never_vanishes(pictures):
+    base, reference, _ = pictures
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[0, 30:33] = 255
+    assert all(place(base, reference, mask, seed).mask.any() for seed in range(40))

@@ -19,6 +19,7 @@ from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.regions import drawn_control
+from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.access import Access
@@ -71,6 +72,24 @@ def test_a_runs_own_seed_asks_for_what_the_run_would_make(core):
     (first, *_) = plan(core.config, core.catalogue.run.split, "mesh")
     (order,) = core.orders(PairQuery(category="mesh", defect=first.defect, seed=first.seed))
     assert order.request == first
+
+
+def test_a_start_from_the_reference_is_the_pair_that_the_library_makes(core, client):
+    config = core.config.model_copy(
+        update={"synthesize": core.config.synthesize.model_copy(update={"start": "reference", "strength": 0.5})}
+    )
+    said = {"start": "reference", "strength": 0.5, "n": 2}
+    requests = [order.request for order in core.orders(PairQuery(**ASK, **said))]
+    size = core.config.serve.max_batch_size
+    filled = [*requests, *[requests[-1]] * (size - len(requests))]
+    made = make(filled, core.load("mesh"), config, core.catalogue.samples.values())
+    status, pairs = asked(client, **said)
+    assert status == 200
+    for pair, own in zip(pairs, made, strict=False):
+        np.testing.assert_array_equal(decoded(pair), own.image)
+        np.testing.assert_array_equal(decoded(pair, "mask"), own.mask)
+    status, told = asked(client, start="reference", reference=png(RED), points=[[4, 4]])
+    assert (status, "needs reference_mask" in told) == (422, True)
 
 
 def test_points_and_a_mask_of_their_cells_say_the_same(client):
@@ -179,6 +198,8 @@ RED = np.full((32, 32, 3), (250, 20, 20), np.uint8)
         {"steps": 3},
         {"guidance": 4.0},
         {"strength": 0.5},
+        {"start": "reference"},
+        {"start": "reference", "strength": 0.8, "reference": png(RED), "reference_mask": png(MASK)},
     ],
     ids=lambda fields: "+".join(fields),
 )
