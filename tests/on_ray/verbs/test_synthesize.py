@@ -154,3 +154,19 @@ def test_workers_deaths_and_failed_units_change_no_byte(two_cores, trained, monk
     assert len(one.keys() & two.keys()) > DEFECTS * 2, "what one worker makes is what two make"
     told = [e for e in read_events(folder) if e.get("category") == "capsule"]
     assert (told[-1]["event"], told[-1]["done"], told[-1]["total"]) == ("done", 9, 9)
+
+
+@pytest.mark.ray
+def test_pairs_that_start_from_their_references_are_the_same_from_two_workers_and_from_none(two_cores, trained):
+    sets = ("synthesize.start=reference", "synthesize.strength=[0.2,0.9]", "synthesize.steps=6")
+    run = Run(trained(*sets, "synthesize.workers=2"))
+    assert main(run.config) == 0
+    two = digests(run.folder)
+    rows = read_pair_rows(run.folder, "mesh")
+    assert len({row["strength"] for row in rows}) == len(rows) == 9
+    assert all(row["start"] == "reference" and row["placement_seed"] == row["seed"] for row in rows)
+    run.folder.delete("pairs")
+    for category in ("capsule", "mesh"):
+        for unit in units_of(run, category, {})[1]:
+            Maker(run)(unit)
+    assert digests(run.folder) == two
