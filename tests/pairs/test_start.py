@@ -7,10 +7,11 @@ import pytest
 from PIL import Image
 
 from dhdiff_ray.model.pipeline import DHDiffPipeline
-from dhdiff_ray.on_ray.verbs.synthesize import Maker, units_of
+from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.make import OwnPictures, make, prepare
 from dhdiff_ray.pairs.redraw import drawn_again
 from dhdiff_ray.pairs.start import start_told, strength_of
+from dhdiff_ray.pairs.units import units_of
 from dhdiff_ray.run.run import Run
 
 
