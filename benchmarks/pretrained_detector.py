@@ -40,7 +40,7 @@ from dhdiff_ray.detector.evaluate import figures
 from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.detector.loss import localisation_loss
 from dhdiff_ray.detector.pretrained import Head
-from dhdiff_ray.metrics.features.small import small_perceiver
+from dhdiff_ray.metrics.features.small import SmallPerceiver
 from dhdiff_ray.records import GOOD
 from dhdiff_ray.run.run import Run
 
@@ -59,7 +59,7 @@ def main():
     torch.set_flush_denormal(True)
     config, folder, split = opened(asked.storage, asked.run)
     own, start = split.category(asked.category), time.process_time()
-    look = small_perceiver(asked.weights).layers
+    look = SmallPerceiver(asked.weights).layers
     features = lambda images: looked_at(look, images)  # noqa: E731
     detectors = Detectors(Run(config, folder), asked.category, Quiet())
     real, masks = detectors.real_pairs()

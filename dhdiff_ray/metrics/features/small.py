@@ -59,13 +59,20 @@ class SmallPerceiver(Perceiver):
     @torch.inference_mode()
     def _perceptual(self, image: np.ndarray, raw: bool, nearest: bool) -> np.ndarray:
         pixels = square_pixels(image, SQUEEZENET_SIDE, nearest) / 255
-        features, parts = ((pixels * 255 if raw else pixels) - self._mean) / self._std, []
+        parts = []
+        for features in self.layers(pixels * 255 if raw else pixels):
+            area = features.shape[2] * features.shape[3]
+            parts.append((functional.normalize(features, dim=1) / area**0.5).flatten())
+        return torch.cat(parts).numpy()
+
+    def layers(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """Features (n, c, h', w') of the layers that are compared, of pixels (n, 3, h, w) in [0, 1]."""
+        features, taps = (pixels - self._mean) / self._std, []
         for index, layer in enumerate(self._network.features):
             features = layer(features)
             if index in TAPS:
-                area = features.shape[2] * features.shape[3]
-                parts.append((functional.normalize(features, dim=1) / area**0.5).flatten())
-        return torch.cat(parts).numpy()
+                taps.append(features)
+        return taps
 
 
 def find_small(weights_dir: str) -> tuple[Path, Path]:
