@@ -179,7 +179,7 @@ def _endpoint(config: Config) -> dict:
     from dhdiff_ray.on_ray.serve import up as serve
 
     with local_cluster(num_cpus=2):
-        url = serve.up(config, port=0, block=False)
+        url = serve.up(config, port=0)
         found = _asked(url)
         serve.down()
     return found

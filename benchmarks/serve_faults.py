@@ -25,7 +25,7 @@ CHUNKS = 20
 
 def faults(config: Config) -> dict:
     with local_cluster(num_cpus=2) as cluster:
-        url = serve.up(config, port=0, block=False)
+        url = serve.up(config, port=0)
         before = Load(2 * SEEDS, 4, SHORT, SEEDS).run(url)
         found = {"left_by_clients": _left(url, cluster)}
         with _under_load(url, before) as told:
@@ -52,7 +52,7 @@ def faults(config: Config) -> dict:
 def soak(config: Config, requests: int) -> dict:
     """So many requests of one step, eight clients; memory and files after each twentieth."""
     with local_cluster(num_cpus=2) as cluster:
-        url = serve.up(config, port=0, block=False)
+        url = serve.up(config, port=0)
         parts = {name: _processes(cluster, word)[0] for name, word in PARTS.items()}
         history, codes, wrong, answers, start = [], {}, 0, {}, time.monotonic()
         for _ in range(CHUNKS):
