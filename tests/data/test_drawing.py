@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from dhdiff_ray.data.drawing import DEFECTS, THRESHOLD, draw
+from dhdiff_ray.data.drawing import THRESHOLD, draw
+from dhdiff_ray.data.products import ARTISTS, DEFECTS
 
 KINDS = [(category, defect) for category, defects in DEFECTS.items() for defect in defects]
 
@@ -10,7 +11,7 @@ KINDS = [(category, defect) for category, defects in DEFECTS.items() for defect 
 @pytest.mark.parametrize("resolution", [64, 48])
 def test_outside_the_mask_a_defective_product_is_the_sound_one(category, defect, resolution):
     for seed in range(4):
-        drawing = draw(category, defect, resolution, np.random.default_rng(seed))
+        drawing = draw(ARTISTS[category], defect, resolution, np.random.default_rng(seed))
         change = np.abs(drawing.image.astype(int) - drawing.sound).max(axis=-1)
         assert change[drawing.mask == 0].max() <= THRESHOLD
         assert change[drawing.mask > 0].mean() > 25, "the defect is clearly visible inside its mask"
@@ -21,7 +22,7 @@ def test_masks_are_one_solid_region_of_a_few_percent(category, defect):
     from scipy import ndimage
 
     for seed in range(6):
-        mask = draw(category, defect, 64, np.random.default_rng(seed)).mask > 0
+        mask = draw(ARTISTS[category], defect, 64, np.random.default_rng(seed)).mask > 0
         assert 0.012 < mask.mean() < 0.1
         regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
         largest = np.bincount(regions.ravel())[1:].max()
@@ -31,7 +32,7 @@ def test_masks_are_one_solid_region_of_a_few_percent(category, defect):
 
 @pytest.mark.parametrize("category", sorted(DEFECTS))
 def test_a_sound_product_has_an_empty_mask_and_products_vary(category):
-    first, second = (draw(category, "good", 32, np.random.default_rng(seed)) for seed in (0, 1))
+    first, second = (draw(ARTISTS[category], "good", 32, np.random.default_rng(seed)) for seed in (0, 1))
     assert not first.mask.any()
     assert np.array_equal(first.image, first.sound)
     assert np.abs(first.image.astype(int) - second.image).mean() > 2

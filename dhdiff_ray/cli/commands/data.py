@@ -180,6 +180,9 @@ def make(
     root: Annotated[Path, typer.Option(help="Folder to write to.")],
     resolution: Annotated[int, typer.Option(min=16, help="Side of the images in pixels.")] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
+    category: Annotated[
+        list[str] | None, typer.Option(help="A product to draw, or all; again for more. capsule and mesh if left out.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Draw a small dataset with exact masks, in MVTec's layout.
@@ -189,9 +192,11 @@ def make(
     Example: dhdiff-ray data make --root data/drawn
     """
     from dhdiff_ray.data.datasets.procedural import generate
+    from dhdiff_ray.data.products import DEFECTS
 
     folder = root.expanduser().resolve()
-    generate(folder, resolution=resolution, seed=seed)
+    chosen = sorted(DEFECTS) if category == ["all"] else category
+    generate(folder, resolution=resolution, seed=seed, categories=chosen)
     Output(as_json).data({"root": str(folder), "resolution": resolution, "seed": seed}, text=str(folder))
 
 

@@ -1,4 +1,4 @@
-"""A drawn dataset in MVTec's layout, from a seed, at any resolution: two products with exact masks.
+"""A drawn dataset in MVTec's layout, from a seed, at any resolution: products with exact masks (``data/products``).
 
 Not in the paper: it lets the whole line run, and be measured against perfect masks, where no dataset can be had.
 Every file is drawn from (seed, category, subset, defect, index) alone, so that counts can change without the rest.
@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from dhdiff_ray.data.datasets.mvtec import MVTec
-from dhdiff_ray.data.drawing import DEFECTS, draw
+from dhdiff_ray.data.drawing import draw
 from dhdiff_ray.data.encode import save_png
+from dhdiff_ray.data.products import ARTISTS, DEFECTS, DEMO
 from dhdiff_ray.data.registry import DatasetError, choose_categories, dataset
 from dhdiff_ray.records import GOOD
 
@@ -56,7 +57,7 @@ def generate(
         root: a folder that is not there yet, is empty, or holds the same drawing (which is then completed).
         resolution: side of the images in pixels.
         seed: another seed draws other products.
-        categories: names from ``DEFECTS``; None draws all.
+        categories: names of ``data/products``; None draws the demo's two.
         defects_per_type: anomalies per defect.
         train_good: normal images in ``train/good``.
         test_good: normal images in ``test/good``.
@@ -65,7 +66,7 @@ def generate(
         DatasetError: unknown category, or ``root`` holds something else.
     """
     root = Path(root)
-    chosen = choose_categories(sorted(DEFECTS), tuple(categories or ()), root)
+    chosen = choose_categories(sorted(DEFECTS), tuple(categories or DEMO), root)
     parameters = {
         "resolution": resolution,
         "seed": seed,
@@ -80,7 +81,7 @@ def generate(
         jobs += [("test", defect, i) for defect in DEFECTS[category] for i in range(defects_per_type)]
         for subset, defect, index in jobs:
             image = root / category / subset / defect / f"{index:03d}.png"
-            drawing = draw(category, defect, resolution, _rng(seed, category, subset, defect, index))
+            drawing = draw(ARTISTS[category], defect, resolution, _rng(seed, category, subset, defect, index))
             if defect != GOOD:
                 save_png(root / category / "ground_truth" / defect / f"{index:03d}_mask.png", drawing.mask)
             save_png(image, drawing.image)

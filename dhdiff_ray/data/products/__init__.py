@@ -1,0 +1,12 @@
+"""The drawn products: one file each, with ``DEFECTS`` and ``draw`` (see ``data/drawing.py``)."""
+
+from __future__ import annotations
+
+from dhdiff_ray.data.drawing import Artist
+from dhdiff_ray.data.products import capsule, mesh
+
+PRODUCTS = {"capsule": capsule, "mesh": mesh}
+DEFECTS: dict[str, tuple[str, ...]] = {name: product.DEFECTS for name, product in PRODUCTS.items()}
+ARTISTS: dict[str, Artist] = {name: product.draw for name, product in PRODUCTS.items()}
+DEMO = ("capsule", "mesh")
+"""What is drawn where nothing else is asked for; no foundation has seen them."""
