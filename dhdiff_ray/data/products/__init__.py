@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
-from dhdiff_ray.data.products import capsule, mesh
+from dhdiff_ray.data.products import capsule, mesh, washer
 
-PRODUCTS = {"capsule": capsule, "mesh": mesh}
+PRODUCTS = {"capsule": capsule, "mesh": mesh, "washer": washer}
 DEFECTS: dict[str, tuple[str, ...]] = {name: product.DEFECTS for name, product in PRODUCTS.items()}
 ARTISTS: dict[str, Artist] = {name: product.draw for name, product in PRODUCTS.items()}
 DEMO = ("capsule", "mesh")
