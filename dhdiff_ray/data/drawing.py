@@ -109,12 +109,15 @@ def table(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.nd
 
 def grain(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Smooth noise in [-1, 1] with a random value at each whole number of ``x`` and ``y``."""
-    lattice = rng.uniform(-1, 1, (64, 64)).astype(np.float32)
-    column, row = np.floor(x).astype(np.int32), np.floor(y).astype(np.int32)
+    lattice = rng.uniform(-1, 1, 64 * 64).astype(np.float32)
+    column, row = np.floor(x), np.floor(y)
     right, down = x - column, y - row
     right, down = right * right * (3 - 2 * right), down * down * (3 - 2 * down)
+    first, row = column.astype(np.int32) & 63, row.astype(np.int32)
+    second = (first + 1) & 63
     above, below = (
-        lattice[r % 64, column % 64] * (1 - right) + lattice[r % 64, (column + 1) % 64] * right for r in (row, row + 1)
+        lattice[start + first] * (1 - right) + lattice[start + second] * right
+        for start in (64 * (row & 63), 64 * ((row + 1) & 63))
     )
     return above * (1 - down) + below * down
 
@@ -130,6 +133,6 @@ def relief(height: np.ndarray, x: np.ndarray, light: Light, shine: float) -> tup
 
 
 def over(below: np.ndarray, above: np.ndarray, depth: np.ndarray) -> np.ndarray:
-    """``above`` laid over ``below``, wholly where ``depth`` is 1."""
-    weight = depth.astype(np.float32)[..., None]
+    """``above`` laid over ``below``, wholly where ``depth`` is 1 or more, not at all where it is negative."""
+    weight = depth.clip(0, 1).astype(np.float32)[..., None]
     return below * (1 - weight) + above * weight

@@ -62,7 +62,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     )  # what stands between here and the light
     below = ground * (1 - 0.6 * ramp(far, 0.07))[..., None]
     body = tablet(straight)
-    sound, inside = over(below, body, (-edge / 0.006).clip(0, 1)), edge < 0
+    sound, inside = over(below, body, -edge / 0.006), edge < 0
 
     place = rng.uniform(0, 2 * math.pi)
     rim_u, rim_v = radius * math.cos(place), oval * radius * math.sin(place)
@@ -86,8 +86,8 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
             stain = np.minimum(stain, blob(u - at_u, v - at_v, size, 0.6, rng))
             step += rng.uniform(-0.9, 0.9)
             at_u, at_v = at_u + 0.9 * size * math.cos(step), at_v + 0.9 * size * math.sin(step)
-        patchy = 0.85 + 0.15 * grain(u * 35, v * 35, rng)
-        return Layers(sound, over(body, foreign, patchy * (-stain / 0.012).clip(0, 1)), (stain < 0) & inside)
+        foreign = foreign * (0.85 + 0.2 * grain(u * 35, v * 35, rng))[..., None]
+        return Layers(sound, over(body, foreign, -stain / 0.012), (stain < 0) & inside)
     if defect == "crack":
         # From the edge inwards, along a zigzag.
         course_u, course_v = -math.cos(place), -math.sin(place)
@@ -110,5 +110,5 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         astray = np.where(half < start, np.abs(u), np.abs(bent))
         line = np.minimum(astray, np.abs(v)) if cross else astray
         touched = (np.abs(u) < 1.1 * score) | (np.abs(bent) < 1.1 * score)
-        return Layers(sound, over(below, tablet(line), (-edge / 0.006).clip(0, 1)), touched & (half > start) & inside)
+        return Layers(sound, over(below, tablet(line), -edge / 0.006), touched & (half > start) & inside)
     return Layers(sound, sound, np.zeros_like(inside))

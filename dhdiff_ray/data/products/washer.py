@@ -74,7 +74,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         else:
             bite = blob(inward - 0.3 * reach, tangential, rng.uniform(0.09, 0.115), 0.4, rng)
         side_wall = metal * 0.25
-        gap = over(side_wall, ground * 0.6, (-bite / 0.022).clip(0, 1))
+        gap = over(side_wall, ground * 0.6, -bite / 0.022)
         return Layers(sound, gap, (bite < 0) & inside & (np.abs(inward - 0.1) < 0.15))
     if defect == "rust":
         radius = rng.uniform(0.1, 0.16)
@@ -82,7 +82,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         mottle = 0.5 + 0.5 * grain(u * 34, v * 34, rng)
         brown, orange = colour(84, 36, 16), colour(196, 96, 30)
         crust = over(np.broadcast_to(brown, sound.shape), orange, mottle) * rng.uniform(0.75, 1.1)
-        return Layers(sound, over(sound, crust, 0.95 * (-spot / 0.02).clip(0, 1)), (spot < 0) & inside)
+        return Layers(sound, over(sound, crust, -spot / 0.02), (spot < 0) & inside)
     if defect == "scratch":
         tilt, bow = rng.uniform(-0.6, 0.6), rng.uniform(-1.5, 1.5)
         course = tangential * math.cos(tilt) + radial * math.sin(tilt)
