@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
-from dhdiff_ray.data.products import bottle_top, cable, capsule, mesh, pill, washer
+from dhdiff_ray.data.products import bottle_top, cable, capsule, mesh, pill, screw, washer
 
-PRODUCTS = {"bottle_top": bottle_top, "cable": cable, "capsule": capsule, "mesh": mesh, "pill": pill, "washer": washer}
+PRODUCTS = {
+    "bottle_top": bottle_top,
+    "cable": cable,
+    "capsule": capsule,
+    "mesh": mesh,
+    "pill": pill,
+    "screw": screw,
+    "washer": washer,
+}
 DEFECTS: dict[str, tuple[str, ...]] = {name: product.DEFECTS for name, product in PRODUCTS.items()}
 ARTISTS: dict[str, Artist] = {name: product.draw for name, product in PRODUCTS.items()}
 DEMO = ("capsule", "mesh")
