@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
-from dhdiff_ray.data.products import bottle_top, cable, capsule, mesh, pill, screw, washer
+from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
 
 PRODUCTS = {
+    "board": board,
     "bottle_top": bottle_top,
     "cable": cable,
     "capsule": capsule,
