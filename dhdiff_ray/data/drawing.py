@@ -136,3 +136,11 @@ def over(below: np.ndarray, above: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """``above`` laid over ``below``, wholly where ``depth`` is 1 or more, not at all where it is negative."""
     weight = depth.clip(0, 1).astype(np.float32)[..., None]
     return below * (1 - weight) + above * weight
+
+
+def stand_out(paint: np.ndarray, lit: float, ground: np.ndarray) -> np.ndarray:
+    """The colour, made brighter or darker where it would look like the ground; ``lit`` is how much of it is seen."""
+    seen, behind = lit * float(paint.mean()), float(ground.mean())
+    if abs(seen - behind) >= 50:
+        return paint
+    return paint * ((behind + 65 if behind < 110 else behind - 75) / seen)

@@ -90,7 +90,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         size = rng.uniform(0.08, 0.125) / math.sqrt(stretch)
         lump = blob(along / stretch, across, size, 0.7, rng) + 0.015 * grain(u * 28, v * 28, rng)
         under = top[lump < 0].mean(axis=0)
-        if np.abs(0.85 * dirt - under).sum() < 240:
+        if np.abs(0.85 * dirt - under).sum() < 170:
             dirt = DIRT[0] if under.mean() < 110 else DIRT[2]
         raised, _ = relief(0.3 * (-lump).clip(0, 0.04) + 0.012 * grain(u * 30, v * 30, rng), x, light, 1)
         mass = dirt * (0.35 + 0.6 * raised.clip(0, 1.4))[..., None]

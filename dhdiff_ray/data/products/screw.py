@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dhdiff_ray.data.drawing import Layers, colour, grain, over, ramp, relief, table
+from dhdiff_ray.data.drawing import Layers, colour, grain, over, ramp, relief, stand_out, table
 
 DEFECTS = ("bent_tip", "damaged_thread", "missing_tip", "scratched_head")
 METALS = (colour(176, 180, 186), colour(206, 204, 196), colour(212, 172, 84), colour(92, 94, 100), colour(190, 122, 78))
@@ -27,9 +27,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     pitch = rng.uniform(0.042, 0.062)
     deep, slant = rng.uniform(0.32, 0.45) * pitch, rng.uniform(0.2, 0.4)
     form, metal = int(rng.integers(3)), METALS[int(rng.integers(len(METALS)))] * rng.uniform(0.85, 1.15)
-    seen, behind = 0.6 * float(metal.mean()), float(ground.mean())
-    if abs(seen - behind) < 50:  # else it could hardly be seen
-        metal = metal * ((behind + 65) / seen if behind < 110 else (behind - 75) / seen)
+    metal = stand_out(metal, 0.6, ground)
     blunt, shine, wet = rng.uniform(0.15, 0.6), rng.uniform(6, 20), rng.uniform(40, 120)
     phase, marks = rng.uniform(0, 1), grain(u * 12, v * 60, rng)
 

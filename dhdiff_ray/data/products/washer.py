@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dhdiff_ray.data.drawing import Layers, blob, colour, grain, over, ramp, relief, table
+from dhdiff_ray.data.drawing import Layers, blob, colour, grain, over, ramp, relief, stand_out, table
 
 DEFECTS = ("bent", "notch", "rust", "scratch")
 METALS = (
@@ -25,6 +25,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     outer = rng.uniform(0.3, 0.42)
     inner = outer * rng.uniform(0.42, 0.58)
     metal = METALS[int(rng.integers(len(METALS)))] * rng.uniform(0.85, 1.15)
+    metal = stand_out(metal, 0.85, ground)
     bevel, lift, shine = rng.uniform(0.015, 0.04), rng.uniform(0.02, 0.05), rng.uniform(8, 30)
     turn = rng.uniform(0, math.pi)
     distance, angle = np.hypot(u, v), np.arctan2(v, u)
@@ -74,7 +75,7 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         else:
             bite = blob(inward - 0.3 * reach, tangential, rng.uniform(0.09, 0.115), 0.4, rng)
         side_wall = metal * 0.25
-        gap = over(side_wall, ground * 0.6, -bite / 0.022)
+        gap = over(side_wall, ground * 0.95, -bite / 0.022)
         return Layers(sound, gap, (bite < 0) & inside & (np.abs(inward - 0.1) < 0.15))
     if defect == "rust":
         radius = rng.uniform(0.1, 0.16)
@@ -92,6 +93,6 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         aside = aside + 0.005 * grain(course * 40, course * 0, rng)
         dark, bright = colour(24, 22, 22), colour(255, 252, 244)
         facing = aside * (light[1] * math.cos(place + tilt) - light[0] * math.sin(place + tilt))
-        groove = over(np.broadcast_to(dark, sound.shape), bright, (facing * 60 + 0.35).clip(0, 1))
+        groove = over(np.broadcast_to(dark, sound.shape), bright, facing * 60 + (0.8 if metal.mean() < 140 else 0.15))
         return Layers(sound, groove, (np.abs(aside) < breadth) & inside)
     return Layers(sound, sound, np.zeros_like(inside))
