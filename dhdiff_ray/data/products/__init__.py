@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
-from dhdiff_ray.data.products import capsule, mesh
+from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
 
-PRODUCTS = {"capsule": capsule, "mesh": mesh}
+PRODUCTS = {
+    "board": board,
+    "bottle_top": bottle_top,
+    "cable": cable,
+    "capsule": capsule,
+    "mesh": mesh,
+    "pill": pill,
+    "screw": screw,
+    "washer": washer,
+}
 DEFECTS: dict[str, tuple[str, ...]] = {name: product.DEFECTS for name, product in PRODUCTS.items()}
 ARTISTS: dict[str, Artist] = {name: product.draw for name, product in PRODUCTS.items()}
 DEMO = ("capsule", "mesh")
