@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
+from dhdiff_ray.data.products.textures import cloth
 
 PRODUCTS = {
     "board": board,
     "bottle_top": bottle_top,
     "cable": cable,
     "capsule": capsule,
+    "cloth": cloth,
     "mesh": mesh,
     "pill": pill,
     "screw": screw,
