@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
-from dhdiff_ray.data.products.textures import cloth
+from dhdiff_ray.data.products.textures import cloth, wood
 
 PRODUCTS = {
     "board": board,
@@ -16,6 +16,7 @@ PRODUCTS = {
     "pill": pill,
     "screw": screw,
     "washer": washer,
+    "wood": wood,
 }
 DEFECTS: dict[str, tuple[str, ...]] = {name: product.DEFECTS for name, product in PRODUCTS.items()}
 ARTISTS: dict[str, Artist] = {name: product.draw for name, product in PRODUCTS.items()}
