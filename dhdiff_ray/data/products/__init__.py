@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
-from dhdiff_ray.data.products.textures import cloth, wood
+from dhdiff_ray.data.products.textures import cloth, leather, wood
 
 PRODUCTS = {
     "board": board,
@@ -12,6 +12,7 @@ PRODUCTS = {
     "cable": cable,
     "capsule": capsule,
     "cloth": cloth,
+    "leather": leather,
     "mesh": mesh,
     "pill": pill,
     "screw": screw,
