@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
-from dhdiff_ray.data.products.textures import cloth, leather, wood
+from dhdiff_ray.data.products.textures import cloth, concrete, leather, wood
 
 PRODUCTS = {
     "board": board,
@@ -12,6 +12,7 @@ PRODUCTS = {
     "cable": cable,
     "capsule": capsule,
     "cloth": cloth,
+    "concrete": concrete,
     "leather": leather,
     "mesh": mesh,
     "pill": pill,
