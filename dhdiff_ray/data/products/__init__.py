@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
-from dhdiff_ray.data.products.textures import cloth, concrete, leather, wood
+from dhdiff_ray.data.products.textures import brushed_metal, cloth, concrete, leather, wood
 
 PRODUCTS = {
     "board": board,
     "bottle_top": bottle_top,
+    "brushed_metal": brushed_metal,
     "cable": cable,
     "capsule": capsule,
     "cloth": cloth,
