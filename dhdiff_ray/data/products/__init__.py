@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dhdiff_ray.data.drawing import Artist
 from dhdiff_ray.data.products import board, bottle_top, cable, capsule, mesh, pill, screw, washer
-from dhdiff_ray.data.products.textures import brushed_metal, cloth, concrete, leather, wood
+from dhdiff_ray.data.products.textures import brushed_metal, cloth, concrete, leather, tiles, wood
 
 PRODUCTS = {
     "board": board,
@@ -18,6 +18,7 @@ PRODUCTS = {
     "mesh": mesh,
     "pill": pill,
     "screw": screw,
+    "tiles": tiles,
     "washer": washer,
     "wood": wood,
 }
