@@ -27,5 +27,7 @@ class Source(Frozen):
     def _check_categories(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         """A name given twice would count twice."""
         if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"{', '.join(twice)} is named twice; name each category once, and use weight for its share")
+            raise ValueError(
+                f"{', '.join(twice)} is named twice; name each category once, and use weight for its share"
+            )
         return names

@@ -62,8 +62,8 @@ class Run:
         values = self.folder.read_json(SPLIT)
         if "sources" in values:  # see run/sources.py
             raise ValueError(
-                f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it to a "
-                f"product in another run, with --set model.backbone={self.folder.uri}/models/{FOUNDATION}"
+                f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "
+                f"to a product in another run, with --set model.backbone={self.folder.uri}/models/{FOUNDATION}"
             )
         return Split.from_json(values)
 

@@ -8,6 +8,7 @@ mask and no defect word.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.regions import reference_image, window_around
 from dhdiff_ray.model.latents import to_mask, to_tensor
 from dhdiff_ray.training.cache import LatentCache
-from dhdiff_ray.training.examples import Examples, Row, mirrored
+from dhdiff_ray.training.examples import Examples, Row, Words, mirrored
 
 
 @dataclass(frozen=True)
@@ -52,63 +53,130 @@ class Batch:
         return replace(self, **{name: v.to(device) for name, v in values.items() if isinstance(v, Tensor)})
 
 
-class BatchSource:
-    """The batches drawn from one category's training images.
+class Indexed(Protocol):
+    """Arrays by number."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """One of them."""
+        ...
+
+
+class Pictures(Protocol):
+    """What rows are drawn from: n images with their masks, by number."""
+
+    @property
+    def images(self) -> Indexed:
+        """uint8 (h, w, 3) each; without channels where latents stand for them."""
+        ...
+
+    @property
+    def masks(self) -> Indexed:
+        """uint8 (h, w) each."""
+        ...
+
+    @property
+    def raw_masks(self) -> Indexed:
+        """uint8 (h, w) each."""
+        ...
+
+    def choose(self, normal_fraction: float, draws: np.ndarray) -> int:
+        """The image of one row, by three numbers of [0, 1)."""
+        ...
+
+    def anomaly_like(self, index: int, draw: float) -> int | None:
+        """For a normal image an anomaly whose place it could have had; None for an anomaly."""
+        ...
+
+    def word(self, index: int) -> int:
+        """Which prompt an image has."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One worker's rows of a step as plain arrays: a batch before words and tensors, as small as it travels."""
+
+    image: np.ndarray  # uint8 (b, h, w, 3)
+    mask: np.ndarray  # uint8 (b, h, w)
+    raw_mask: np.ndarray  # uint8 (b, h, w)
+    control_mask: np.ndarray  # uint8 (b, h, w)
+    reference: np.ndarray  # uint8 (b, h, w, 3)
+    regions: np.ndarray  # uint8 (n, h, w), of all workers' rows
+    control_present: np.ndarray  # (b,), 0 or 1
+    words: np.ndarray  # (b,), which prompt; -1 where it was dropped
+    seed: int
+    rows: slice
+    ranks: int
+    latents: Tensor | None
+
+    def batch(self, words: Words | Examples, text: Tensor | None = None) -> Batch:
+        """The batch, given the prompts' tokens and, where they were computed once, their embeddings."""
+        tokens = torch.cat([words.tokens, words.empty_tokens[None]])  # -1 is the empty prompt
+        defect_tokens = torch.cat([words.defect_tokens, torch.zeros_like(words.defect_tokens[:1])])
+        return Batch(
+            image=to_tensor(self.image),
+            mask=to_mask(self.mask),
+            raw_mask=to_mask(self.raw_mask),
+            reference=to_tensor(self.reference),
+            control_mask=to_mask(self.control_mask),
+            control_present=torch.from_numpy(self.control_present),
+            regions=to_mask(self.regions),
+            tokens=tokens[self.words],
+            defect_tokens=defect_tokens[self.words],
+            seed=self.seed,
+            rows=self.rows,
+            ranks=self.ranks,
+            latents=self.latents,
+            text=text,
+        )
+
+
+class Cutter:
+    """Draws the rows of a step from pictures and cuts them out.
 
     Args:
         config: the run's configuration.
-        examples: what to draw from.
-        cache: their latents and text embeddings, computed once; None computes them in each step.
+        pictures: what to draw from.
+        cache: their latents; None where they are computed in each step.
     """
 
-    def __init__(self, config: Config, examples: Examples, cache: LatentCache | None = None) -> None:
-        self.config, self.examples, self.cache = config.train, examples, cache
+    def __init__(self, config: Config, pictures: Pictures, cache: LatentCache | None = None) -> None:
+        self.config, self.pictures, self.cache = config.train, pictures, cache
         self.window = config.train.window or config.data.resolution
         self.seed = config.run.seed
-        self.normal, self.anomalies = set(examples.normal), examples.anomalies
 
-    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """This rank's part of one step's ``total`` rows; the union over ranks does not depend on their number.
-
-        Where the rows do not divide by the ranks, some ranks have one row more than others.
-        """
+    def cut(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Cut:
+        """This rank's part of one step's ``total`` rows; see :meth:`BatchSource.draw`."""
         rng = np.random.default_rng((self.seed, step))
         every = [self._draw_one(rng) for _ in range(total)]
         share = slice(rank * total // world_size, (rank + 1) * total // world_size)
-        rows, examples = every[share], self.examples
+        rows = every[share]
         arrays = [self._arrays(row) for row in rows]
         image, mask, raw, control, reference = (np.stack(column) for column in zip(*arrays, strict=True))
-        blank = torch.zeros_like(examples.defect_tokens[0])
-        return Batch(
-            image=to_tensor(image),
-            mask=to_mask(mask),
-            raw_mask=to_mask(raw),
-            reference=to_tensor(reference),
-            control_mask=to_mask(control),
-            control_present=torch.tensor([float(row.control != "none") for row in rows]),
-            regions=to_mask(np.stack([mirrored(row.region[row.window], row.flips) for row in every])),
-            tokens=torch.stack([examples.empty_tokens if r.text_dropped else examples.tokens[r.index] for r in rows]),
-            defect_tokens=torch.stack([blank if r.text_dropped else examples.defect_tokens[r.index] for r in rows]),
+        return Cut(
+            image=image,
+            mask=mask,
+            raw_mask=raw,
+            control_mask=control,
+            reference=reference,
+            regions=np.stack([mirrored(row.region[row.window], row.flips) for row in every]),
+            control_present=np.array([row.control != "none" for row in rows], np.float32),
+            words=np.array([-1 if row.text_dropped else self.pictures.word(row.index) for row in rows]),
             seed=int(rng.integers(2**62)),
             rows=share,
             ranks=world_size,
             latents=None if self.cache is None else self.cache.latents(rows),
-            text=None if self.cache is None else self.cache.text(rows),
         )
 
     def _draw_one(self, rng: np.random.Generator) -> Row:
-        c, examples = self.config, self.examples
+        c, pictures = self.config, self.pictures
         draws = rng.random(12)
-        if examples.normal and draws[0] < c.normal_fraction:
-            i = examples.normal[int(draws[1] * len(examples.normal))]
-        else:
-            same = examples.by_defect[int(draws[1] * len(examples.by_defect))]
-            i = same[int(draws[2] * len(same))]
-        raw = examples.raw_masks[i]
+        i = pictures.choose(c.normal_fraction, draws)
+        raw = pictures.raw_masks[i]
         if draws[8] >= c.clean_background:
             region = np.full_like(raw, 255)
-        elif i in self.normal:  # a normal image is redrawn where an anomaly might have been
-            region = examples.raw_masks[self.anomalies[int(draws[9] * len(self.anomalies))]]
+        elif (like := pictures.anomaly_like(i, draws[9])) is not None:
+            region = pictures.raw_masks[like]  # a normal image is redrawn where an anomaly might have been
         else:
             region = raw
         fine = 1 - c.fine_control * (1 - c.control_dropout)
@@ -125,8 +193,31 @@ class BatchSource:
 
     def _arrays(self, row: Row) -> tuple[np.ndarray, ...]:
         """Image, mask, raw mask, control mask and reference of one row, cut and mirrored."""
-        examples = self.examples
-        whole = (array[row.index] for array in (examples.images, examples.masks, examples.raw_masks))
+        pictures = self.pictures
+        whole = (array[row.index] for array in (pictures.images, pictures.masks, pictures.raw_masks))
         image, mask, raw = (mirrored(array[row.window], row.flips) for array in whole)
         control = mask if row.control == "fine" else raw
         return image, mask, raw, control, reference_image(image, raw, row.reference)
+
+
+class BatchSource:
+    """The batches drawn from one category's training images.
+
+    Args:
+        config: the run's configuration.
+        examples: what to draw from.
+        cache: their latents and text embeddings, computed once; None computes them in each step.
+    """
+
+    def __init__(self, config: Config, examples: Examples, cache: LatentCache | None = None) -> None:
+        self.examples, self.cache = examples, cache
+        self.anomalies = examples.anomalies
+        self.cutter = Cutter(config, examples, cache)
+
+    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of one step's ``total`` rows; the union over ranks does not depend on their number.
+
+        Where the rows do not divide by the ranks, some ranks have one row more than others.
+        """
+        cut = self.cutter.cut(step, total, rank, world_size)
+        return cut.batch(self.examples, None if self.cache is None else self.cache.text(cut.words))
