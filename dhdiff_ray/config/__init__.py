@@ -13,10 +13,10 @@ from dhdiff_ray.config.schema import (
     SynthesizeConfig,
     TrainConfig,
 )
-from dhdiff_ray.config.sources import FOUNDATION, Source
+from dhdiff_ray.config.sources import FOUNDATION_NAME, Source
 
 __all__ = [
-    "FOUNDATION",
+    "FOUNDATION_NAME",
     "AblationConfig",
     "AblationRow",
     "Config",

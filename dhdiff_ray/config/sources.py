@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from dhdiff_ray.config.base import Frozen
 
-FOUNDATION = "foundation"
+FOUNDATION_NAME = "foundation"
 """Name of the model that a recipe with sources trains, where a category's name would stand."""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from dhdiff_ray.config import FOUNDATION, Config
+from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
@@ -63,7 +63,7 @@ class Run:
         if "sources" in values:  # see run/sources.py
             raise ValueError(
                 f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "
-                f"to a product in another run, with --set model.backbone={self.folder.uri}/models/{FOUNDATION}"
+                f"to a product in another run, with --set model.backbone={self.config.run.name}/foundation"
             )
         return Split.from_json(values)
 

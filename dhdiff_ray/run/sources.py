@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dhdiff_ray.config import FOUNDATION, Config, DataConfig
+from dhdiff_ray.config import FOUNDATION_NAME, Config, DataConfig
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split, split_as
@@ -100,7 +100,7 @@ def lay_out_sources(run: Run, emit: Callable[..., None]) -> list[str]:
             rows.append({"name": name, "asked": list(data.categories), **split.to_json()})
         run.folder.write_json(SPLIT, {"sources": rows})
     run.write_config()
-    return [FOUNDATION]
+    return [FOUNDATION_NAME]
 
 
 def parts_of(run: Run) -> list[Part]:
