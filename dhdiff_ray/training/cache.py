@@ -21,12 +21,11 @@ from dhdiff_ray.data.regions import reference_image
 from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.training.examples import Examples, Row, mirrored
+from dhdiff_ray.training.cuts import FLIPPED, UNFLIPPED, Row, latent_window, mirrored
+from dhdiff_ray.training.examples import Examples
 
 BATCH = 16
 """Images encoded at once; on a CPU it is one, which fits its caches (.5 s an image instead of .7)."""
-UNFLIPPED = ((False, False),)
-FLIPPED = ((False, False), (True, False), (False, True), (True, True))
 
 
 class LatentCache:
@@ -43,17 +42,10 @@ class LatentCache:
         return torch.stack([torch.stack(column) for column in zip(*cut, strict=True)])
 
     def _one(self, row: Row) -> list[Tensor]:
-        whole = self.whole(row)
-        spans = []
-        for window, side, flipped in zip(row.window, whole[0].shape[1:], (row.flips[1], row.flips[0]), strict=True):
-            first, last = window.start // self.factor, window.stop // self.factor
-            spans.append(slice(side - last, side - first) if flipped else slice(first, last))
-        return [z[:, spans[0], spans[1]] for z in whole]
-
-    def whole(self, row: Row) -> list[Tensor]:
-        """Latents of a row's whole pictures, mirrored as it is: image, mask, reference."""
         t, at = self.tables, (self.variants.index(row.flips), row.index)
-        return [t["image"][at], t["mask"][at], t["blank"] if row.reference == "none" else t["reference"][at]]
+        whole = [t["image"][at], t["mask"][at], t["blank"] if row.reference == "none" else t["reference"][at]]
+        down, across = latent_window(row, (whole[0].shape[1], whole[0].shape[2]), self.factor)
+        return [z[:, down, across] for z in whole]
 
     def text(self, words: np.ndarray) -> Tensor:
         """(b, t, k), by image; -1 for the empty prompt."""

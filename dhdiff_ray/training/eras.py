@@ -13,13 +13,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.data.regions import raw_mask
-from dhdiff_ray.training.batches import Batch, Cut, Cutter
-from dhdiff_ray.training.cache import LatentCache
-from dhdiff_ray.training.examples import Row, Words
+from dhdiff_ray.training.cuts import FLIPPED, UNFLIPPED, Cut, Cutter, Row, latent_window
 from dhdiff_ray.training.pool import Pool, Shard
 
 T = TypeVar("T")
@@ -93,7 +90,7 @@ class Eras:
 
 
 class OpenPictures:
-    """The rows of the open shards, by number; see ``training.batches.Pictures``."""
+    """The rows of the open shards, by number; see ``training.cuts.Pictures``."""
 
     def __init__(self, shards: Sequence[Shard], opened: Opened, pool: Pool, config: Config) -> None:
         self.shards, self.opened = shards, opened
@@ -133,43 +130,32 @@ class OpenPictures:
         return int(self.shards[at].prompts[row])
 
 
-class OpenLatents(LatentCache):
-    """The latents of the open shards' rows."""
+class OpenLatents:
+    """The latents of the open shards' rows; see ``training.cuts.Latents``."""
 
     def __init__(self, pictures: OpenPictures, config: Config) -> None:
-        first = pictures.shards[0]
-        assert first.latents is not None
-        factor = first.masks.shape[-1] // first.latents["image"].shape[-1]
-        super().__init__(first.latents, config.train.flips, factor)
         self.pictures = pictures
+        self.variants = FLIPPED if config.train.flips else UNFLIPPED
 
-    def whole(self, row: Row) -> list[Tensor]:
-        """Latents of a row's whole pictures, mirrored as it is: image, mask, reference."""
-        at, number = self.pictures.where[row.index]
-        t, variant = self.pictures.shards[at].latents, self.variants.index(row.flips)
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position along a side."""
+        first = self.pictures.shards[0]
+        assert first.latents is not None
+        return first.masks.shape[-1] // first.latents["image"].shape[-1]
+
+    def latents(self, rows: Sequence[Row]) -> np.ndarray:
+        """(3, b, c, h', w'): image, mask, reference."""
+        cut = [self._one(row) for row in rows]
+        return np.stack([np.stack(column) for column in zip(*cut, strict=True)])
+
+    def _one(self, row: Row) -> list[np.ndarray]:
+        shard, number = self.pictures.where[row.index]
+        t, at = self.pictures.shards[shard].latents, (self.variants.index(row.flips), number)
         assert t is not None
-        reference = t["blank"] if row.reference == "none" else t["reference"][variant, number]
-        return [t["image"][variant, number], t["mask"][variant, number], reference]
-
-
-class PoolSource:
-    """The batches of a foundation's training, read in this process: one era at a time.
-
-    Args:
-        eras: what is drawn from.
-        words: the tokens of the pool's prompts.
-    """
-
-    def __init__(self, eras: Eras, words: Words) -> None:
-        self.eras, self.words = eras, words
-        self._era, self._cutter = -1, None
-
-    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
-        """This rank's part of one step's rows; the union over ranks does not depend on their number."""
-        if self._cutter is None or self._era != self.eras.of(step):
-            self._cutter = None  # before the next is read: never two eras' shards
-            self._era, self._cutter = self.eras.of(step), self.eras.cutter(self.eras.of(step))
-        return self._cutter.cut(step, total, rank, world_size).batch(self.words)
+        whole = [t["image"][at], t["mask"][at], t["blank"] if row.reference == "none" else t["reference"][at]]
+        down, across = latent_window(row, (whole[0].shape[1], whole[0].shape[2]), self.factor)
+        return [z[:, down, across] for z in whole]
 
 
 class _Rows:

@@ -1,11 +1,11 @@
-"""The training images of one category in memory, and one row of a batch before it becomes tensors."""
+"""The training images of one category in memory, and the words of their prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,9 +15,6 @@ from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import raw_mask
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.records import GOOD, Sample
-
-Shown = Literal["defect", "background", "full", "none"]
-"""What a reference shows; see ``data.regions.reference_image``."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +95,3 @@ class Examples:
     @cached_property
     def _normal(self) -> set[int]:
         return set(self.normal)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a batch before it becomes tensors."""
-
-    index: int
-    flips: tuple[bool, bool]  # mirrored left to right, top to bottom
-    reference: Shown  # ``none`` where it was dropped
-    text_dropped: bool
-    control: Literal["none", "raw", "fine"]
-    """What the control mask shows: nothing (dropped), the defect's cells, or its outline."""
-    region: np.ndarray  # uint8 (h, w), where the pair is to be drawn, before flips
-    window: tuple[slice, slice]
-
-
-def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:
-    """An array (h, w, ...) mirrored left to right and top to bottom as asked."""
-    array = array[:, ::-1] if flips[0] else array
-    return array[::-1] if flips[1] else array

@@ -12,23 +12,22 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
+from safetensors.numpy import load, save
 
 from dhdiff_ray.config import FOUNDATION_NAME, Config
 from dhdiff_ray.data.images import ImageError, read_many
 from dhdiff_ray.data.regions import raw_mask
-from dhdiff_ray.model.latents import Autoencoder
-from dhdiff_ray.model.taef2 import weights_digest
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.run.sources import Part, digest_of, parts_of
-from dhdiff_ray.training.cache import FLIPPED, encoded
+from dhdiff_ray.training.cuts import FLIPPED
+
+if TYPE_CHECKING:  # who reads pixels needs no torch
+    from dhdiff_ray.model.latents import Autoencoder
 
 LAYOUT = 1
 """Counts up when what a shard holds changes."""
@@ -72,7 +71,7 @@ class Shard:
     masks: np.ndarray  # uint8 (n, h, w)
     prompts: np.ndarray  # (n,), numbers in ``Pool.prompts``
     images: np.ndarray  # uint8 (n, h, w, 3); without channels where there are latents
-    latents: dict[str, Tensor] | None  # see ``training.cache.encoded``
+    latents: dict[str, np.ndarray] | None  # see ``training.cache.encoded``
 
 
 @dataclass(frozen=True)
@@ -97,6 +96,8 @@ class Pool:
         Raises:
             ValueError: it says what to remove.
         """
+        from dhdiff_ray.model.taef2 import weights_digest
+
         if any(shard.autoencoder not in ("", weights_digest(vae)) for shard in self.shards):
             raise ValueError(f"the shards in {self.folder.uri} were encoded by another autoencoder than this; {REMEDY}")
 
@@ -114,8 +115,8 @@ class Pool:
         if hashlib.sha256(data).hexdigest() != facts.sha256:
             raise ValueError(f"{self.folder.uri}/{facts.file} is damaged; {REMEDY}")
         tables = load(data)
-        masks, prompts = tables.pop("masks").numpy(), tables.pop("prompts").numpy()
-        images = tables.pop("images").numpy() if "images" in tables else np.empty((*masks.shape, 0), np.uint8)
+        masks, prompts = tables.pop("masks"), tables.pop("prompts")
+        images = tables.pop("images", np.empty((*masks.shape, 0), np.uint8))
         return Shard(facts.source, facts.normal, masks, prompts, images, tables or None)
 
 
@@ -158,23 +159,28 @@ class ShardWriter:
         if samples:
             tables = self._tables(samples, images, masks)
             if self.autoencoder is not None:
+                from dhdiff_ray.model.taef2 import weights_digest
+
                 facts = replace(facts, autoencoder=weights_digest(self.autoencoder[0]))
-            content = save({key: value.contiguous() for key, value in tables.items()})
+            content = save({key: np.ascontiguousarray(value) for key, value in tables.items()})
             folder.write_bytes(f"{name}.safetensors", content)
             facts = replace(facts, file=f"{name}.safetensors", sha256=hashlib.sha256(content).hexdigest())
         folder.write_json(f"{name}.json", asdict(facts))
         return facts
 
-    def _tables(self, samples: Sequence[Sample], images: np.ndarray, masks: np.ndarray) -> dict[str, Tensor]:
-        prompts = torch.tensor([self.prompts[s.category, s.defect] for s in samples], dtype=torch.int32)
-        tables = {"masks": torch.from_numpy(masks), "prompts": prompts}
+    def _tables(self, samples: Sequence[Sample], images: np.ndarray, masks: np.ndarray) -> dict[str, np.ndarray]:
+        prompts = np.array([self.prompts[s.category, s.defect] for s in samples], np.int32)
+        tables = {"masks": masks, "prompts": prompts}
         if not has_latents(self.run.config):
-            return tables | {"images": torch.from_numpy(images)}
+            return tables | {"images": images}
+        from dhdiff_ray.training.cache import encoded
+
         if self.autoencoder is None:
             assert self.build_autoencoder is not None
             self.autoencoder = self.build_autoencoder()
         raw = np.stack([raw_mask(mask, self.run.config.data.grid) for mask in masks])
-        return tables | encoded(images, masks, raw, self.run.config.train, *self.autoencoder)
+        latents = encoded(images, masks, raw, self.run.config.train, *self.autoencoder)
+        return tables | {name: table.numpy() for name, table in latents.items()}
 
 
 Mapped = Callable[[Sequence[ShardPlan]], Iterable[ShardFacts]]

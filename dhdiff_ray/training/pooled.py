@@ -19,10 +19,10 @@ from dhdiff_ray.model.latents import Autoencoder
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.run.sources import Part, foundation_facts, lay_out_sources, parts_of
-from dhdiff_ray.training.batches import BatchSource
+from dhdiff_ray.training.batches import Batch, BatchSource, batch_of
 from dhdiff_ray.training.build import Parts, build, fit_look
 from dhdiff_ray.training.checkpoint import publish
-from dhdiff_ray.training.eras import Eras, PoolSource
+from dhdiff_ray.training.eras import Eras
 from dhdiff_ray.training.examples import Examples, Words
 from dhdiff_ray.training.loop import PlainEngine, fit, new_average
 from dhdiff_ray.training.pool import ShardWriter, write_pool
@@ -55,6 +55,26 @@ def train_foundation(run: Run, on_step: Callable[[int, dict[str, float]], None] 
     average = new_average(parts.objective, config.train)
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=average, on_step=on_step)
     publish(parts, average, run, FOUNDATION_NAME, foundation_facts(sources, pool.images))
+
+
+class PoolSource:
+    """The batches of a foundation's training, read in this process: one era at a time.
+
+    Args:
+        eras: what is drawn from.
+        words: the tokens of the pool's prompts.
+    """
+
+    def __init__(self, eras: Eras, words: Words) -> None:
+        self.eras, self.words = eras, words
+        self._era, self._cutter = -1, None
+
+    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of one step's rows; the union over ranks does not depend on their number."""
+        if self._cutter is None or self._era != self.eras.of(step):
+            self._cutter = None  # before the next is read: never two eras' shards
+            self._era, self._cutter = self.eras.of(step), self.eras.cutter(self.eras.of(step))
+        return batch_of(self._cutter.cut(step, total, rank, world_size), self.words)
 
 
 def fitted_samples(parts: Sequence[Part]) -> list[Sample]:

@@ -16,10 +16,17 @@ from dhdiff_ray.run.sources import lay_out_sources, parts_of
 from dhdiff_ray.training import eras as eras_module
 from dhdiff_ray.training import pool as pool_module
 from dhdiff_ray.training.checkpoint import model_facts
-from dhdiff_ray.training.eras import OPEN, Eras, PoolSource
+from dhdiff_ray.training.eras import OPEN, Eras
 from dhdiff_ray.training.examples import Words
 from dhdiff_ray.training.pool import ShardWriter, plan_shards, read_pool, write_pool
-from dhdiff_ray.training.pooled import autoencoder_of, build_foundation, fitted_samples, read_fitted, train_foundation
+from dhdiff_ray.training.pooled import (
+    PoolSource,
+    autoencoder_of,
+    build_foundation,
+    fitted_samples,
+    read_fitted,
+    train_foundation,
+)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +170,7 @@ def test_a_source_that_cannot_be_read_is_named(configured, roots, tmp_path):
     with pytest.raises(ValueError, match=r"the source mvtec \(.*nowhere\) cannot be read: no dataset folder"):
         written(configured("gone", more=[{"dataset": "mvtec", "root": str(tmp_path / "nowhere")}]))
     config = configured("unknown", more=[{"dataset": "procedural", "root": str(roots[0]), "categories": ["msh"]}])
-    with pytest.raises(ValueError, match="the source procedural-3 .*did you mean 'mesh'"):
+    with pytest.raises(ValueError, match=r"the source procedural-3 .*did you mean 'mesh'"):
         written(config)
     generate(tmp_path / "bad", resolution=32, categories=["mesh"], defects_per_type=4, train_good=3, test_good=1)
     bad = sorted((tmp_path / "bad" / "mesh" / "train" / "good").iterdir())[0]

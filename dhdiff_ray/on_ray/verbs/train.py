@@ -129,7 +129,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
     t = run.config.train
     if run.config.sources:
-        from dhdiff_ray.on_ray.verbs.pooled import write
+        from dhdiff_ray.on_ray.verbs.feed import write
 
         write(run, hub)
     if t.is_elastic:

@@ -21,12 +21,12 @@ from dhdiff_ray.training.pooled import train_foundation
 
 def mortal_work(settings):
     """The real work, of which the second worker kills itself once after the third step, and a reader before that."""
-    from dhdiff_ray.on_ray.verbs import pooled, train_worker
+    from dhdiff_ray.on_ray.verbs import feed, train_worker
     from dhdiff_ray.training.loop import fit
 
     folder = Path(settings["run"].folder.path())
 
-    class MortalReader(pooled.Reader):
+    class MortalReader(feed.Reader):
         def __call__(self, item):
             for row in super().__call__(item):
                 yield row
@@ -34,7 +34,7 @@ def mortal_work(settings):
                     dead.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    pooled.Reader = MortalReader
+    feed.Reader = MortalReader
 
     def watched(*arguments, start, on_step, rank, **named):
         with (folder / f"starts{rank}").open("a") as told:
@@ -85,7 +85,7 @@ def test_two_workers_train_a_foundation_through_a_killed_worker_and_readers_to_t
         assert Path(folder.path(f"starts{rank}")).read_text().split() == ["0", "2"], "from its last checkpoint"
         assert Path(folder.path(f"reader{rank}.dead")).exists()
     events = read_events(folder)
-    assert [e["total"] for e in events if e.get("category") == "foundation, images"][-1] == 22
+    assert [e["total"] for e in events if e.get("category") == "foundation, images"][-1] == 18
 
     alone = configured("alone")
     train_foundation(Run(alone))
