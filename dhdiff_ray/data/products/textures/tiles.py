@@ -29,7 +29,8 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
     glaze, grout = one_of(GLAZES, rng), one_of(GROUTS, rng)
     if abs(brightness(glaze) - brightness(grout)) < 40:
         grout = grout * (0.5 if brightness(grout) > 120 else 1.9)
-    u, v = turned(x, y, rng.uniform(-0.2, 0.2), (0.5 + rng.uniform(-0.15, 0.15, 2)).tolist())
+    angle = rng.uniform(-0.2, 0.2)
+    u, v = turned(x, y, angle, (0.5 + rng.uniform(-0.15, 0.15, 2)).tolist())
     side = rng.uniform(0.3, 0.46)
     wide = side * float(rng.choice([1.0, 1.0, 1.7]))
     joint, bevel = rng.uniform(0.011, 0.019), rng.uniform(0.012, 0.025)
@@ -75,16 +76,17 @@ def draw(defect: str, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) ->
         )
         return Layers(sound, crumbs, (distance < 0) & same & (rim < 0))
     if defect == "crack":
-        turn, width = rng.uniform(0, math.pi), rng.uniform(0.017, 0.022)
+        # Slanting, so that it is not taken for a joint.
+        turn, width = angle + rng.uniform(0.4, 1.15) * float(rng.choice([-1, 1])), rng.uniform(0.017, 0.022)
         distance = line(x, y, place, turn, rng.uniform(0.6, 0.85), width, 0.4, rng, branches=int(rng.integers(0, 3)))
         dark = colour(34, 28, 26) if brightness(glaze) > 85 else colour(206, 200, 192)
         return Layers(sound, over(sound * 0.55, dark, ramp(distance - 0.6, 0.3)), distance < 1)
     if defect == "glue_smear":
         turn = rng.uniform(0, math.pi)
         along, aside = turned(x, y, turn, place)
-        distance = blob(along * rng.uniform(0.45, 0.65), aside, rng.uniform(0.08, 0.103), 0.45, rng)
+        distance = blob(along * rng.uniform(0.45, 0.65), aside, rng.uniform(0.085, 0.11), 0.3, rng)
         distance += 0.02 * grain(along * 5, aside * 26, rng)
-        thick = 0.05 * np.sqrt((-distance).clip(0, 0.035) / 0.1) + 0.006 * grain(along * 4, aside * 40, rng)
+        thick = 0.05 * np.sqrt((-distance).clip(0, 0.035) / 0.1) + 0.0035 * grain(along * 4, aside * 34, rng)
         shade, glance = relief(thick, x, light, 25)
         glue = one_of(((206, 160, 66), (188, 140, 74)) if bright else ((238, 222, 170), (240, 234, 216)), rng)
         paste = (glue * (0.3 + 0.7 * shade.clip(0.3, 1.4))[..., None] + 45 * glance[..., None]) * lit.clip(0.75, 1.2)
