@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import re
 import sys
 import types
@@ -188,7 +189,7 @@ def _described(command: Any, path: tuple[str, ...]) -> Iterator[str]:
     shown = getattr(command, "shown", ()) or [param.name for param in command.get_params(context)]
     for param in command.get_params(context):
         record = param.get_help_record(context) if param.name in shown else None
-        if record:
+        if record and param.name != "help":
             yield f"| `{' '.join(record[0].split())}` | {_cell(' '.join(record[1].split()))} |"
 
 
@@ -245,7 +246,12 @@ def _folded(words: list[str]) -> list[str]:
 
 
 def _default(value: Any) -> str:
-    return value.__name__ if callable(value) else "os.environ" if type(value).__name__ == "_Environ" else repr(value)
+    """As the code has it; what stands for a function or the environment by its name."""
+    if isinstance(value, str):
+        return json.dumps(value)
+    if callable(value):
+        return "..."
+    return "os.environ" if type(value).__name__ == "_Environ" else repr(value)
 
 
 def _docstring(thing: Any) -> list[str]:
@@ -255,7 +261,7 @@ def _docstring(thing: Any) -> list[str]:
     for line in inspect.cleandoc(thing.__doc__ or "").splitlines():
         if re.fullmatch(r"(Args|Raises|Returns|Yields|Attributes):", line):
             inside = True
-            lines += [f"**{line}**", ""]
+            lines += [f"**{'Arguments:' if line == 'Args:' else line}**", ""]
         elif inside and re.match(r"    \S", line) and (found := re.match(r"    ([\w*]+): (.*)", line)):
             lines.append(f"- `{found[1]}`: {_plain(found[2])}")
         elif inside and line.startswith("        "):
