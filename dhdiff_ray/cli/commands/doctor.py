@@ -39,7 +39,9 @@ def doctor(
     dataset: options.DatasetName = None,
     root: options.Root = None,
     storage: options.Storage = None,
-    weights_dir: str = typer.Option("", help="Folder of the published networks' files; else PyTorch's hub cache."),
+    weights_dir: str = typer.Option(
+        "", metavar="FOLDER", help="Where the networks' files are. [default: PyTorch's hub cache]", show_default=False
+    ),
     as_json: options.Json = False,
 ) -> None:
     """Check versions, cluster, dataset, weights and disk.
