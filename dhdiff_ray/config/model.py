@@ -13,7 +13,8 @@ class ModelConfig(Frozen):
     """The network (section III); what is fixed at construction."""
 
     backbone: First[str] = ""
-    """Folder or hub id of a Stable Diffusion 1.x whose weights to start from; empty trains from scratch."""
+    """What to start from: a foundation of ours (``dhdiff-ray/tiny`` comes with the package; ``RUN/MODEL`` of the same
+    storage, a folder or a URI), or the folder or hub id of a Stable Diffusion 1.x; empty trains from scratch."""
     autoencoder: Literal["haar", "taef2"] = "haar"
     """What stands for the backbone's autoencoder when training from scratch: a fixed transform, or TAEF2's weights."""
     autoencoder_weights: str = ""

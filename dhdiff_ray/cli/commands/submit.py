@@ -165,12 +165,14 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
 def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
     """The configuration of a verb, with a warning for each switch that cannot work; None if ``--dry-run`` showed it."""
     from dhdiff_ray.config.checks import idle_switches
+    from dhdiff_ray.run.run import Run
 
     output = Output(job.as_json)
     loaded = resolve(verb, typed, resume=job.resume)
     samples = samples_here(loaded.config) if verb in ("train", "all") else []
     given = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
-    for line in idle_switches(loaded.config, given):
+    foundation = Run(loaded.config).foundation if verb in ("train", "all") else None
+    for line in idle_switches(loaded.config, given, from_foundation=foundation is not None):
         output.warn(line)
     if not job.dry_run:
         return loaded.config
