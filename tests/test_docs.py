@@ -10,7 +10,7 @@ import pytest
 import typer.main
 from typer._click.exceptions import ClickException
 
-from dhdiff_ray.cli.app import app
+from dhdiff_ray.cli.app import Commands, app
 from dhdiff_ray.config.load import load_config
 
 ROOT = Path(__file__).parent.parent
@@ -101,6 +101,12 @@ def test_every_command_line_is_understood_and_its_knobs_are_there(page, monkeypa
     # A sentence may name a command without what it needs.
     named = [why for words in ours(mentions(page)) if (why := refusal(words))]
     assert [why for why in named if not re.search("Missing|NoArgs|requires an argument", why)] == []
+
+
+def test_the_first_help_shows_lines_that_are_understood(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert len(Commands.tour) >= 4
+    assert [why for words in ours(Commands.tour) if (why := refusal(words))] == []
 
 
 def test_a_wrong_command_line_is_noticed():

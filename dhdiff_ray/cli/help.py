@@ -50,7 +50,7 @@ class Command(TyperCommand):
             record = param.get_help_record(ctx)
             panel = (len(shown) > MANY and getattr(param, "rich_help_panel", None)) or "Options"
             if record:
-                record = (_plain(param.param_type_name, record[0]), record[1])
+                record = (plain(param.param_type_name, record[0]), record[1])
                 sections.setdefault("Arguments" if param.param_type_name == "argument" else panel, []).append(record)
         sections["Options"] = sections.pop("Options")  # --json and --help come last
         for title, rows in sections.items():
@@ -103,7 +103,7 @@ def group(name: str, text: str, cls: type[Group] = Group) -> typer.Typer:
     )
 
 
-def _plain(kind: str, record: str) -> str:
+def plain(kind: str, record: str) -> str:
     """An option without the type system's words; an argument's name says it already."""
     if kind == "argument":
         return re.sub(r" <[^>]*>$", "", record)

@@ -179,7 +179,7 @@ def _says(command: Any) -> str:
 def _described(command: Any, path: tuple[str, ...]) -> Iterator[str]:
     import typer
 
-    from dhdiff_ray.cli.help import EXAMPLE, examples
+    from dhdiff_ray.cli.help import EXAMPLE, examples, plain
 
     paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
     yield "\n\n".join(" ".join(p.split()) for p in paragraphs if not p.startswith(EXAMPLE))
@@ -190,7 +190,8 @@ def _described(command: Any, path: tuple[str, ...]) -> Iterator[str]:
     for param in command.get_params(context):
         record = param.get_help_record(context) if param.name in shown else None
         if record and param.name != "help":
-            yield f"| `{' '.join(record[0].split())}` | {_cell(' '.join(record[1].split()))} |"
+            words = " ".join(plain(param.param_type_name, record[0]).split())
+            yield f"| `{words}` | {_cell(' '.join(record[1].split()))} |"
 
 
 # The Python API

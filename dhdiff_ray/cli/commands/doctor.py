@@ -125,12 +125,12 @@ def _cluster(address: str) -> Iterator[Check]:
     yield _judged("cluster", there == here, f"Ray {there} at {address}, {here} here", remedy)
     try:
         jobs.check_cluster()
-        yield Check("cluster's door", "ok", "versions match, and it wants a token or is on this machine")
+        yield Check("access to the cluster", "ok", "versions match, and it wants a token or is on this machine")
     except ClusterError as error:
-        yield Check("cluster's door", "failed", address, str(error))
+        yield Check("access to the cluster", "failed", address, str(error))
     have = jobs.resources()
     size = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
-    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", size)
+    yield Check("size of the cluster", "ok" if have.get("CPU") else "warning", size)
 
 
 def _token() -> Iterator[Check]:

@@ -18,7 +18,9 @@ def export(
         str, typer.Option(metavar="NAME", help="The run: one folder in the storage.", autocompletion=complete.runs)
     ],
     out: Annotated[str, typer.Option(metavar="FOLDER", help="A new folder or URI to write to.")],
-    form: Annotated[Form, typer.Option("--format", metavar="FORM", help="webdataset, coco, yolo or folder.")] = "webdataset",
+    form: Annotated[
+        Form, typer.Option("--format", metavar="FORM", help="webdataset, coco, yolo or folder.")
+    ] = "webdataset",
     storage: options.Storage = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs in one WebDataset shard.")] = 1000,
     self_contained: Annotated[
