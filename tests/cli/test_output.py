@@ -33,6 +33,22 @@ def test_tables_round_numbers_and_show_what_is_missing(capsys):
     assert "-" in shown
 
 
+def test_a_table_that_is_too_wide_loses_its_lines_and_then_lies_on_its_side(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    Output().data(
+        [], table=table("", ("category", "defect", "images", "masks", "size"), [("ball_screw", "pit", 1, 2, 3)])
+    )
+    shown = capsys.readouterr().out
+    assert "ball_screw" in shown
+    assert "│" not in shown
+    heads = [f"measure_{number}" for number in range(9)]
+    Output().data([], table=table("", ("category", *heads), [("ball_screw", *range(9)), ("bottle", *range(9))]))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["category", "ball_screw", "bottle"]
+    assert ["measure_8", "8", "8"] in [line.split() for line in lines]
+    assert max(map(len, lines)) <= 40
+
+
 def test_progress_without_a_terminal_is_a_line_now_and_then(capsys):
     with ProgressView(Output()) as view:
         for done in (1, 2, 3, 10):
