@@ -191,7 +191,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) 
     from rich.table import Column, Table
     from rich.text import Text
 
-    cells = [[_short(value) for value in row] for row in rows]
+    cells = [[*map(_short, row), *[""] * (len(columns) - len(row))] for row in rows]
     least, room = _widths(columns, cells), Console().width
     tight = sum(least) + 3 * len(columns) + 1 > room
     if tight and sum(least) + 2 * len(columns) > room and 0 < len(cells) <= TURNED:
