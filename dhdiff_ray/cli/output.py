@@ -69,6 +69,8 @@ class Output:
     def _labelled(self, label: str, style: str, text: str) -> None:
         from rich.text import Text
 
+        if self.people.is_terminal:
+            text = in_lines(text, self.people.width, len(label) + 1)
         self.people.print(Text.assemble((label, style), " ", text), soft_wrap=True)
 
     def _document(self, value: object) -> None:
@@ -178,6 +180,32 @@ class StatusView(View):
 def status_table(status: Status) -> Table:
     """Category by stage."""
     return table("", COLUMNS, as_cells(status, time.time()))
+
+
+def in_lines(text: str, width: int, taken: int = 0) -> str:
+    """A long message in lines that fit: a line for each sentence or part of one, folded between words.
+
+    A part with something to type stays whole, so that it can be copied.
+
+    Args:
+        text: the message.
+        width: of the terminal.
+        taken: characters that stand before it in its first line.
+    """
+    import re
+    import textwrap
+
+    if len(text) + taken <= width:
+        return text
+    lines: list[str] = []
+    for part in re.split(r"; |(?<=\.) (?=[A-Z])", text):
+        indent = "  " if lines else " " * taken
+        if "dhdiff-ray " in part or "--" in part:
+            lines.append(indent + part)
+        else:
+            folded = textwrap.wrap(part, width, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+            lines += folded or [indent]
+    return "\n".join(lines)[taken:]
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
