@@ -1,4 +1,4 @@
-"""The knobs of training: what is optimised, how, by how many workers, and what is seen of it."""
+"""The knobs of training: what is optimised, how, by how many workers, and where figures go."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``data``: which datasets there are, what a folder holds, what is wrong with it, and a small one made on the spot."""
+"""``data``: list dataset layouts, look at a folder, find what is wrong with it, or draw a small dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``doctor``: is everything there that a run needs; what is wrong comes with what to do about it."""
+"""``doctor``: check that everything a run needs is there; each fault comes with its remedy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``explain``: draw one pair of a run with the score maps behind it, beside another run's if asked."""
+"""``explain``: draw one pair of a run and its score maps, next to another run's if asked."""
 
 from __future__ import annotations
 

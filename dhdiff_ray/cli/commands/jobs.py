@@ -1,4 +1,4 @@
-"""``jobs``: what runs on a cluster, what it said, and how to stop it."""
+"""``jobs``: list the jobs of a cluster, read their logs, stop them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``score``: the numbers of any folder of images, here and without a run; ``submit score`` has them for a run."""
+"""``score``: score any folder of images in this process; ``submit score`` scores the pairs of a run on a cluster."""
 
 from __future__ import annotations
 
