@@ -57,11 +57,17 @@ class Run:
         """Which real image is trained on, and which is tested on, as it was written down.
 
         Raises:
-            ValueError: the run has none yet.
+            ValueError: the run has none yet, or it is of a foundation.
         """
         if not self.folder.exists(SPLIT):
             raise ValueError(f"{self.folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
-        return Split.from_json(self.folder.read_json(SPLIT))
+        values = self.folder.read_json(SPLIT)
+        if "sources" in values:  # see run/sources.py
+            raise ValueError(
+                f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "
+                f"to a product in another run, with --set model.backbone={self.config.run.name}/foundation"
+            )
+        return Split.from_json(values)
 
     def refuse_existing(self) -> None:
         """Refuse to begin a run that is there.

@@ -181,6 +181,7 @@ def make(
     category: Annotated[
         list[str] | None, typer.Option(help="A product to draw, or all; may be repeated. [default: capsule, mesh]")
     ] = None,
+    per_defect: Annotated[int, typer.Option(min=2, help="Images of each defect.")] = 80,
     as_json: options.Json = False,
 ) -> None:
     """Draw a small dataset with exact masks, in MVTec's layout.
@@ -194,7 +195,7 @@ def make(
 
     folder = root.expanduser().resolve()
     chosen = sorted(DEFECTS) if category == ["all"] else category
-    generate(folder, resolution=resolution, seed=seed, categories=chosen)
+    generate(folder, resolution=resolution, seed=seed, categories=chosen, defects_per_type=per_defect)
     Output(as_json).data({"root": str(folder), "resolution": resolution, "seed": seed}, text=str(folder))
 
 

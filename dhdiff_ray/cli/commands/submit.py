@@ -77,6 +77,7 @@ def train(typed: Typed, job: JobOptions) -> None:
     """Train a model of each category: this begins a run.
 
     A recipe with rows, such as jobs/table8.toml, is a table: every row is trained, sampled and judged.
+    One with sources, such as jobs/foundation_tiny.toml, trains one model of all their products: a foundation.
 
     Example: dhdiff-ray submit train --root data/mvtec --preset tiny --run first
     """
@@ -198,6 +199,7 @@ def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
 
 def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample]) -> None:
     """Show what would be sent, what it needs and, where the dataset can be seen from here, what it will cost."""
+    from dhdiff_ray.config import FOUNDATION_NAME
     from dhdiff_ray.on_ray.cluster.checks import resources
     from dhdiff_ray.report import price
     from dhdiff_ray.run.run import Run
@@ -211,6 +213,8 @@ def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample])
     samples = samples_here(config) if verb == "synthesize" else samples
     defects = Counter(category for category, defect in {(s.category, s.defect) for s in samples if not s.is_good})
     defects.update(dict.fromkeys((s.category for s in samples), 0))
+    if config.sources:  # one model, of which no pairs are drawn
+        defects = Counter({FOUNDATION_NAME: 0})
     cost = price.price(config, defects) if defects else {}
     lines += price.told(cost) if cost else []
     if need:

@@ -1,4 +1,4 @@
-"""Train one model per category, side by side (section IV-B).
+"""Train one model per category, side by side (section IV-B), or one of all sources: a foundation.
 
 A queue of driver tasks, each a TorchTrainer whose workers are DeepSpeed engines. Decided: not Tune; a category that
 fails does not stop the others; a rerun under the same name resumes each category from its last checkpoint and skips
@@ -22,6 +22,7 @@ from dhdiff_ray.on_ray.events import Events, Hub
 from dhdiff_ray.on_ray.pool import beside_driver, room
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import SPLIT, Run
+from dhdiff_ray.run.sources import lay_out_sources
 from dhdiff_ray.training.checkpoint import is_trained
 from dhdiff_ray.training.trackers import refuse_missing
 
@@ -53,6 +54,8 @@ def lay_out(run: Run, events: Events) -> list[str]:
     """
     config = run.config
     refuse_missing(config.train.trackers)
+    if config.sources:
+        return lay_out_sources(run, events.emit)
     samples = run.scan(events.emit)
     if run.folder.exists(SPLIT):
         run.split.check_settings(config.data, config.run.seed)
@@ -125,6 +128,10 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
     if len(ray.nodes()) == 1:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
     t = run.config.train
+    if run.config.sources:
+        from dhdiff_ray.on_ray.verbs.feed import write
+
+        write(run, hub)
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
