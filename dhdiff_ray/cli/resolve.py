@@ -1,4 +1,4 @@
-"""From what was typed to one configuration; what a run was begun with is not asked again."""
+"""Turn what was typed into one configuration; settings that a run was begun with need not be typed again."""
 
 from __future__ import annotations
 

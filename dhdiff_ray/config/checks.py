@@ -1,6 +1,6 @@
-"""Switches that are set and cannot take effect: said, since a silent one costs a run.
+"""Warnings of switches that are set and have no effect, since an unnoticed one costs a run.
 
-Only values that somebody set are judged; a default that idles is no surprise.
+Only values that somebody set are checked; a default without effect surprises nobody.
 """
 
 from __future__ import annotations

@@ -65,8 +65,8 @@ class Page(Command):
 
 app = group(
     "submit",
-    "Send a verb to a cluster as a Ray job, and follow it to its end.\n\n"
-    "A run begins with train or all; the others go on with it, and it knows what it was begun with.",
+    "Train, make pairs, score and detect, each as a Ray job.\n\n"
+    "A run begins with train or all. The others go on with it and take its settings.",
     cls=Verbs,
 )
 
@@ -119,7 +119,7 @@ def detect(typed: Typed, job: JobOptions) -> None:
 @app.command("all")
 @spread
 def everything(typed: TypedPairs, job: JobOptions) -> None:
-    """All four, each category by itself; begins a run or goes on.
+    """All four, category by category; begins a run or goes on.
 
     Example: dhdiff-ray submit all jobs/mvtec.toml --root data/mvtec --run whole
     """
