@@ -10,7 +10,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
-from dhdiff_ray.data.split import Split, split_as
+from dhdiff_ray.data.split import Split, hashes_of, split_as
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.folder import RunFolder
 
@@ -78,7 +78,8 @@ class Run:
             loader = configured(self.config.data)
             about: dict[str, Any] = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
             about["non_commercial"] = loader.non_commercial
-            split = split_as(self.config.data, self.config.run.seed, samples, about)
+            hashes = hashes_of(samples, local_root(self.config.data.root))
+            split = split_as(self.config.data, self.config.run.seed, samples, about, hashes)
             self.folder.write_json(SPLIT, split.to_json())
         self.write_config()
 
