@@ -11,8 +11,9 @@ import pytest
 from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray.verbs import synthesize
 from dhdiff_ray.on_ray.verbs.synthesize import Maker, main
+from dhdiff_ray.pairs.intact import existing
 from dhdiff_ray.pairs.make import open_pipeline
-from dhdiff_ray.pairs.units import Unit, existing, refuse_mixture, units_of
+from dhdiff_ray.pairs.units import Unit, refuse_mixture, units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.run import Run
