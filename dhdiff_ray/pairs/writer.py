@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,7 +142,7 @@ class PairWriter:
     def _goods(self, category: str) -> dict[str, Any]:
         """Size and hash of the normal images beside the pairs; on an object store of those alone that have changed."""
         start, name = len(_name(category, "")) + 1, finished_file(category)
-        before = {} if self.folder.is_local else _readable(self.folder, name) or {}
+        before = {} if self.folder.is_local else self.folder.readable(name) or {}
         sizes = {file[start:]: size for file, size in self.folder.sizes(_name(category, "")).items()}
         goods = {file: size for file, size in sizes.items() if file.split("/")[1:2] == [GOOD]}
         known = {file: before[file] for file, size in goods.items() if before.get(file, [-1])[0] == size}
@@ -151,7 +151,7 @@ class PairWriter:
 
 def write_card(folder: RunFolder) -> None:
     """Write the card from what the run holds alone, so that it does not matter who writes it last, or how often."""
-    stored = {name: readable for name in CARD_FILES if (readable := _readable(folder, name)) is not None}
+    stored = {name: readable for name in CARD_FILES if (readable := folder.readable(name)) is not None}
     rows: dict[str, list[dict[str, Any]]] = {}
     for category in finished_categories(folder):
         with contextlib.suppress(DamagedError):  # its own turn tells it; here it would stop the others
@@ -172,9 +172,9 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
     Cells of a table write nothing down of their own: they sample as their run says.
     """
-    run = (_readable(folder, "config.json") or {}).get("synthesize", {})
+    run = (folder.readable("config.json") or {}).get("synthesize", {})
     names = {category: f"{SETTINGS}/{category}.json" for category in finished_categories(folder)}
-    merged = {category: {**run, **(_readable(folder, name) or {})} for category, name in names.items()}
+    merged = {category: {**run, **(folder.readable(name) or {})} for category, name in names.items()}
     return {category: settings for category, settings in merged.items() if settings}
 
 
@@ -199,9 +199,26 @@ def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
         rows = [json.loads(line) for line in data.decode().splitlines()]
     except ValueError as error:
         raise DamagedError.of(folder.uri, name, f"a line is no JSON: {error}") from None
-    told = (_readable(folder, finished_file(category)) or {}).get(METADATA)
+    told = (folder.readable(finished_file(category)) or {}).get(METADATA)
     if told and promise(data) != told:
         raise DamagedError.of(folder.uri, name, "rows are missing or are not those that were written")
+    return rows
+
+
+def readable_rows(
+    folder: RunFolder, categories: Sequence[str], failed: Callable[[str, str], object]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of finished categories; ``failed`` takes each damaged one and why, and the others go on.
+
+    Raises:
+        PairsError: a category has no finished pairs.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for category in categories:
+        try:
+            rows[category] = read_pair_rows(folder, category)
+        except DamagedError as error:
+            failed(category, str(error))
     return rows
 
 
@@ -239,12 +256,6 @@ def _pixels(folder: RunFolder, name: str) -> np.ndarray:
         return np.array(Image.open(io.BytesIO(folder.read_bytes(name))))
     except (*UNREADABLE, FileNotFoundError) as error:
         raise DamagedError.of(folder.uri, name, error) from None
-
-
-def _readable(folder: RunFolder, name: str) -> Any:
-    """Content of a JSON file; None if there is none, or if it is damaged, which those tell who depend on it."""
-    with contextlib.suppress(DamagedError):
-        return folder.read_json(name) if folder.exists(name) else None
 
 
 def _name(category: str, file: str) -> str:

@@ -55,9 +55,9 @@ def promise(data: bytes) -> list[int | str]:
     return [len(data), hashlib.sha256(data).hexdigest()]
 
 
-def promises_below(folder: Path, pattern: str = "*") -> dict[str, list[int | str]]:
+def promises_below(folder: Path) -> dict[str, list[int | str]]:
     """What a marker holds of the files below a folder on this machine, by their paths in it."""
-    files = sorted(file for file in folder.rglob(pattern) if file.is_file())
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): [file.stat().st_size, sha256_of(file)] for file in files}
 
 

@@ -60,6 +60,11 @@ class RunFolder:
         """Whether the folder lies on a file system this process reaches by path."""
         return isinstance(self._opened[0], pafs.LocalFileSystem)
 
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The file system that the folder lies on."""
+        return self._opened[0]
+
     def path(self, name: str = "") -> str:
         """Path of ``name`` inside the opened file system."""
         return f"{self._opened[1]}/{name}".rstrip("/")
@@ -110,6 +115,12 @@ class RunFolder:
             return json.loads(self.read_bytes(name))
         except (ValueError, RecursionError) as error:
             raise DamagedError.of(self.uri, name, f"no JSON: {error}") from None
+
+    def readable(self, name: str) -> Any:
+        """Content of one JSON file; None where there is none, or a damaged one that is to be written anew."""
+        with contextlib.suppress(DamagedError):
+            return self.read_json(name) if self.exists(name) else None
+        return None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, indented, keys in the order given."""
