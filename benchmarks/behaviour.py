@@ -5,8 +5,8 @@
 Words: the same request with the word of another defect of the product, all else alike. Reference: the same request is
 drawn twice with the same noise, once with its own reference and once with another's; if the reference is followed, the
 first result is nearer to its own reference inside the raw mask. Control: boxes, points and detailed masks at places the
-run never saw. Base: what changes outside the made mask, and what a localiser trained on real pairs (of the run JUDGE, or
-of RUN itself; left out where neither has one) sees on the raw mask's border.
+run never saw. Base: what changes outside the made mask, and what a localiser trained on real pairs (of the run JUDGE,
+or of RUN itself; left out where neither has one) sees on the raw mask's border.
 """
 
 import argparse
