@@ -211,7 +211,7 @@ def main(names: list[str]) -> None:
         f"{os.cpu_count()}, load {os.getloadavg()[1]:.1f} over five minutes",
         "rounds": f"{ROUNDS} of {STEPS} steps each",
         "pool": f"{CATEGORIES[0]} and {CATEGORIES[1]} categories, each {NORMAL} normal images and half of {ANOMALIES} "
-        f"anomalies of each of two defects or more, in shards of at most {SHARD_ROWS}",
+        f"anomalies of each of three defects, in shards of at most {SHARD_ROWS}",
         **{name: version(name) for name in ("torch", "ray")},
         "python": platform.python_version(),
     }
