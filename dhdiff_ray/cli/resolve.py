@@ -1,4 +1,4 @@
-"""From what was typed to one configuration; what a run was begun with is not asked again."""
+"""Turn what was typed into one configuration; settings that a run was begun with need not be typed again."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
     from dhdiff_ray.config.load import ConfigError, load_config
 
     def load(base: dict[str, Any] | None = None, moved: tuple[str, str] | None = None) -> Loaded:
-        return load_config(
+        loaded = load_config(
             typed.recipe,
             preset=typed.preset,
             base=base,
             flags=({"run.storage": moved} if moved else {}) | typed.flags(),
             sets=typed.assignments(),
         )
+        return _seen_from_anywhere(loaded)
 
     first = load()
     folder = run_folder(first.config)
@@ -87,6 +88,18 @@ def samples_here(config: Config) -> list[Sample]:
     from dhdiff_ray.data.registry import configured
 
     return configured(config.data).scan(Path(config.data.root), config.data.categories)
+
+
+def _seen_from_anywhere(loaded: Loaded) -> Loaded:
+    """A backbone in a folder here gets its whole path, since workers have another working directory."""
+    from dhdiff_ray.config.load import with_values
+
+    name = loaded.config.model.backbone
+    path = Path(name).expanduser()
+    if not name or path.is_absolute() or not (path / "model_index.json").is_file():
+        return loaded
+    changed = with_values(loaded.config, {"model.backbone": str(path.resolve())}, loaded.origins["model.backbone"])
+    return loaded.model_copy(update={"config": changed})
 
 
 def _others(folder: RunFolder) -> str:

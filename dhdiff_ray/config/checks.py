@@ -1,6 +1,6 @@
-"""Switches that are set and cannot take effect: said, since a silent one costs a run.
+"""Warnings of switches that are set and have no effect, since an unnoticed one costs a run.
 
-Only values that somebody set are judged; a default that idles is no surprise.
+Only values that somebody set are checked; a default without effect surprises nobody.
 """
 
 from __future__ import annotations
@@ -10,18 +10,20 @@ from collections.abc import Iterable
 from dhdiff_ray.config import Config
 
 
-def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
+def idle_switches(config: Config, given: Iterable[str], from_foundation: bool = False) -> list[str]:
     """One line per given key without effect: which, and what it would need.
 
     Args:
         config: the resolved configuration.
         given: dotted keys that a recipe, a flag or ``--set`` set; not those of a preset.
+        from_foundation: whether ``model.backbone`` is a model of ours, which is compared with the switches when it is
+            opened.
     """
     m, t, s = config.model, config.train, config.synthesize
     dda = m.dda and bool(m.dda_encoder or m.dda_decoder)
     ssm = m.ssm and bool(m.ssm_encoder or m.ssm_decoder)
     follows = dda and t.reference != "none"
-    scratch = not m.backbone
+    scratch = not m.backbone or from_foundation
     rules: dict[str, tuple[bool, str]] = {
         "data.dataset": (not config.sources, "a recipe without sources, each of which names its own"),
         "data.root": (
@@ -73,6 +75,6 @@ def idle_switches(config: Config, given: Iterable[str]) -> list[str]:
             "synthesize.start = reference with synthesize.strength = 1 leaves little of what was placed; set it too, "
             "such as synthesize.strength = [0.15, 0.6]"
         )
-    if "train.adapt" in given and t.adapt == "lora" and scratch:
+    if "train.adapt" in given and t.adapt == "lora" and not m.backbone:
         lines.append("train.adapt = lora without model.backbone freezes random weights; use train.adapt = full")
     return lines

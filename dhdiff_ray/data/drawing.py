@@ -8,6 +8,7 @@ Lengths are fractions of the image side.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -87,3 +88,59 @@ def blob(x: np.ndarray, y: np.ndarray, radius: float, roughness: float, rng: np.
         weight = float(radius * roughness * rng.uniform(-1, 1) / harmonic)
         outline += weight * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi))
     return np.hypot(x, y) - outline
+
+
+Light = tuple[float, float, float]
+"""Unit vector towards the light; z points at the camera."""
+
+
+def table(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Light]:
+    """What a product lies on, dark or bright, slightly tinted and unevenly lit, and where the light comes from."""
+    azimuth, height = rng.uniform(0, 2 * math.pi), rng.uniform(0.75, 1.5)
+    length = math.hypot(1, height)
+    light = (math.cos(azimuth) / length, math.sin(azimuth) / length, height / length)
+    tone = rng.uniform(18, 85) if rng.random() < 0.55 else rng.uniform(135, 225)
+    tint = colour(*(tone * (1 + rng.uniform(-0.16, 0.16, 3))))
+    uneven = 1 + rng.uniform(0.1, 0.5) * ((x - 0.5) * light[0] + (y - 0.5) * light[1])
+    stretch = rng.uniform(4, 30, 2)
+    uneven += rng.uniform(0, 0.06) * grain(x * float(stretch[0]), y * float(stretch[1]), rng)
+    return (tint * uneven[..., None]).astype(np.float32), light
+
+
+def grain(x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise in [-1, 1] with a random value at each whole number of ``x`` and ``y``."""
+    lattice = rng.uniform(-1, 1, 64 * 64).astype(np.float32)
+    column, row = np.floor(x), np.floor(y)
+    right, down = x - column, y - row
+    right, down = right * right * (3 - 2 * right), down * down * (3 - 2 * down)
+    first, row = column.astype(np.int32) & 63, row.astype(np.int32)
+    second = (first + 1) & 63
+    above, below = (
+        lattice[start + first] * (1 - right) + lattice[start + second] * right
+        for start in (64 * (row & 63), 64 * ((row + 1) & 63))
+    )
+    return above * (1 - down) + below * down
+
+
+def relief(height: np.ndarray, x: np.ndarray, light: Light, shine: float) -> tuple[np.ndarray, np.ndarray]:
+    """How a surface of that height is lit (1 where it is flat), and its highlights in [0, 1], small for much shine."""
+    down, right = np.gradient(height.astype(np.float32), float(x[0, 1] - x[0, 0]))
+    length = np.sqrt(1 + down**2 + right**2)
+    lit = (light[2] - right * light[0] - down * light[1]).clip(0) / length / light[2]
+    half = math.sqrt(2 + 2 * light[2])
+    glance = (light[2] + 1 - right * light[0] - down * light[1]).clip(0) / length / half
+    return lit, glance**shine
+
+
+def over(below: np.ndarray, above: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    """``above`` laid over ``below``, wholly where ``depth`` is 1 or more, not at all where it is negative."""
+    weight = depth.clip(0, 1).astype(np.float32)[..., None]
+    return below * (1 - weight) + above * weight
+
+
+def stand_out(paint: np.ndarray, lit: float, ground: np.ndarray) -> np.ndarray:
+    """The colour, made brighter or darker where it would look like the ground; ``lit`` is how much of it is seen."""
+    seen, behind = lit * float(paint.mean()), float(ground.mean())
+    if abs(seen - behind) >= 50:
+        return paint
+    return paint * ((behind + 65 if behind < 110 else behind - 75) / seen)

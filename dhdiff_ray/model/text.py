@@ -1,27 +1,91 @@
 """The text condition T: words to tokens to embeddings, and which tokens name the defect (section III-D).
 
-Decided: from scratch one token is one word of the dataset's own prompts, and the encoder keeps its random weights: a
-network can read any words that differ, and an encoder that is trained along forgets them. On a Stable-Diffusion
-backbone tokenizer and encoder are the pretrained ones.
+Decided: without Stable Diffusion one token is one word, and its vector is a function of the word alone, drawn from the
+word's hash, as the encoder's weights are of their sizes: models mean the same by "crack" whatever else they know, and
+a new word needs no training of the encoder. It keeps its random weights: a network can read any words that differ, and
+an encoder that is trained along forgets them. On a Stable-Diffusion backbone tokenizer and encoder are the pretrained
+ones.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<unk>", "<start>", "<end>")
+LEAST_LENGTH = 16
+"""Tokens that every small tokenizer has room for, so that models of different prompts read alike."""
+PLACE_DEVIATION = 0.02
+"""Standard deviation of a place's vector, CLIP's own; words have 1.
+
+With CLIP's .02 for words as well, states of the defect's token differ between prompts by a tenth of their variance;
+with 1 it is seven tenths.
+"""
 
 
 def word_tokenizer(words: Iterable[str], length: int) -> PreTrainedTokenizerFast:
     """A tokenizer with one token per word, for prompts of at most ``length`` tokens with start and end."""
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *sorted(set(words))])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    return _tokenizer([*SPECIAL, *sorted(set(words) - set(SPECIAL))], max(length, LEAST_LENGTH))
+
+
+def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> CLIPTextModel:
+    """A CLIP text model of the given size; its weights are a function of its size and of the tokenizer's words."""
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        max_position_embeddings=tokenizer.model_max_length,
+        projection_dim=width,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        encoder = CLIPTextModel(config)
+    # CLIP draws its layers after its tables, whose sizes differ: they are drawn again, by name, as wide as CLIP's.
+    usual = (2 * layers * width) ** -0.5
+    deviation = {"out_proj": width**-0.5, "fc1": (2 * width) ** -0.5}
+    with torch.no_grad():
+        for name, value in encoder.named_parameters():
+            if value.ndim > 1 and "embedding" not in name:
+                value.copy_(_drawn(f"weight {name}", tuple(value.shape)) * deviation.get(name.split(".")[-2], usual))
+    return _with_tables(encoder, tokenizer)
+
+
+def with_words(tokenizer: Any, encoder: CLIPTextModel, words: Iterable[str], length: int) -> tuple[Any, CLIPTextModel]:
+    """A small tokenizer and encoder that know further words, or longer prompts; what they knew stays as it is.
+
+    Args:
+        tokenizer: what :func:`word_tokenizer` made.
+        encoder: what :func:`small_text_encoder` made for it.
+        words: those that are wanted.
+        length: tokens that are wanted, with start and end.
+    """
+    known = tokenizer.get_vocab()
+    new = sorted(set(words) - set(known))
+    if not new and length <= tokenizer.model_max_length:
+        return tokenizer, encoder
+    wider = _tokenizer([*sorted(known, key=known.__getitem__), *new], max(length, tokenizer.model_max_length))
+    c = encoder.config
+    grown = small_text_encoder(wider, c.hidden_size, c.num_hidden_layers)
+    layers = {name: value for name, value in encoder.state_dict().items() if "embedding" not in name}
+    grown.load_state_dict(layers, strict=False)
+    return wider, grown
+
+
+def _tokenizer(vocabulary: Sequence[str], length: int) -> PreTrainedTokenizerFast:
+    numbers = {word: i for i, word in enumerate(vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
         single="<start> $A <end>", special_tokens=[("<start>", 2), ("<end>", 3)]
@@ -36,30 +100,22 @@ def word_tokenizer(words: Iterable[str], length: int) -> PreTrainedTokenizerFast
     )
 
 
-def small_text_encoder(tokenizer: PreTrainedTokenizerFast, width: int, layers: int) -> CLIPTextModel:
-    """A CLIP text model of the given size, with random weights that stay as they are.
-
-    CLIP's own start gives words a standard deviation of 0.02, as much as places in the sentence: states of the defect's
-    token then differ between prompts by a tenth of their variance. With 1 it is seven tenths.
-    """
-    encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=width,
-            intermediate_size=2 * width,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            max_position_embeddings=tokenizer.model_max_length,
-            projection_dim=width,
-            pad_token_id=0,
-            bos_token_id=2,
-            eos_token_id=3,
-        )
-    )
+def _with_tables(encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+    """The encoder with the vectors of the tokenizer's words and places."""
+    tables: Any = encoder.embeddings
+    width = encoder.config.hidden_size
+    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
     with torch.no_grad():
-        words: Any = encoder.get_input_embeddings().weight
-        words.div_(words.std())
+        tables.token_embedding.weight.copy_(torch.stack([_drawn(f"word {word}", (width,)) for word in words]))
+        places = torch.stack([_drawn(f"place {i}", (width,)) for i in range(tokenizer.model_max_length)])
+        tables.position_embedding.weight.copy_(places * PLACE_DEVIATION)
     return encoder.eval().requires_grad_(False)
+
+
+def _drawn(name: str, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers that follow from a name."""
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 
 
 def tokenize(tokenizer: Any, prompts: Sequence[str]) -> Tensor:

@@ -167,5 +167,6 @@ real, resized, and under the licence of the dataset they come from.
 _ROWS = """Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `prompt`,
 `seed`, `base` (the normal image), `reference` (the real anomaly), `control` (`raw_mask`: the reference's cells were the
 control map), `attempt` (0: the first try; a pair of no use is drawn again), `empty` (where no try gave a mask),
-`weights_sha256` (the model), `config_digest` and `split_digest`.
+`weights_sha256` (the model), `foundation_sha256` (the model it was adapted from, if one), `config_digest` and
+`split_digest`.
 """

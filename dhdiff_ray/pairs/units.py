@@ -94,6 +94,8 @@ class CategoryPairs:
             "config_digest": run.config.digest(),
             "split_digest": split.digest,
         }
+        if "foundation" in self.facts:
+            made_with["foundation_sha256"] = self.facts["foundation"]["weights_sha256"]
         tries = kept_tries(run.folder, self.requests, run.config.synthesize.shard_size)
         writer.finish(self.category, self.requests, made_with, tries)
         return empty_masks(read_pair_rows(run.folder, self.category))

@@ -13,9 +13,11 @@ from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.foundation import Foundation, foundation_of
 
 CONFIG = "config.json"
 SPLIT = "split.json"
+FOUNDATION = "foundation.json"
 
 
 class Run:
@@ -86,7 +88,27 @@ class Run:
             about["non_commercial"] = loader.non_commercial
             split = split_as(self.config.data, self.config.run.seed, samples, about)
             self.folder.write_json(SPLIT, split.to_json())
+        if self.foundation is not None and not self.folder.exists(FOUNDATION):
+            self.folder.write_json(FOUNDATION, self.foundation.about)
         self.write_config()
+
+    @cached_property
+    def foundation(self) -> Foundation | None:
+        """The model of ours that is started from; None from scratch or on a Stable Diffusion.
+
+        Raises:
+            ValueError: it is not there, is damaged, or is not the one that the run was begun with.
+        """
+        found = foundation_of(self.config)
+        if found is not None and self.folder.exists(FOUNDATION):
+            then = self.folder.read_json(FOUNDATION)
+            if then["weights_sha256"] != found.about["weights_sha256"]:
+                raise ValueError(
+                    f"this run was begun from {then['name']} with weights {then['weights_sha256'][:12]}; those of "
+                    f"{found.name} are {found.about['weights_sha256'][:12]} now: put the old ones back, or begin a new "
+                    "--run"
+                )
+        return found
 
     def write_config(self) -> None:
         """Write down the configuration."""
@@ -139,6 +161,7 @@ class Run:
             "training_images": images,
             "split_digest": split.digest,
             "images_licence": split.about.get("licence", "unknown"),
+            **({"foundation": self.foundation.about} if self.foundation else {}),
         }
 
     def check_same_split(self, facts: Iterable[Mapping[str, Any]], what: str) -> None:

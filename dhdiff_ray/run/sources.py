@@ -127,7 +127,6 @@ def foundation_facts(parts: Sequence[Part], images: int) -> dict[str, Any]:
     about = [part.split.about for part in parts]
     strictest = max(about, key=lambda one: (bool(one.get("non_commercial")), not _is_free(one)))
     return {
-        "foundation": True,
         "defects": sorted({s.defect for part in parts for s in part.split.train if not s.is_good}),
         "training_images": images,
         "split_digest": digest_of(parts),

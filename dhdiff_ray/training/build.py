@@ -1,7 +1,6 @@
 """From a configuration to the parts of a model: network, autoencoder, text encoder, scheduler (section IV-B).
 
-From scratch, with a vocabulary of the dataset's own words; or on a Stable Diffusion 1.x. Autoencoder and text encoder
-stay frozen either way.
+From scratch, from a foundation of ours, or on a Stable Diffusion 1.x. Autoencoder and text encoder stay frozen.
 """
 
 from __future__ import annotations
@@ -23,19 +22,19 @@ from dhdiff_ray.model.domains import join, split, zero_init
 from dhdiff_ray.model.latents import Autoencoder, HaarTransform, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.taef2 import TinyAutoencoder
-from dhdiff_ray.model.text import small_text_encoder, word_tokenizer
+from dhdiff_ray.model.text import small_text_encoder, with_words, word_tokenizer
 from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.foundation import Foundation, foundation_of
 from dhdiff_ray.training.adapt import add_adapters, without_adapters
 from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.cache import latent_cache
 from dhdiff_ray.training.examples import Examples
+from dhdiff_ray.training.foundation import SCHEDULE, open_foundation
 from dhdiff_ray.training.step import Objective
 
 TIMESTEPS = 1000
-SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
-"""What a sampling scheduler takes over from the one of training."""
 SWITCHES = ("plain_attention", "merge", "eta_start", "reference_encoder", "zero_conv_gain", "dda_start")
 FITTED = 64
 """Images, evenly spaced, that latents are whitened by and the texture is fitted to; they are encoded at each start."""
@@ -72,7 +71,7 @@ class Parts:
 
 
 def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Parts:
-    """A new model with weights drawn from the run's seed, or a pretrained backbone with what is new.
+    """A new model with weights drawn from the run's seed, a pretrained backbone with what is new, or a foundation.
 
     Args:
         config: the run's configuration.
@@ -83,7 +82,12 @@ def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Part
         ValueError: a size the network cannot work on, or weights that are not there.
     """
     torch.manual_seed(config.run.seed)
-    parts = _pretrained(config, samples) if config.model.backbone else _from_scratch(config, samples, images)
+    if (foundation := foundation_of(config)) is not None:
+        parts = _adapted(config, samples, images, foundation)
+    elif config.model.backbone:
+        parts = _pretrained(config, samples)
+    else:
+        parts = _from_scratch(config, samples, images)
     unet = parts.objective.unet
     if config.train.adapt == "lora":
         add_adapters(unet, config.train.lora_rank)
@@ -151,8 +155,6 @@ def fit_look(parts: Parts, source: BatchSource) -> None:
 
 
 def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Parts:
-    names = sorted({(s.category, s.defect) for s in samples})
-    longest = max(len(prompt(category, defect).split()) for c, d in names for category, defect in ((c, d), (c, GOOD)))
     m = config.model
     some = to_tensor(images[:: -(-len(images) // FITTED)])
     if m.autoencoder == "taef2":
@@ -162,7 +164,7 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
         vae = HaarTransform.fitted(to_tensor(images[anomalies]), m.haar_levels)
     channels, factor = latent_shape(vae)
     check_size(config, factor * 2 ** (len(m.channels) - 1))
-    tokenizer = word_tokenizer(vocabulary(names), length=longest + 2)
+    tokenizer = word_tokenizer(*words_of(samples))
     text_encoder = small_text_encoder(tokenizer, m.text_width, m.text_layers)
     unet = DHDiffUNet(
         backbone_config={
@@ -189,13 +191,37 @@ def _from_scratch(config: Config, samples: Sequence[Sample], images: np.ndarray)
         prediction_type="v_prediction" if t.prediction == "v" else "epsilon",
     )
     if unet.texture is not None:
-        good = images[[s.is_good for s in samples]] if any(s.is_good for s in samples) else images
-        with torch.no_grad():
-            some = to_tensor(good[:: -(-len(good) // FITTED)])
-            unet.texture.fit(torch.cat([encode(vae, image) for image in some.split(1)]))
+        _fit_texture(unet, vae, samples, images)
         zero_init(unet.backbone.conv_out)  # the surface without a defect
     objective = Objective(unet, text_encoder, vae, scheduler, config)
     return Parts(objective, vae, text_encoder, tokenizer, sampling_defaults(config, samples))
+
+
+def _adapted(config: Config, samples: Sequence[Sample], images: np.ndarray, foundation: Foundation) -> Parts:
+    """What a foundation knows, its words with this product's, and what is fitted to the product."""
+    parts = open_foundation(foundation, config, switches(config))
+    check_size(config, latent_shape(parts.vae)[1] * 2 ** (len(parts.unet.backbone.config.block_out_channels) - 1))
+    tokenizer, text_encoder = with_words(parts.tokenizer, parts.text_encoder, *words_of(samples))
+    if parts.unet.texture is not None:
+        _fit_texture(parts.unet, parts.vae, samples, images)
+    objective = Objective(parts.unet, text_encoder, parts.vae, parts.scheduler, config)
+    return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples))
+
+
+@torch.no_grad()
+def _fit_texture(unet: DHDiffUNet, vae: Autoencoder, samples: Sequence[Sample], images: np.ndarray) -> None:
+    """Fit the texture of the noise to the product's good images."""
+    good = images[[s.is_good for s in samples]] if any(s.is_good for s in samples) else images
+    some = to_tensor(good[:: -(-len(good) // FITTED)])
+    assert unet.texture is not None
+    unet.texture.fit(torch.cat([encode(vae, image) for image in some.split(1)]))
+
+
+def words_of(samples: Sequence[Sample]) -> tuple[list[str], int]:
+    """The words of all prompts of these samples, and the tokens of the longest with its start and end."""
+    names = sorted({(s.category, s.defect) for s in samples})
+    longest = max(len(prompt(category, defect).split()) for c, d in names for category, defect in ((c, d), (c, GOOD)))
+    return vocabulary(names), longest + 2
 
 
 def _pretrained(config: Config, samples: Sequence[Sample]) -> Parts:

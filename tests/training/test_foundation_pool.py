@@ -221,7 +221,7 @@ def test_a_foundation_is_trained_without_ray_and_says_what_it_was_trained_on(con
     assert len(losses) == 2
     folder = Run(config).folder
     facts = model_facts(folder, FOUNDATION_NAME)
-    assert facts["foundation"] is True
+    assert facts["sources"]
     assert facts["images_licence"] == "CC0-1.0"
     assert [source["categories"] for source in facts["sources"]] == [["capsule", "mesh"], ["capsule"]]
     assert facts["training_images"] == sum(source["training_images"] for source in facts["sources"])

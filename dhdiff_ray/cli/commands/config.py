@@ -1,4 +1,4 @@
-"""``config``: every knob, its value, and where that came from."""
+"""``config``: every knob, its value, and where the value came from."""
 
 from __future__ import annotations
 

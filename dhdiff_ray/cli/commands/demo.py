@@ -1,7 +1,7 @@
 """``demo``: the whole line on one private cluster, through the same jobs any cluster would get.
 
-Draw images, train, synthesise, score, detect, ask the endpoint for a pair, write the page. Decided: a rerun replaces
-the demo's run and nothing else; whatever happens, no process is left.
+Draw images; train, synthesise, score and detect in one job; ask the endpoint for a pair, write the page. Decided: a
+rerun replaces the demo's run and nothing else; whatever happens, no process is left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dhdiff_ray.cli.commands.serve import wait_for_interrupt
 from dhdiff_ray.cli.follow import attend, private_cluster
 from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve, run_folder
-from dhdiff_ray.run.status import STAGES
 
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
@@ -36,8 +35,10 @@ gave; where the kernel does not tell it, RSS counts shared pages again and again
 
 
 def demo(
-    storage: Annotated[str, typer.Option(help="Folder that holds runs.")] = "runs",
-    run: Annotated[str, typer.Option(help="Name of the run; an earlier one of that name is replaced.")] = "demo",
+    storage: Annotated[str, typer.Option(metavar="FOLDER", help="Folder that holds runs.")] = "runs",
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the run; an earlier demo of that name is replaced.")
+    ] = "demo",
     sets: options.Sets = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint up until Ctrl-C.")] = False,
     as_json: options.Json = False,
@@ -57,7 +58,7 @@ def demo(
     root = str(Path(storage).expanduser().resolve() / ".data" / f"procedural-{SEED}")
     typed = options.Typed(preset="tiny", dataset="procedural", root=root, run=run, storage=storage, sets=sets)
     _clear(typed)
-    config = resolve("train", typed).config
+    config = resolve("all", typed).config
     folder = run_folder(config)
     with _timed("draw", seconds, output):
         generate(Path(config.data.root), resolution=config.data.resolution, seed=SEED)
@@ -67,12 +68,11 @@ def demo(
             jobs = Jobs(cluster)
         pids = lambda: [process.pid for process in cluster.processes()]  # noqa: E731
         memory = stack.enter_context(MemoryWatch(pids))
-        for verb in STAGES:
-            with _timed(verb, seconds, output):
-                info = attend(jobs, jobs.submit(verb, config), output)
-            if info.exit_code:
-                output.fail(f"the demo ended at {verb}: {info.message.splitlines()[0][:300]}", info.exit_code)
-                raise typer.Exit(info.exit_code)
+        with _timed("all", seconds, output):
+            info = attend(jobs, jobs.submit("all", config), output)
+        if info.exit_code:
+            output.fail(f"the demo's job failed: {info.message.splitlines()[0][:300]}", info.exit_code)
+            raise typer.Exit(info.exit_code)
         with _timed("serve", seconds, output):
             served = _ask_endpoint(config, folder)
         timings = {

@@ -1,4 +1,4 @@
-"""``explain``: draw one pair of a run with the score maps behind it, beside another run's if asked."""
+"""``explain``: draw one pair of a run and its score maps, next to another run's if asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.output import Output
 from dhdiff_ray.cli.resolve import resolve
 
@@ -18,15 +18,30 @@ if TYPE_CHECKING:
 def explain(
     run: options.Run = None,
     storage: options.Storage = None,
-    category: Annotated[str | None, typer.Option("--category", "-c", help="Which; the run's first.")] = None,
-    defect: Annotated[str | None, typer.Option(help="Which; the category's first.")] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(
+            "--category",
+            "-c",
+            metavar="NAME",
+            help="Of this product. [default: the first]",
+            autocompletion=complete.categories,
+        ),
+    ] = None,
+    defect: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With this defect. [default: the first]", autocompletion=complete.defects),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the pair.")] = 0,
-    against: Annotated[str | None, typer.Option(help="Another run to draw the same request with.")] = None,
-    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("explain.png"),
+    against: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Another run, to draw the same pair with.", autocompletion=complete.runs),
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="PNG to write.")] = Path("explain.png"),
     sets: options.Sets = None,
     as_json: options.Json = False,
 ) -> None:
-    """Draw a pair and what its text attention saw.
+    """Draw a pair and show what its text attention saw.
 
     S^I, S^A, S^O and the maps after fusion (Eq. 6-7), at three denoising steps.
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.output import Output
 
 Form = Literal["webdataset", "coco", "yolo", "folder"]
@@ -14,16 +14,27 @@ Form = Literal["webdataset", "coco", "yolo", "folder"]
 
 
 def export(
-    run: Annotated[str, typer.Option(metavar="NAME", help="The run: one folder in the storage.")],
-    out: Annotated[str, typer.Option(help="A new folder or URI to write to.")],
-    form: Annotated[Form, typer.Option("--format", help="What to write.")] = "webdataset",
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="The run: one folder in the storage.", autocompletion=complete.runs)
+    ],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="A new folder or URI to write to.")],
+    form: Annotated[
+        Form, typer.Option("--format", metavar="FORM", help="webdataset, coco, yolo or folder.")
+    ] = "webdataset",
     storage: options.Storage = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs in one WebDataset shard.")] = 1000,
     self_contained: Annotated[
         bool, typer.Option("--self-contained", help="Instead of pairs: a model that opens without this package.")
     ] = False,
     category: Annotated[
-        str | None, typer.Option("--category", "-c", help="With --self-contained: which model.")
+        str | None,
+        typer.Option(
+            "--category",
+            "-c",
+            help="With --self-contained: which model.",
+            metavar="NAME",
+            autocompletion=complete.categories,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:

@@ -65,8 +65,8 @@ class Page(Command):
 
 app = group(
     "submit",
-    "Send a verb to a cluster as a Ray job, and follow it to its end.\n\n"
-    "A run begins with train or all; the others go on with it, and it knows what it was begun with.",
+    "Train, make pairs, score and detect, each as a Ray job.\n\n"
+    "A run begins with train or all. The others go on with it and take its settings.",
     cls=Verbs,
 )
 
@@ -119,7 +119,7 @@ def detect(typed: Typed, job: JobOptions) -> None:
 @app.command("all")
 @spread
 def everything(typed: TypedPairs, job: JobOptions) -> None:
-    """All four, each category by itself; begins a run or goes on.
+    """All four, category by category; begins a run or goes on.
 
     Example: dhdiff-ray submit all jobs/mvtec.toml --root data/mvtec --run whole
     """
@@ -166,12 +166,14 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
 def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
     """The configuration of a verb, with a warning for each switch that cannot work; None if ``--dry-run`` showed it."""
     from dhdiff_ray.config.checks import idle_switches
+    from dhdiff_ray.run.run import Run
 
     output = Output(job.as_json)
     loaded = resolve(verb, typed, resume=job.resume)
     samples = samples_here(loaded.config) if verb in ("train", "all") else []
     given = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
-    for line in idle_switches(loaded.config, given):
+    foundation = Run(loaded.config).foundation if verb in ("train", "all") else None
+    for line in idle_switches(loaded.config, given, from_foundation=foundation is not None):
         output.warn(line)
     if not job.dry_run:
         return loaded.config
