@@ -73,7 +73,7 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     from dhdiff_ray.records import Request
     from dhdiff_ray.report.explain import SIDE, Explained, defect_maps
     from dhdiff_ray.run.run import Run
-    from dhdiff_ray.training.checkpoint import model_facts
+    from dhdiff_ray.training.checkpoint import check_model, model_facts
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -89,7 +89,9 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     base = str(draw.choice(sorted(s.key for s in samples if s.is_good)))
     reference = str(draw.choice(sorted(s.key for s in samples if s.defect == defect)))
     request = Request(category, defect, 0, seed, prompt(category, defect), base, reference)
-    pipeline: Any = DHDiffPipeline.from_pretrained(trained.folder.local(f"models/{category}"))
+    model = trained.folder.local(f"models/{category}")
+    check_model(model)
+    pipeline: Any = DHDiffPipeline.from_pretrained(model)
     ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
     if not made.score_maps:
