@@ -14,7 +14,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -133,7 +133,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
     t, place = run.config.train, run.folder.below("checkpoints")
     if lost := forget_what_is_lost(place.below(category)):
         about = {"verb": "train", "category": category, "event": "warning", "time": round(time.time(), 3)}
-        cast(Any, hub).emit.remote({**about, "message": f"{category}: {lost}"})
+        hub.emit.remote({**about, "message": f"{category}: {lost}"})
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
