@@ -34,6 +34,8 @@ def main():
     facts |= {"weights_sha256": weights_hash(target), "precision": "fp16", "seed": config["run"]["seed"]}
     (target / "dhdiff.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     (target / "README.md").write_text((source / "README.md").read_text())
+    for file in target.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
     size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())
     print(f"{target}: {size / 1e6:.1f} MB")
 
