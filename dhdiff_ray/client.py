@@ -25,7 +25,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 
 
 class EndpointError(ValueError):
-    """An answer that is none: ``status`` is 0 where nobody answered."""
+    """The endpoint refused or did not answer; ``status`` is its HTTP status, 0 where nobody answered."""
 
     def __init__(self, status: int, message: str, request_id: str = "") -> None:
         super().__init__(message)

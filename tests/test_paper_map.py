@@ -1,4 +1,4 @@
-"""Each equation of the paper has exactly one home, and the README's map points at it."""
+"""Each equation of the paper has exactly one home, and the map in docs/paper.md points at it."""
 
 import ast
 import functools
@@ -30,9 +30,9 @@ def test_every_equation_has_exactly_one_home(number):
 
 
 @pytest.mark.parametrize("number", range(1, 9))
-def test_the_readmes_map_points_at_the_home_of_every_equation(number):
+def test_the_map_of_the_docs_points_at_the_home_of_every_equation(number):
     file, name = homes()[number][0].split(":")
-    rows = [line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| Eq. ")]
+    rows = [line for line in (ROOT / "docs" / "paper.md").read_text().splitlines() if line.startswith("| Eq. ")]
     row = next(r for r in rows if re.search(rf"\b{number}\b", r.split("|")[1]))
     assert file in row
     assert name in row

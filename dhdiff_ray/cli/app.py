@@ -30,18 +30,25 @@ from dhdiff_ray.cli.commands import (
 from dhdiff_ray.cli.help import Group, group
 from dhdiff_ray.cli.output import Output
 
-BEGIN, RUNS, RESULTS, ENDPOINT = "Begin", "Runs", "Results", "Endpoint"
+BEGIN, RUNS, RESULTS, ENDPOINT = "Begin", "Train and make pairs", "Look at results", "Make pairs on demand"
 
 
 class Commands(Group):
     """The tree's first level."""
 
     sections = (BEGIN, RUNS, RESULTS, ENDPOINT)
+    tour = (
+        "dhdiff-ray demo",
+        "dhdiff-ray data scan --dataset mvtec --root data/mvtec",
+        "dhdiff-ray submit all --root data/mvtec --preset tiny --run first",
+        "dhdiff-ray report --run first",
+        "dhdiff-ray serve up --run first",
+    )
 
 
 app = group(
     "dhdiff-ray",
-    "Double Helix Diffusion on Ray: new defect images together with their pixel masks.\n\nStart with: dhdiff-ray demo",
+    "Draw new defect images together with their pixel masks, from a few real ones.",
     cls=Commands,
 )
 app.command("demo", rich_help_panel=BEGIN)(demo.demo)

@@ -1,4 +1,4 @@
-"""Follow a job on a cluster to its end, on somebody's or on a private one that lives as long as the command.
+"""Follow a job to its end, on a shared cluster or on a private one that lives as long as the command.
 
 Not in the paper. Decided: the exit code says what happened to the job; Ctrl-C leaves a job on somebody's cluster
 running and says how to come back to it, and stops one on the private cluster, which ends with the command.

@@ -6,6 +6,7 @@ Plain, because drawing boxes costs as much start-up time as all the rest.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 MANY = 10
 """A help with more options than this has sections."""
 EXAMPLE = "Example: "
+TYPES = {"str": "TEXT", "int": "N", "float": "NUMBER", "path": "PATH", "list": "TEXT"}
+"""Words for what an option takes where it names none itself."""
 
 
 def examples(text: str | None) -> list[str]:
@@ -47,6 +50,7 @@ class Command(TyperCommand):
             record = param.get_help_record(ctx)
             panel = (len(shown) > MANY and getattr(param, "rich_help_panel", None)) or "Options"
             if record:
+                record = (plain(param.param_type_name, record[0]), record[1])
                 sections.setdefault("Arguments" if param.param_type_name == "argument" else panel, []).append(record)
         sections["Options"] = sections.pop("Options")  # --json and --help come last
         for title, rows in sections.items():
@@ -60,6 +64,8 @@ class Group(TyperGroup):
 
     sections: ClassVar[tuple[str, ...]] = ("Commands",)
     """Titles of the sections, in order."""
+    tour: ClassVar[tuple[str, ...]] = ()
+    """Lines to type that show the way through the sections."""
 
     def format_commands(self, ctx: typer.Context, formatter: HelpFormatter) -> None:
         """Commands with the first sentence of their help."""
@@ -71,7 +77,9 @@ class Group(TyperGroup):
         for title, rows in sections.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
-        if len(sections) == 1:
+        if len(sections) > 1:
+            write_examples(formatter, list(self.tour))
+        else:
             write_examples(formatter, [line for c in self.commands.values() for line in examples(c.help)[:1]])
 
 
@@ -93,6 +101,13 @@ def group(name: str, text: str, cls: type[Group] = Group) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+
+
+def plain(kind: str, record: str) -> str:
+    """An option without the type system's words; an argument's name says it already."""
+    if kind == "argument":
+        return re.sub(r" <[^>]*>$", "", record)
+    return re.sub(r"<([a-z]+)( range|\[str\])?>", lambda found: TYPES.get(found[1], found[0]), record)
 
 
 def write_examples(formatter: HelpFormatter, lines: list[str]) -> None:

@@ -14,15 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from dhdiff_ray.cli import complete
+
 if TYPE_CHECKING:
     from dhdiff_ray.config import Config
-
-
-def datasets(incomplete: str) -> list[str]:
-    """Names of dataset loaders that begin so, for the shell's completion."""
-    from dhdiff_ray.data.registry import dataset_names
-
-    return [name for name in dataset_names() if name.startswith(incomplete)]
 
 
 RUN, IMAGES, KNOBS, CLUSTER = "Which run", "Which images", "With what", "Where and how"
@@ -34,41 +29,55 @@ def option(section: str, text: str, *flags: str, **settings: Any) -> Any:
     return typer.Option(*flags, help=text, rich_help_panel=section, **{"show_default": False, **settings})
 
 
+DATASET = "How images are laid out: mvtec, folder, ...; or a .py file."
+
 Recipe = Annotated[
     Path | None, typer.Argument(metavar="RECIPE", help="A TOML recipe such as jobs/demo.toml.", show_default=False)
 ]
-Run = Annotated[str | None, option(RUN, "The run: one folder in the storage.", metavar="NAME")]
+Run = Annotated[
+    str | None,
+    option(RUN, "The run: one folder in the storage.", metavar="NAME", autocompletion=complete.runs),
+]
 Storage = Annotated[
     str | None, option(RUN, "Folder or URI (s3://, gs://) that holds runs. [default: runs]", metavar="FOLDER")
 ]
 DatasetName = Annotated[
     str | None,
-    option(IMAGES, "A loader, or a .py file with one.", "--dataset", metavar="NAME", autocompletion=datasets),
+    option(IMAGES, DATASET, "--dataset", metavar="NAME", autocompletion=complete.datasets),
 ]
-Root = Annotated[str | None, option(IMAGES, "The dataset as downloaded.", metavar="FOLDER")]
+Root = Annotated[str | None, option(IMAGES, "The dataset's folder, as downloaded.", metavar="FOLDER")]
 Categories = Annotated[
-    list[str] | None, option(IMAGES, "Only this category; may be repeated.", "--category", "-c", metavar="NAME")
+    list[str] | None,
+    option(
+        IMAGES,
+        "Only this product; may be repeated.",
+        "--category",
+        "-c",
+        metavar="NAME",
+        autocompletion=complete.categories,
+    ),
 ]
-Preset = Annotated[str | None, option(KNOBS, "Model and training to start from: tiny, ...", metavar="NAME")]
+Preset = Annotated[
+    str | None,
+    option(KNOBS, "Where to start from: tiny, taef2 or sd15.", metavar="NAME", autocompletion=complete.presets),
+]
 Sets = Annotated[
-    list[str] | None, option(KNOBS, "Any knob: train.steps=60; may be repeated.", "--set", metavar="KEY=VALUE")
+    list[str] | None, option(KNOBS, "Change a knob: train.steps=60; may be repeated.", "--set", metavar="KEY=VALUE")
 ]
 Pairs = Annotated[int | None, option(KNOBS, "Pairs per defect.", "--pairs", "-n", min=1, metavar="N")]
 MinIou = Annotated[
     float | None,
-    option(KNOBS, "Draw pairs again that agree less. [default: 0]", "--filter", min=0, max=1, metavar="IOU"),
+    option(KNOBS, "Redraw pairs whose mask agrees less. [default: 0]", "--filter", min=0, max=1, metavar="IOU"),
 ]
 Address = Annotated[
     str | None,
     option(
         CLUSTER,
-        "http://HOST:8265, or a name (local: that of `cluster up`); else RAY_ADDRESS; else a private one is started.",
+        "http://HOST:8265, or a name; local is that of `cluster up`. [default: RAY_ADDRESS, else a Ray of its own]",
         metavar="CLUSTER",
     ),
 ]
-Insecure = Annotated[
-    bool, option(CLUSTER, "Use a cluster that asks nobody for a token, though others can reach it.", "--insecure")
-]
+Insecure = Annotated[bool, option(CLUSTER, "Use a cluster that others reach without a token.", "--insecure")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
@@ -142,8 +151,10 @@ class JobOptions:
     check: Annotated[
         bool, option(CLUSTER, "Refuse what the cluster cannot hold now. [default: check]", "--check/--no-check")
     ] = True
-    dry_run: Annotated[bool, option(CLUSTER, "Show what would be sent, send nothing.", "--dry-run")] = False
-    detach: Annotated[bool, option(CLUSTER, "Do not follow the job.", "--detach")] = False
+    dry_run: Annotated[
+        bool, option(CLUSTER, "Show what would be sent and what it needs; send nothing.", "--dry-run")
+    ] = False
+    detach: Annotated[bool, option(CLUSTER, "Send the job and do not follow it.", "--detach")] = False
     verbose: Annotated[bool, option(CLUSTER, "Show the job's whole log.", "--verbose", "-v")] = False
     as_json: Json = False
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 PLAIN_SECONDS = 10.0
 """How often a category tells its progress where no bar can be drawn."""
 
+TURNED = 5
+"""A table of so many rows at most is turned on its side where it is too wide."""
 COLUMNS = ("category", *STAGES, "GPU s")
 
 
@@ -67,6 +69,8 @@ class Output:
     def _labelled(self, label: str, style: str, text: str) -> None:
         from rich.text import Text
 
+        if self.people.is_terminal:
+            text = in_lines(text, self.people.width, len(label) + 1)
         self.people.print(Text.assemble((label, style), " ", text), soft_wrap=True)
 
     def _document(self, value: object) -> None:
@@ -178,15 +182,83 @@ def status_table(status: Status) -> Table:
     return table("", COLUMNS, as_cells(status, time.time()))
 
 
+def in_lines(text: str, width: int, taken: int = 0) -> str:
+    """A long message in lines that fit: a line for each sentence or part of one, folded between words.
+
+    A part with something to type stays whole, so that it can be copied.
+
+    Args:
+        text: the message.
+        width: of the terminal.
+        taken: characters that stand before it in its first line.
+    """
+    import re
+    import textwrap
+
+    if len(text) + taken <= width:
+        return text
+    lines: list[str] = []
+    for part in re.split(r"; |(?<=\.) (?=[A-Z])", text):
+        indent = "  " if lines else " " * taken
+        if "dhdiff-ray " in part or "--" in part:
+            lines.append(indent + part)
+        else:
+            folded = textwrap.wrap(part, width, initial_indent=indent, subsequent_indent="  ", break_long_words=False)
+            lines += folded or [indent]
+    return "\n".join(lines)[taken:]
+
+
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """A Rich table of short values; where the terminal is narrow a name is folded, never cut."""
+    """A Rich table of short values.
+
+    Where the terminal is narrow the lines between columns go first. Then a table of few rows is turned on its side: a
+    line per column. Only then a word is folded; none is ever cut.
+    """
+    from rich import box
+    from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
-    made = Table(*(Column(name, overflow="fold") for name in columns), title=title, title_justify="left")
-    for row in rows:
-        made.add_row(*(Text(_short(value)) for value in row))
+    cells = [[*map(_short, row), *[""] * (len(columns) - len(row))] for row in rows]
+    least, room = _widths(columns, cells), Console().width
+    tight = sum(least) + 3 * len(columns) + 1 > room
+    if tight and sum(least) + 2 * len(columns) > room and 0 < len(cells) <= TURNED:
+        columns, *cells = ([str(word) for word in line] for line in zip(columns, *cells, strict=True))
+    room -= 2 * len(columns) if tight else 3 * len(columns) + 1
+    made = Table(
+        *(
+            Column(name, overflow="fold", width=width)
+            for name, width in zip(columns, _fitted(columns, cells, room), strict=True)
+        ),
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD if tight else box.HEAVY_HEAD,
+        show_edge=not tight,
+        pad_edge=not tight,
+        padding=(0, 1, 0, 0) if tight else (0, 1),
+    )
+    for row in cells:
+        made.add_row(*map(Text, row))
     return made
+
+
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: bool = False) -> list[int]:
+    """Characters that each column needs so that no word is folded; ``whole``: so that no cell is."""
+    parts = (
+        (word for cell in column for word in ([cell] if whole else cell.split()))
+        for column in zip(columns, *rows, strict=True)
+    )
+    return [max(map(len, words), default=0) for words in parts]
+
+
+def _fitted(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int] | list[None]:
+    """Widths in which every word is whole, cells too as far as there is room; Rich's own choice if words do not fit."""
+    widths = _widths(columns, rows)
+    if sum(widths) > room:
+        return [None] * len(widths)
+    for at, wanted in enumerate(_widths(columns, rows, whole=True)):
+        widths[at] += min(wanted - widths[at], room - sum(widths))
+    return widths
 
 
 def _short(value: object) -> str:

@@ -1,4 +1,4 @@
-"""From what was typed to one configuration; what a run was begun with is not asked again."""
+"""Turn what was typed into one configuration; settings that a run was begun with need not be typed again."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ def resolve(verb: str, typed: Typed, *, resume: bool = False) -> Loaded:
             raise ConfigError(
                 f"the run {folder.uri} already exists; go on with it: --resume; or begin another: --run NEW_NAME"
             )
-        if not first.config.data.root:
+        if verb == "all" and first.config.sources:
+            raise ConfigError("a recipe with sources trains a foundation, which is not drawn from: submit train")
+        places = [source.root for source in first.config.sources] or [""]
+        if not first.config.data.root and not all(places):
             raise ConfigError("where is the dataset? pass --root FOLDER (and --dataset NAME: dhdiff-ray data list)")
         return first
     if not stored:
@@ -73,6 +76,13 @@ def samples_here(config: Config) -> list[Sample]:
     Raises:
         DatasetError: the folder does not have the layout, or a category is unknown.
     """
+    if config.sources:
+        from dhdiff_ray.run.sources import named_sources, scan_sources
+
+        roots = [data.root for data in named_sources(config).values()]
+        if any("://" in root for root in roots) or not any(map(os.path.isdir, roots)):
+            return []
+        return [sample for samples in scan_sources(config).values() for sample in samples]
     if "://" in config.data.root or not os.path.isdir(config.data.root):  # noqa: PTH112
         return []
     from dhdiff_ray.data.registry import configured

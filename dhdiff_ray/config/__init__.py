@@ -13,8 +13,10 @@ from dhdiff_ray.config.schema import (
     SynthesizeConfig,
     TrainConfig,
 )
+from dhdiff_ray.config.sources import FOUNDATION_NAME, Source
 
 __all__ = [
+    "FOUNDATION_NAME",
     "AblationConfig",
     "AblationRow",
     "Config",
@@ -24,6 +26,7 @@ __all__ = [
     "RunConfig",
     "ScoreConfig",
     "ServeConfig",
+    "Source",
     "SynthesizeConfig",
     "TrainConfig",
 ]

@@ -22,25 +22,26 @@ class DetectConfig(Frozen):
     """The peers' U-Net, DRAEM's discriminative network; a smaller one for small images; or, for photographs, a small
     head on an ImageNet network that stays as it is, which needs ``pip install 'dhdiff-ray[pretrained]'``."""
     channels: Research[int] = Field(default=64, ge=4)
-    """Channels of the localiser's first level, of which DRAEM's network has 64; or those that the head on a pretrained
-    network brings each of four layers to, of which 16 are enough."""
+    """Width of the detector: channels of the U-Net's first level (DRAEM: 64), or of each of the four layers that the
+    head on a pretrained network reads (16 are enough)."""
     loss: Research[Literal["focal", "dice"]] = "focal"
     """The peers' focal loss, or cross-entropy plus Dice."""
     decay: Research[Literal["steps", "cosine"]] = "steps"
-    """Learning rate: a fifth at 80 % and again at 90 % of the steps, as the peers; or along a cosine."""
+    """How the learning rate falls: to a fifth at 80 % and at 90 % of the steps, as the peers do; or as a cosine."""
     select: Research[Literal["last", "heldout", "test"]] = "last"
-    """Which weights are kept: the last, those best on a tenth of the training pairs that is held out, or those best
-    on the test set: the peers' way, optimistic, for comparison with their figures only."""
+    """Which weights are kept: the last, those best on a tenth of the training pairs that is held out, or those best on
+    the test set. The last is the peers' way; it is optimistic, and only for comparison with their figures."""
     judge_every: int = Field(default=500, ge=1)
     """Steps between looks at the held-out pairs or the test set."""
     mask_rule: Research[Literal["nonzero", "peers"]] = "nonzero"
-    """Test pixels that count as defect: all not zero; or, as the peers, for AUROC and AP only whole ones."""
+    """Which pixels of a test mask count as defect: all that are not zero; or, for AUROC and AP, only those of full
+    value, as the peers do."""
     normal_fraction: Research[float] = Field(default=0.5, ge=0, lt=1)
     """Share of a batch that is normal images; the peers use half."""
     real_share: Research[float] = Field(default=0.5, ge=0, lt=1)
-    """Least share of real ones among the defects shown, where others are shown too; 0 shows all alike."""
+    """Where real and other defects are shown together: the least share of real ones; 0 shows all equally often."""
     seeds: int = Field(default=1, ge=1)
-    """Trainings per kind, seeded from ``run.seed`` on; figures are means then, and can be told apart."""
+    """Trainings per kind, with seeds from ``run.seed`` on. With more than one, figures have a spread."""
     baselines: tuple[
         Literal[
             "real",
@@ -54,5 +55,6 @@ class DetectConfig(Frozen):
         ],
         ...,
     ] = ("real",)
-    """Also trained, for scale: on as many real pairs; on real defects cut out and pasted onto normal images; on sums of
-    real, pasted and made ones; on pasted rectangles, on pasted Perlin shapes; or a fit to normal images alone."""
+    """What else detectors are trained on, for comparison: ``real`` pairs; real defects ``pasted`` onto normal images;
+    sums of real, pasted and made ones; pasted rectangles (``cutpaste``); Perlin shapes (``draem``); ``normal`` images
+    alone."""

@@ -16,11 +16,11 @@ class ModelConfig(Frozen):
     """What to start from: a foundation of ours (``dhdiff-ray/tiny`` comes with the package; ``RUN/MODEL`` of the same
     storage, a folder or a URI), or the folder or hub id of a Stable Diffusion 1.x; empty trains from scratch."""
     autoencoder: Literal["haar", "taef2"] = "haar"
-    """What stands for the backbone's autoencoder when training from scratch: a fixed transform, or TAEF2's weights."""
+    """The autoencoder when training from scratch: a fixed Haar transform, or TAEF2."""
     autoencoder_weights: str = ""
-    """Folder with TAEF2's two files."""
+    """Folder with TAEF2's two files: taef2_encoder.pth and taef2_decoder.pth."""
     haar_levels: int = Field(default=1, ge=0, le=3)
-    """Levels of the fixed Haar transform that stands for the autoencoder in the ``tiny`` preset."""
+    """Levels of the fixed Haar transform, the autoencoder of the ``tiny`` preset."""
     channels: tuple[int, ...] = (32, 48, 64)
     """Channels of the U-Net blocks, from fine to coarse."""
     attention_blocks: tuple[bool, ...] = (False, True, True)
@@ -54,7 +54,7 @@ class ModelConfig(Frozen):
     reference_encoder: Research[Literal["shared", "copy"]] = "shared"
     """tau of Eq. 4: the network's own encoder (Siamese), or a trainable copy of it."""
     zero_conv_gain: Research[float] = Field(default=1.0, gt=0)
-    """Factor on zeta of Eq. 4: as so many times its learning rate, so that the reference is followed sooner."""
+    """Makes zeta of Eq. 4 learn so many times faster, so that the reference is followed sooner."""
     dda_start: Research[Literal["random", "own"]] = "random"
-    """Where Eq. 4's image attention starts: as drawn, or each position looking at itself, so that the reference is
-    followed."""
+    """Where Eq. 4's image attention starts: at random, or with each position looking at itself, so that the reference
+    is followed."""

@@ -9,7 +9,7 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dhdiff_ray.config.base import First, Frozen, Research
 from dhdiff_ray.config.data import DataConfig
@@ -17,6 +17,7 @@ from dhdiff_ray.config.detect import DetectConfig
 from dhdiff_ray.config.model import ModelConfig
 from dhdiff_ray.config.score import ScoreConfig
 from dhdiff_ray.config.serve import ServeConfig
+from dhdiff_ray.config.sources import Source
 from dhdiff_ray.config.synthesize import SynthesizeConfig
 from dhdiff_ray.config.train import TrainConfig
 
@@ -65,6 +66,8 @@ class Config(Frozen):
 
     run: RunConfig = Field(default_factory=RunConfig)
     data: DataConfig = Field(default_factory=DataConfig)
+    sources: First[tuple[Source, ...]] = ()
+    """Datasets that one model is trained on, the foundation; empty: a model for each category of ``data``."""
     model: ModelConfig = Field(default_factory=ModelConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     synthesize: SynthesizeConfig = Field(default_factory=SynthesizeConfig)
@@ -73,11 +76,22 @@ class Config(Frozen):
     serve: ServeConfig = Field(default_factory=ServeConfig)
     ablation: AblationConfig = Field(default_factory=AblationConfig)
 
+    @model_validator(mode="after")
+    def _one_model_of_its_sources(self) -> Config:
+        """Which categories a foundation learns from stands in its sources, and a table is of categories."""
+        if self.sources and self.data.categories:
+            raise ValueError("a recipe with sources names categories in each of them; leave out data.categories")
+        if self.sources and self.ablation.rows:
+            raise ValueError("a table's rows are trained by category; leave out ablation.rows, or sources")
+        return self
+
     def digest(self) -> str:
         """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
         left_out: dict[str, bool | set[str]] = {"serve": True, "ablation": True, "run": {"storage", "name"}}
         left_out |= {"data": {"categories"}, "train": {"trackers", "resize_seconds"}}
         content = self.model_dump(mode="json", exclude=left_out)
+        if not self.sources:  # runs on disk are older than this key
+            del content["sources"]
         for part, knobs in NEWER.items():
             content[part] = {k: v for k, v in content[part].items() if k not in knobs or v != knobs[k]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -13,7 +13,8 @@ class ScoreConfig(Frozen):
     """Scoring the pairs."""
 
     features: First[Literal["standin", "small", "inception"]] = "inception"
-    """Networks: the published ones; ``small`` real ones, labelled; or random ones, labelled, that need no file."""
+    """Which networks: the published ones (``inception``), small real ones, or random ones that need no file. Scores of
+    others than the published ones say so in their names."""
     metrics: tuple[Literal["is", "ic_lpips", "originality", "kid", "masks"], ...] = (
         "is",
         "ic_lpips",
@@ -21,19 +22,19 @@ class ScoreConfig(Frozen):
         "kid",
         "masks",
     )
-    """What to compute; leave out what the networks at hand cannot give."""
+    """Which scores to compute."""
     profile: Literal["anomalydiffusion", "full", "cdc", "dfmgan", "seas"] = "anomalydiffusion"
-    """Whose rule IC-LPIPS follows; see ``metrics/profiles.py``."""
+    """Whose rule IC-LPIPS follows: ``metrics/profiles.py`` has each."""
     backbone: Research[Literal["", "vgg", "alex", "squeeze"]] = ""
     """Backbone of LPIPS; empty is the profile's own (VGG-16, for ``dfmgan`` AlexNet)."""
     weights_dir: First[str] = ""
     """Folder with the networks' files; empty means PyTorch's hub cache."""
     backbone_file: Research[str] = ""
-    """A file of one's own for the LPIPS backbone; its scores are named ``_own``."""
+    """Weights of your own for the LPIPS backbone; their scores are named ``_own``."""
     inception_file: Research[str] = ""
-    """A file of one's own for Inception; its scores are named ``_own``."""
+    """Weights of your own for Inception; their scores are named ``_own``."""
     download: bool = False
-    """Fetch published files that are not there from their publishers."""
+    """Fetch missing files from their publishers."""
     splits: Research[int] = Field(default=10, ge=1)
     """Splits of the Inception Score; torch-fidelity's default is 10."""
     cluster_size: Research[int] = Field(default=0, ge=0)

@@ -19,18 +19,18 @@ class ServeConfig(Frozen):
     max_replicas: int = Field(default=0, ge=0)
     """Samplers under load, above ``replicas``; 0 keeps their number."""
     surge_percent: int = Field(default=0, ge=0, le=100)
-    """Share of the samplers that a new version starts before it stops old ones, so that nobody waits; there must be
-    room for them, or the new version waits. At 0 old ones stop first, and requests wait while new ones start."""
+    """Share of the samplers that a redeploy starts before it stops old ones, so that nobody waits. It waits until there
+    is room for them. At 0 the old ones stop first, and requests wait while new ones start."""
     max_batch_size: int = Field(default=4, ge=1, le=256)
-    """Pairs drawn in one pass; a pass is always filled up to it, so that company never changes a byte of a pair."""
+    """Pairs drawn in one pass; a pass is always filled up to it, so that other requests change no byte of a pair."""
     batch_wait_ms: float = Field(default=10.0, ge=0)
-    """How long a pass that is not full waits for company, in milliseconds."""
+    """How long a pass that is not full waits for more requests, in milliseconds."""
     max_n: int = Field(default=16, ge=1)
     """Most pairs one request may ask for."""
     max_steps: int = Field(default=200, ge=1, le=1000)
     """Most denoising steps one request may ask for."""
     max_side: int = Field(default=4096, ge=16, le=16384)
-    """Largest side of a picture that is taken, in pixels."""
+    """Largest side of a picture that a client may send, in pixels."""
     max_body_mb: float = Field(default=64.0, gt=0)
     """Largest request in MiB."""
     queue: int = Field(default=64, ge=1)
@@ -47,11 +47,11 @@ class ServeConfig(Frozen):
     header_seconds: float = Field(default=10.0, gt=0)
     """Longest a client may take to send a request's headers before its connection is closed."""
     models_held: int = Field(default=3, ge=1)
-    """Categories whose models one sampler keeps loaded; the one not asked for longest leaves first."""
+    """Categories whose models one sampler keeps loaded; the one not used for longest is dropped first."""
     warm: bool = True
     """Load models and draw once before the first request."""
     preview_share: float = Field(default=0.1, ge=0, le=1)
-    """Time that previews of a pass may take, as a share of its own: it spaces them, and 0 sends none."""
+    """Most time that previews may take, as a share of the pass: they are spaced accordingly; 0 sends none."""
     gpus_per_replica: float = Field(default=0, ge=0)
     """GPUs one sampler asks for."""
 

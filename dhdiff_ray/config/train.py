@@ -1,4 +1,4 @@
-"""The knobs of training: what is optimised, how, by how many workers, and what is seen of it."""
+"""The knobs of training: what is optimised, how, by how many workers, and where figures go."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ class TrainConfig(Frozen):
     global_batch_size: First[int] = Field(default=32, ge=1)
     """Samples per optimiser step over all workers; the paper uses 32."""
     workers: First[int | tuple[int, int]] = 1
-    """Workers per category, each a DeepSpeed engine; ``[least, most]`` is elastic: as many as there is room for."""
+    """Workers per category, each a DeepSpeed engine. ``[least, most]`` is elastic: as many as there is room for."""
     resize_seconds: float = Field(default=60, ge=1)
-    """With elastic ``workers``: seconds between looks whether there is room for more. Growing goes back to the last
+    """With elastic ``workers``: seconds between looks for more room. To grow, a training goes back to its last
     checkpoint."""
     cpus_per_worker: int = Field(default=1, ge=1)
     """CPU cores one worker may use."""
     gpus_per_worker: First[float] = Field(default=0, ge=0)
     """GPUs one worker asks for."""
     adapt: First[Literal["full", "lora"]] = "full"
-    """What of a pretrained backbone is trained: everything, or low-rank adapters and what is new."""
+    """What is trained of a backbone: everything, or low-rank adapters and the layers that are new."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, about a third more time."""
+    """Compute activations again in the backward pass: less memory for about a third more time."""
     zero_stage: Literal[0, 1, 2, 3] = 0
-    """DeepSpeed ZeRO stage; stage 3 shards the weights too and needs ``ema_decay = 0``: the average is kept outside."""
+    """DeepSpeed ZeRO stage; stage 3 also shards the weights and needs ``ema_decay = 0``."""
     precision: First[Literal["fp32", "bf16"]] = "fp32"
     """Arithmetic of forward and backward; weights and their average stay fp32."""
     prediction: Research[Literal["epsilon", "v"]] = "epsilon"
@@ -46,16 +46,16 @@ class TrainConfig(Frozen):
     noise_schedule: Research[Literal["scaled_linear", "cosine"]] = "scaled_linear"
     """Noise schedule; scaled_linear is Stable Diffusion's."""
     noise: Research[Literal["white", "texture"]] = "white"
-    """Noise on image latents: white, as in the paper, or with the texture of good products, given what is around a raw
-    mask, with defects as their masks let expect them; from scratch only."""
+    """Noise on image latents. ``white``: as in the paper. ``texture``: noise that looks like good product and fits to
+    what surrounds a raw mask, and a filter that draws defects from their masks; from scratch only."""
     defect_weight: Research[float] = Field(default=0, ge=0)
-    """Weight of the error on defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
+    """Weight of an extra loss on the defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
     reference: Research[Literal["defect", "background", "full", "none"]] = "defect"
     """Reference image: the raw-mask cells kept, removed, the whole image, or nothing (Fig. 4: kept)."""
     reference_noise: Research[Literal["same", "independent", "clean"]] = "independent"
-    """Noise on the reference latent; the paper's ``same`` gives the target away, see the README."""
+    """Noise on the reference latent; the paper's ``same`` gives the target away (docs/decisions.md)."""
     clean_background: Research[float] = Field(default=0.0, ge=0, le=1)
-    """Share of training pairs noised and judged inside a raw mask only, as ``background = clean`` samples."""
+    """Share of training pairs that are noised and judged only inside a raw mask, as ``background = clean`` draws."""
     window: Research[int] = Field(default=0, ge=0)
     """Side in pixels of the window around the raw mask that is trained and sampled on; 0 is the whole image."""
     normal_fraction: Research[float] = Field(default=0.25, ge=0, le=1)

@@ -177,5 +177,5 @@ def _json_row(path: Path, number: int, line: str) -> dict[str, str]:
     except json.JSONDecodeError as error:
         raise DatasetError(f"{path}, line {number}: {error}") from None
     if not isinstance(row, dict):
-        raise DatasetError(f"{path}, line {number}: expected an object with an image and what is known of it")
+        raise DatasetError(f'{path}, line {number}: expected an object such as {{"image": "photos/1.jpg"}}')
     return {str(k): "" if v is None else str(v) for k, v in row.items()}

@@ -108,7 +108,7 @@ def _defect(one: MadeImages, theirs: MadeImages | None, cut: Cut, side: int | No
         count = {"third": len(theirs.images) // 3, "half": len(theirs.images) // 2, "all": len(theirs.images)}[cut]
         if count == 0:
             raise ValueError(
-                f"{one.category}/{one.defect} has {len(theirs.images)} real images, of which a {cut} is none; "
+                f"{one.category}/{one.defect} has {len(theirs.images)} real images, too few to take a {cut} of; "
                 "pass --centres all"
             )
         train, held_out = (_read(theirs, paths, side) for paths in (theirs.images[:count], theirs.images[count:]))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from transformers import CLIPTextModel
@@ -20,13 +21,13 @@ from dhdiff_ray.config import TrainConfig
 from dhdiff_ray.data.regions import reference_image
 from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
+from dhdiff_ray.run.damage import promise
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.training.examples import Examples, Row, mirrored
+from dhdiff_ray.training.cuts import FLIPPED, UNFLIPPED, Row, latent_window, mirrored
+from dhdiff_ray.training.examples import Examples
 
 BATCH = 16
 """Images encoded at once; on a CPU it is one, which fits its caches (.5 s an image instead of .7)."""
-UNFLIPPED = ((False, False),)
-FLIPPED = ((False, False), (True, False), (False, True), (True, True))
 
 
 class LatentCache:
@@ -43,19 +44,15 @@ class LatentCache:
         return torch.stack([torch.stack(column) for column in zip(*cut, strict=True)])
 
     def _one(self, row: Row) -> list[Tensor]:
-        t, variant = self.tables, self.variants.index(row.flips)
-        whole = [t["image"][variant, row.index], t["mask"][variant, row.index]]
-        whole.append(t["blank"] if row.reference == "none" else t["reference"][variant, row.index])
-        spans = []
-        for window, side, flipped in zip(row.window, whole[0].shape[1:], (row.flips[1], row.flips[0]), strict=True):
-            first, last = window.start // self.factor, window.stop // self.factor
-            spans.append(slice(side - last, side - first) if flipped else slice(first, last))
-        return [z[:, spans[0], spans[1]] for z in whole]
+        t, at = self.tables, (self.variants.index(row.flips), row.index)
+        whole = [t["image"][at], t["mask"][at], t["blank"] if row.reference == "none" else t["reference"][at]]
+        down, across = latent_window(row, (whole[0].shape[1], whole[0].shape[2]), self.factor)
+        return [z[:, down, across] for z in whole]
 
-    def text(self, rows: Sequence[Row]) -> Tensor:
-        """(b, t, k)."""
+    def text(self, words: np.ndarray) -> Tensor:
+        """(b, t, k), by image; -1 for the empty prompt."""
         t = self.tables
-        return torch.stack([t["empty_text"] if row.text_dropped else t["text"][row.index] for row in rows])
+        return torch.stack([t["empty_text"] if word < 0 else t["text"][word] for word in words])
 
 
 def latent_cache(
@@ -73,13 +70,27 @@ def latent_cache(
     The frozen networks encode; the rest of the arguments are those of ``build_source``.
     """
     name = f"cache/{category}/latents-{_key(examples, config, vae, text_encoder)}.safetensors"
-    if folder is not None and folder.exists(name):
-        tables = load(folder.read_bytes(name))
-    else:
+    tables = None if folder is None else _kept(folder, name)
+    if tables is None:
         tables = _computed(examples, config, vae, text_encoder, device, on_progress or (lambda *_: None))
         if folder is not None:
-            folder.write_bytes(name, save(tables))
+            data = save(tables)
+            folder.write_json(f"{name}.json", promise(data))
+            folder.write_bytes(name, data)
     return LatentCache(tables, config.flips, latent_shape(vae)[1])
+
+
+def _kept(folder: RunFolder, name: str) -> dict[str, Tensor] | None:
+    """What was computed before; None where that was not, or is damaged."""
+    if not folder.exists(name):
+        return None
+    data, told = folder.read_bytes(name), folder.readable(f"{name}.json")
+    if told and told != promise(data):
+        return None
+    try:
+        return load(data)
+    except SafetensorError:
+        return None
 
 
 @torch.no_grad()
@@ -91,11 +102,40 @@ def _computed(
     device: torch.device | str,
     on_progress: Callable[[int, int], None],
 ) -> dict[str, Tensor]:
+    tables = encoded(examples.images, examples.masks, examples.raw_masks, config, vae, device, on_progress)
+    tokens = torch.cat([examples.tokens, examples.empty_tokens[None]])
+    unique, where = torch.unique(tokens, dim=0, return_inverse=True)
+    states = text_encoder(unique.to(device)).last_hidden_state.float().cpu()[where]
+    tables |= {"text": states[:-1].clone(), "empty_text": states[-1].clone()}
+    return {key: value.contiguous() for key, value in tables.items()}
+
+
+@torch.no_grad()
+def encoded(
+    images: np.ndarray,
+    masks: np.ndarray,
+    raw_masks: np.ndarray,
+    config: TrainConfig,
+    vae: Autoencoder,
+    device: torch.device | str,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> dict[str, Tensor]:
+    """Latents of whole pictures: ``image``, ``mask`` and ``reference`` (variants, n, c, h', w'), ``blank`` (c, h', w').
+
+    Args:
+        images: uint8 (n, h, w, 3).
+        masks: uint8 (n, h, w).
+        raw_masks: uint8 (n, h, w).
+        config: says what a reference shows and whether pictures are mirrored.
+        vae: encodes.
+        device: where it lies.
+        on_progress: called with the pictures encoded and their number.
+    """
     variants = FLIPPED if config.flips else UNFLIPPED
-    total, done = 3 * len(variants) * len(examples.images), 0
+    total, done = 3 * len(variants) * len(images), 0
     batch = 1 if torch.device(device).type == "cpu" else BATCH
 
-    def encoded(pixels: Tensor) -> Tensor:
+    def of(pixels: Tensor) -> Tensor:
         # Normal images share one mask and one reference: each picture is encoded once.
         seen: dict[bytes, int] = {}
         where = [seen.setdefault(p.numpy().tobytes(), len(seen)) for p in pixels]
@@ -109,22 +149,14 @@ def _computed(
 
     tables: dict[str, list[Tensor]] = {"image": [], "mask": [], "reference": []}
     for flips in variants:
-        images, masks, raw = (
-            np.stack([mirrored(a, flips) for a in arrays])
-            for arrays in (examples.images, examples.masks, examples.raw_masks)
-        )
-        shown = [reference_image(i, r, config.reference) for i, r in zip(images, raw, strict=True)]
-        pictures = (to_tensor(images), mask_to_image(to_mask(masks)), to_tensor(np.stack(shown)))
+        image, mask, raw = (np.stack([mirrored(a, flips) for a in arrays]) for arrays in (images, masks, raw_masks))
+        shown = [reference_image(i, r, config.reference) for i, r in zip(image, raw, strict=True)]
+        pictures = (to_tensor(image), mask_to_image(to_mask(mask)), to_tensor(np.stack(shown)))
         for table, of_one in zip(tables.values(), pictures, strict=True):
-            table.append(encoded(of_one))
+            table.append(of(of_one))
             done += len(of_one)
-    blank = reference_image(examples.images[0], examples.raw_masks[0], "none")
-    stacked = {key: torch.stack(value) for key, value in tables.items()} | {"blank": encoded(to_tensor(blank[None]))[0]}
-    tokens = torch.cat([examples.tokens, examples.empty_tokens[None]])
-    unique, where = torch.unique(tokens, dim=0, return_inverse=True)
-    states = text_encoder(unique.to(device)).last_hidden_state.float().cpu()[where]
-    stacked |= {"text": states[:-1].clone(), "empty_text": states[-1].clone()}
-    return {key: value.contiguous() for key, value in stacked.items()}
+    blank = reference_image(images[0], raw_masks[0], "none")
+    return {key: torch.stack(value) for key, value in tables.items()} | {"blank": of(to_tensor(blank[None]))[0]}
 
 
 def _key(examples: Examples, config: TrainConfig, vae: Autoencoder, text_encoder: CLIPTextModel) -> str:

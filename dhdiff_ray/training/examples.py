@@ -1,10 +1,11 @@
-"""The training images of one category in memory, and one row of a batch before it becomes tensors."""
+"""The training images of one category in memory, and the words of their prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -13,10 +14,23 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import raw_mask
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
-from dhdiff_ray.records import Sample
+from dhdiff_ray.records import GOOD, Sample
 
-Shown = Literal["defect", "background", "full", "none"]
-"""What a reference shows; see ``data.regions.reference_image``."""
+
+@dataclass(frozen=True)
+class Words:
+    """The prompts of n (category, defect) pairs as tokens."""
+
+    tokens: Tensor  # (n, t), token ids of the prompts
+    defect_tokens: Tensor  # (n, t), 1 on the defect's words
+    empty_tokens: Tensor  # (t,), of the empty prompt
+
+    @classmethod
+    def of(cls, tokenizer: Any, names: Sequence[tuple[str, str]]) -> Words:
+        """The prompts of these (category, defect) pairs, in order."""
+        tokens = tokenize(tokenizer, [prompt(category, defect) for category, defect in names])
+        words = ["" if defect == GOOD else defect_words(defect) for _, defect in names]
+        return cls(tokens, mark_defect_tokens(tokenizer, tokens, words), tokenize(tokenizer, [""])[0])
 
 
 @dataclass(frozen=True)
@@ -41,8 +55,7 @@ class Examples:
         Raises:
             ValueError: there is no anomaly among them.
         """
-        tokens = tokenize(tokenizer, [prompt(s.category, s.defect) for s in samples])
-        words = ["" if s.is_good else defect_words(s.defect) for s in samples]
+        words = Words.of(tokenizer, [(s.category, s.defect) for s in samples])
         defects = sorted({s.defect for s in samples if not s.is_good})
         if not defects:
             raise ValueError("there is no anomaly to train on; check the split and --category")
@@ -50,34 +63,35 @@ class Examples:
             images=images,
             masks=masks,
             raw_masks=np.stack([raw_mask(m, config.data.grid) for m in masks]),
-            tokens=tokens,
-            defect_tokens=mark_defect_tokens(tokenizer, tokens, words),
-            empty_tokens=tokenize(tokenizer, [""])[0],
+            tokens=words.tokens,
+            defect_tokens=words.defect_tokens,
+            empty_tokens=words.empty_tokens,
             normal=[i for i, s in enumerate(samples) if s.is_good],
             by_defect=[[i for i, s in enumerate(samples) if s.defect == defect] for defect in defects],
         )
 
-    @property
+    @cached_property
     def anomalies(self) -> list[int]:
         """Which of them show a defect, defect by defect."""
         return [i for same in self.by_defect for i in same]
 
+    def choose(self, normal_fraction: float, draws: np.ndarray) -> int:
+        """The image of one row: a normal one, or one of a defect drawn first; ``draws`` are three of [0, 1)."""
+        if self.normal and draws[0] < normal_fraction:
+            return self.normal[int(draws[1] * len(self.normal))]
+        same = self.by_defect[int(draws[1] * len(self.by_defect))]
+        return same[int(draws[2] * len(same))]
 
-@dataclass(frozen=True)
-class Row:
-    """One row of a batch before it becomes tensors."""
+    def anomaly_like(self, index: int, draw: float) -> int | None:
+        """For a normal image an anomaly whose place it could have had, by a number of [0, 1); None for an anomaly."""
+        if index not in self._normal:
+            return None
+        return self.anomalies[int(draw * len(self.anomalies))]
 
-    index: int
-    flips: tuple[bool, bool]  # mirrored left to right, top to bottom
-    reference: Shown  # ``none`` where it was dropped
-    text_dropped: bool
-    control: Literal["none", "raw", "fine"]
-    """What the control mask shows: nothing (dropped), the defect's cells, or its outline."""
-    region: np.ndarray  # uint8 (h, w), where the pair is to be drawn, before flips
-    window: tuple[slice, slice]
+    def word(self, index: int) -> int:
+        """Which row of the tokens an image has."""
+        return index
 
-
-def mirrored(array: np.ndarray, flips: tuple[bool, bool]) -> np.ndarray:
-    """An array (h, w, ...) mirrored left to right and top to bottom as asked."""
-    array = array[:, ::-1] if flips[0] else array
-    return array[::-1] if flips[1] else array
+    @cached_property
+    def _normal(self) -> set[int]:
+        return set(self.normal)

@@ -15,7 +15,7 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from dhdiff_ray.config import TrainConfig
-from dhdiff_ray.training.batches import Batch, BatchSource
+from dhdiff_ray.training.batches import Batch
 from dhdiff_ray.training.step import Objective
 
 
@@ -34,6 +34,14 @@ class Engine(Protocol):
 
     def step(self) -> None:
         """Clip, update, clear the gradients."""
+
+
+class Batches(Protocol):
+    """Where batches come from: :class:`~dhdiff_ray.training.batches.BatchSource`, or one over shards."""
+
+    def draw(self, step: int, total: int, rank: int = 0, world_size: int = 1) -> Batch:
+        """This rank's part of one step's ``total`` rows."""
+        ...
 
 
 class PlainEngine:
@@ -89,7 +97,7 @@ def over_workers(parts: dict[str, Tensor], world_size: int) -> dict[str, float]:
 
 def fit(
     engine: Engine,
-    source: BatchSource,
+    source: Batches,
     config: TrainConfig,
     *,
     average: EMAModel | None,

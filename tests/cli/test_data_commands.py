@@ -74,7 +74,7 @@ def test_a_loader_of_ones_own_is_checked_by_its_file(invoke, tmp_path, monkeypat
 
 
 def test_names_of_datasets_are_completed():
-    from dhdiff_ray.cli.options import datasets
+    from dhdiff_ray.cli.complete import datasets
 
     assert datasets("m") == ["mpdd", "mvtec"]
     assert datasets("") == dataset_names()

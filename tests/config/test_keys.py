@@ -20,7 +20,7 @@ serve.batch_wait_ms serve.body_seconds serve.deadline_seconds serve.gpus_per_rep
 serve.in_flight
 serve.max_batch_size serve.max_body_mb serve.max_n serve.max_replicas serve.max_side serve.max_steps
 serve.models_held serve.port serve.preview_share serve.queue serve.replicas serve.requests_per_minute
-serve.surge_percent serve.warm synthesize.background synthesize.compile synthesize.control
+serve.surge_percent serve.warm sources synthesize.background synthesize.compile synthesize.control
 synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance synthesize.min_iou
 synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws synthesize.shard_size
 synthesize.start synthesize.steps synthesize.strength synthesize.workers train.adapt train.checkpoint_every
@@ -40,10 +40,20 @@ def test_the_keys_are_those_that_recipes_and_runs_hold():
 
 def test_a_rank_changes_neither_what_is_stored_nor_the_digest():
     assert set(ranks().values()) == set(Rank)
-    assert {f"{part}.{name}" for part, knobs in Config().model_dump().items() for name in knobs} == set(KEYS.split())
+    stored = {f"{part}.{name}" for part, knobs in Config().model_dump().items() for name in knobs} | {"sources"}
+    assert stored == set(KEYS.split())
     assert Config().digest() == "fc5dae07d77f32c5"
 
 
 def test_newer_knobs_at_their_defaults_leave_the_digest_of_runs_on_disk_alone():
     asked = [Config.model_validate({"detect": {"seeds": seeds, "real_share": 0.5}}).digest() for seeds in (1, 2)]
     assert asked[0] == Config().digest() != asked[1]
+
+
+def test_runs_without_sources_keep_their_digest_and_those_with_sources_differ_by_each_word_of_them():
+    digests = {
+        Config.model_validate({"sources": sources}).digest()
+        for sources in ([], [{"dataset": "mpdd"}], [{"dataset": "mpdd", "weight": 2}], [{"dataset": "mpdd"}] * 2)
+    }
+    assert len(digests) == 4
+    assert Config().digest() in digests

@@ -36,3 +36,10 @@ def test_a_sound_product_has_an_empty_mask_and_products_vary(category):
     assert not first.mask.any()
     assert np.array_equal(first.image, first.sound)
     assert np.abs(first.image.astype(int) - second.image).mean() > 2
+
+
+@pytest.mark.parametrize("category", sorted(DEFECTS))
+def test_the_sound_product_does_not_depend_on_its_defect(category):
+    y, x = np.mgrid[:64, :64].astype(np.float32) / 64
+    good, *others = (ARTISTS[category](name, x, y, np.random.default_rng(2)) for name in ("good", *DEFECTS[category]))
+    assert all(np.array_equal(good.sound, other.sound) for other in others)

@@ -88,7 +88,7 @@ def test_mistakes_are_told_in_one_line(real, made, tmp_path):
     shutil.copy(made / "grid" / "bent" / "image" / "0.jpg", one)
     with pytest.raises(ValueError, match=r"1 images cannot be cut into 2 splits.*score\.splits=1"):
         score_folder(one, STANDIN)
-    with pytest.raises(ValueError, match="1 real images, of which a third is none; pass --centres all"):
+    with pytest.raises(ValueError, match="1 real images, too few to take a third of; pass --centres all"):
         score_folder(one, STANDIN, real=one)
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(one / "other.png")
     with pytest.raises(ImageError, match=r"different sizes.*9 x 9.*--resolution"):

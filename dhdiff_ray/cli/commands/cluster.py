@@ -40,7 +40,7 @@ def up(
 
 @app.command("status")
 def status(as_json: options.Json = False) -> None:
-    """Tell whether this machine's cluster stands.
+    """Show whether this machine's cluster is running.
 
     Example: dhdiff-ray cluster status
     """

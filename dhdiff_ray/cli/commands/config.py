@@ -1,4 +1,4 @@
-"""``config``: every knob, its value, and where that came from."""
+"""``config``: every knob, its value, and where the value came from."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ def show(
     for rank in Rank:
         lines.append(("\n" if lines else "") + f"# {rank}")
         for key in (key for key, its_rank in ranks().items() if its_rank is rank):
-            section, name = key.split(".")
-            text = f"{key} = {json.dumps(values[section][name], ensure_ascii=False)}"
+            section, _, name = key.partition(".")
+            value = values[section][name] if name else values[section]
+            text = f"{key} = {json.dumps(value, ensure_ascii=False)}"
             lines.append(f"{text:<44}# {origins[key]}" if origin else text)
     document = {"config": values, "origins": origins} if origin else values
     Output(as_json).data(document, text="\n".join(lines))

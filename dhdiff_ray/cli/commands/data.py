@@ -1,4 +1,4 @@
-"""``data``: which datasets there are, what a folder holds, what is wrong with it, and a small one made on the spot."""
+"""``data``: list dataset layouts, look at a folder, find what is wrong with it, or draw a small dataset."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
 
@@ -22,10 +22,10 @@ app = group("data", "Look at datasets, check them, or make a small one.")
 class Source(options.Knobs):
     """A dataset, and what of it."""
 
-    root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder or URI of the dataset as downloaded.")]
-    dataset: Annotated[
-        str, typer.Option(metavar="NAME", help="A loader, or a .py file with one.", autocompletion=options.datasets)
-    ] = "mvtec"
+    root: Annotated[str, typer.Option(metavar="FOLDER", help="Folder or URI of the dataset, as downloaded.")]
+    dataset: Annotated[str, typer.Option(metavar="NAME", help=options.DATASET, autocompletion=complete.datasets)] = (
+        "mvtec"
+    )
     category: options.Categories = None
     sets: options.Sets = None
 
@@ -38,7 +38,7 @@ class Source(options.Knobs):
 
 @app.command("list")
 def list_datasets(as_json: options.Json = False) -> None:
-    """List the dataset loaders, with the terms of their images.
+    """List the datasets that can be read, with their terms of use.
 
     Example: dhdiff-ray data list
     """
@@ -57,7 +57,7 @@ def list_datasets(as_json: options.Json = False) -> None:
 @options.spread
 def scan(
     source: Source,
-    areas: Annotated[bool, typer.Option(help="Open the masks and measure them.")] = True,
+    areas: Annotated[bool, typer.Option(help="Also open the masks and measure their areas.")] = True,
     as_json: options.Json = False,
 ) -> None:
     """Count images by category and defect, and name what is missing.
@@ -86,16 +86,14 @@ def scan(
 @options.spread
 def verify(
     source: Source,
-    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time here; 0 is one per core.")] = 0,
+    workers: Annotated[int, typer.Option(min=0, help="Files opened at a time; 0 is one per core.")] = 0,
     address: Annotated[
         str | None,
-        typer.Option(
-            help="Dashboard of a cluster that sees the folder, http://HOST:8265: all its cores open files. Else here."
-        ),
+        typer.Option(help="http://HOST:8265 of a cluster that sees the folder: its cores then open the files."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Open every file and tell what would spoil a run.
+    """Open every file and say what would spoil a run.
 
     Each finding comes with its remedy; leaves with 1 if there is an error.
 
@@ -153,7 +151,7 @@ def preview(
 
 @app.command("check")
 def check_loader(
-    dataset: Annotated[str, typer.Argument(help="A .py file with a loader, or a loader's name.")],
+    dataset: Annotated[str, typer.Argument(help="A .py file with a loader, or a loader's name.", metavar="LOADER")],
     as_json: options.Json = False,
 ) -> None:
     """Try a loader on the example it carries.
@@ -181,7 +179,7 @@ def make(
     resolution: Annotated[int, typer.Option(min=16, help="Side of the images in pixels.")] = 64,
     seed: Annotated[int, typer.Option(help="The same seed gives the same images.")] = 0,
     category: Annotated[
-        list[str] | None, typer.Option(help="A product to draw, or all; again for more. capsule and mesh if left out.")
+        list[str] | None, typer.Option(help="A product to draw, or all; may be repeated. [default: capsule, mesh]")
     ] = None,
     per_defect: Annotated[int, typer.Option(min=2, help="Images of each defect.")] = 80,
     as_json: options.Json = False,

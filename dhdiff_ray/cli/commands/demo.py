@@ -35,8 +35,10 @@ gave; where the kernel does not tell it, RSS counts shared pages again and again
 
 
 def demo(
-    storage: Annotated[str, typer.Option(help="Folder that holds runs.")] = "runs",
-    run: Annotated[str, typer.Option(help="Name of the run; an earlier one of that name is replaced.")] = "demo",
+    storage: Annotated[str, typer.Option(metavar="FOLDER", help="Folder that holds runs.")] = "runs",
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="Name of the run; an earlier demo of that name is replaced.")
+    ] = "demo",
     sets: options.Sets = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the endpoint up until Ctrl-C.")] = False,
     as_json: options.Json = False,

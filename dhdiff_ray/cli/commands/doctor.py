@@ -1,4 +1,4 @@
-"""``doctor``: is everything there that a run needs; what is wrong comes with what to do about it."""
+"""``doctor``: check that everything a run needs is there; each fault comes with its remedy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ def doctor(
     dataset: options.DatasetName = None,
     root: options.Root = None,
     storage: options.Storage = None,
-    weights_dir: str = typer.Option("", help="Folder of the published networks' files; else PyTorch's hub cache."),
+    weights_dir: str = typer.Option(
+        "", metavar="FOLDER", help="Where the networks' files are. [default: PyTorch's hub cache]", show_default=False
+    ),
     as_json: options.Json = False,
 ) -> None:
     """Check versions, cluster, dataset, weights and disk.
@@ -123,12 +125,12 @@ def _cluster(address: str) -> Iterator[Check]:
     yield _judged("cluster", there == here, f"Ray {there} at {address}, {here} here", remedy)
     try:
         jobs.check_cluster()
-        yield Check("cluster's door", "ok", "versions match, and it wants a token or is on this machine")
+        yield Check("access to the cluster", "ok", "versions match, and it wants a token or is on this machine")
     except ClusterError as error:
-        yield Check("cluster's door", "failed", address, str(error))
+        yield Check("access to the cluster", "failed", address, str(error))
     have = jobs.resources()
     size = f"{have.get('CPU', 0):g} CPU, {have.get('GPU', 0):g} GPU"
-    yield Check("cluster's size", "ok" if have.get("CPU") else "warning", size)
+    yield Check("size of the cluster", "ok" if have.get("CPU") else "warning", size)
 
 
 def _token() -> Iterator[Check]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.output import Output
 
 Form = Literal["webdataset", "coco", "yolo", "folder"]
@@ -14,16 +14,27 @@ Form = Literal["webdataset", "coco", "yolo", "folder"]
 
 
 def export(
-    run: Annotated[str, typer.Option(metavar="NAME", help="The run: one folder in the storage.")],
-    out: Annotated[str, typer.Option(help="A new folder or URI to write to.")],
-    form: Annotated[Form, typer.Option("--format", help="What to write.")] = "webdataset",
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="The run: one folder in the storage.", autocompletion=complete.runs)
+    ],
+    out: Annotated[str, typer.Option(metavar="FOLDER", help="A new folder or URI to write to.")],
+    form: Annotated[
+        Form, typer.Option("--format", metavar="FORM", help="webdataset, coco, yolo or folder.")
+    ] = "webdataset",
     storage: options.Storage = None,
     shard_size: Annotated[int, typer.Option(min=1, help="Pairs in one WebDataset shard.")] = 1000,
     self_contained: Annotated[
         bool, typer.Option("--self-contained", help="Instead of pairs: a model that opens without this package.")
     ] = False,
     category: Annotated[
-        str | None, typer.Option("--category", "-c", help="With --self-contained: which model.")
+        str | None,
+        typer.Option(
+            "--category",
+            "-c",
+            help="With --self-contained: which model.",
+            metavar="NAME",
+            autocompletion=complete.categories,
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -52,13 +63,15 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.model.bundle import write_self_contained
     from dhdiff_ray.run.folder import RunFolder
-    from dhdiff_ray.training.checkpoint import is_trained
+    from dhdiff_ray.training.checkpoint import check_model, is_trained
 
     folder = RunFolder.of(storage, run)
     trained = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith("/model_index.json")})
     if category is None or not is_trained(folder, category):
         wrong = "" if category is None else f"no model of {category!r}{nearest(category, trained)}; "
         raise ConfigError(f"{wrong}pass --category, one of: {', '.join(trained) or 'none is trained yet'}")
-    write_self_contained(folder.local(f"models/{category}"), Path(out))
+    model = folder.local(f"models/{category}")
+    check_model(model)
+    write_self_contained(model, Path(out))
     how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
     output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

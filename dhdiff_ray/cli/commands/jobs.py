@@ -1,4 +1,4 @@
-"""``jobs``: what runs on a cluster, what it said, and how to stop it."""
+"""``jobs``: list the jobs of a cluster, read their logs, stop them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, status_table, table
 
 app = group("jobs", "See, follow, stop and forget the jobs of a cluster.")
-JobId = Annotated[str, typer.Argument(help="Id of a job, as submit and jobs list print it.", show_default=False)]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="The job, as submit and jobs list print it.", show_default=False)
+]
 
 
 @app.command("list")
@@ -37,7 +39,7 @@ def list_jobs(
 @app.command("logs")
 def logs(
     job_id: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Draw its progress until it ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it until it ends.")] = False,
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
@@ -57,7 +59,9 @@ def logs(
 
 @app.command("status")
 def status(
-    job_id: Annotated[str | None, typer.Argument(help="Id of a job; leave it out with --run.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="JOB", help="A job; leave it out with --run.", show_default=False)
+    ] = None,
     run: options.Run = None,
     storage: options.Storage = None,
     address: options.Address = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.output import Output, table
 from dhdiff_ray.cli.resolve import resolve
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[str, typer.Option(metavar="NAME", help="The run: one folder in the storage.")],
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="The run: one folder in the storage.", autocompletion=complete.runs)
+    ],
     storage: options.Storage = None,
     as_json: options.Json = False,
 ) -> None:

@@ -33,12 +33,15 @@ TOKEN = "DHDIFF_TOKEN"
 def sample(
     url: Annotated[str, typer.Option(help="Address of the endpoint, http://HOST:8000.", show_default=False)],
     category: Annotated[
-        list[str], typer.Option("--category", "-c", metavar="NAME", help="May be repeated.", show_default=False)
+        list[str],
+        typer.Option("--category", "-c", metavar="NAME", help="Product to draw; may be repeated.", show_default=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder to fill: its tree is OUT/pairs, or OUT if that is named pairs.")],
-    defect: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.", show_default=False)] = None,
+    out: Annotated[Path, typer.Option(help="Folder to fill: pairs go to OUT/pairs, or to OUT if it is named pairs.")],
+    defect: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this defect; may be repeated.", show_default=False)
+    ] = None,
     pairs: Annotated[int, typer.Option("--pairs", "-n", min=1, help="Pairs per defect.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="As run.seed.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="First seed, as run.seed.")] = 0,
     parallel: Annotated[int, typer.Option(min=1, max=256, help="Requests at once.")] = 8,
     steps: Annotated[int | None, typer.Option(min=1, help="Denoising steps.", show_default=False)] = None,
     patience: Annotated[float, typer.Option(min=0, help="Seconds to go on asking a busy endpoint.")] = 120.0,

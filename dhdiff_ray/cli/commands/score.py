@@ -1,4 +1,4 @@
-"""``score``: the numbers of any folder of images, here and without a run; ``submit score`` has them for a run."""
+"""``score``: score any folder of images in this process; ``submit score`` scores the pairs of a run on a cluster."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ def score(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score any folder of images, other people's too, here.
+    """Score any folder of images on this machine.
 
-    It may be MVTec's tree, AnomalyDiffusion's or DualAnoDiff's output, or a plain folder. The pairs of a run are scored
-    by dhdiff-ray submit score --run NAME, on a cluster and with the same code.
+    It may come from other tools: MVTec's tree, AnomalyDiffusion's or DualAnoDiff's output, or a plain folder. The pairs
+    of a run are scored by dhdiff-ray submit score --run NAME, on a cluster and with the same code.
 
     Example: dhdiff-ray score generated --real data/mvtec --weights-dir weights
     """

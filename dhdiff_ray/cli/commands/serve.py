@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dhdiff_ray.cli import options
+from dhdiff_ray.cli import complete, options
 from dhdiff_ray.cli.follow import jobs_at, private_cluster
 from dhdiff_ray.cli.help import group
 from dhdiff_ray.cli.output import Output, table
@@ -22,7 +22,9 @@ app = group("serve", "Serve the models of a run.")
 
 @app.command("up")
 def up(
-    run: Annotated[str, typer.Option(help="Run whose models answer.")],
+    run: Annotated[
+        str, typer.Option(metavar="NAME", help="The run whose models answer.", autocompletion=complete.runs)
+    ],
     storage: options.Storage = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; 0 picks one. [default: 8000]")] = None,
     sets: options.Sets = None,
@@ -55,11 +57,13 @@ def up(
 
 @app.command("status")
 def status(
-    url: Annotated[str | None, typer.Option(help="Address of an endpoint.", show_default=False)] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="An endpoint, http://HOST:8000.", show_default=False)
+    ] = None,
     address: options.Address = None,
     as_json: options.Json = False,
 ) -> None:
-    """Tell what an endpoint serves; of a cluster, its serving jobs.
+    """Show what an endpoint serves, or a cluster's serving jobs.
 
     Example: dhdiff-ray serve status --url http://127.0.0.1:8000
     """

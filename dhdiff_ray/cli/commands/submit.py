@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dhdiff_ray.cli.commands.report import show_report
+from dhdiff_ray.cli.door import check_door
 from dhdiff_ray.cli.follow import attend, connected, finish, next_steps
 from dhdiff_ray.cli.help import Command, Group, group
 from dhdiff_ray.cli.options import JobOptions, Typed, TypedPairs, address_or_environment, needed_address, spread
@@ -65,8 +66,8 @@ class Page(Command):
 
 app = group(
     "submit",
-    "Send a verb to a cluster as a Ray job, and follow it to its end.\n\n"
-    "A run begins with train or all; the others go on with it, and it knows what it was begun with.",
+    "Train, make pairs, score and detect, each as a Ray job.\n\n"
+    "A run begins with train or all. The others go on with it and take its settings.",
     cls=Verbs,
 )
 
@@ -77,6 +78,7 @@ def train(typed: Typed, job: JobOptions) -> None:
     """Train a model of each category: this begins a run.
 
     A recipe with rows, such as jobs/table8.toml, is a table: every row is trained, sampled and judged.
+    One with sources, such as jobs/foundation_tiny.toml, trains one model of all their products: a foundation.
 
     Example: dhdiff-ray submit train --root data/mvtec --preset tiny --run first
     """
@@ -118,7 +120,7 @@ def detect(typed: Typed, job: JobOptions) -> None:
 @app.command("all")
 @spread
 def everything(typed: TypedPairs, job: JobOptions) -> None:
-    """All four, each category by itself; begins a run or goes on.
+    """All four, category by category; begins a run or goes on.
 
     Example: dhdiff-ray submit all jobs/mvtec.toml --root data/mvtec --run whole
     """
@@ -169,7 +171,8 @@ def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
 
     output = Output(job.as_json)
     loaded = resolve(verb, typed, resume=job.resume)
-    samples = samples_here(loaded.config) if verb in ("train", "all") else []
+    here = job.address == "local" or address_or_environment(job.address) is None
+    samples = check_door(verb, loaded, here) if verb != "report" else []
     given = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
     foundation = Run(loaded.config).foundation if verb in ("train", "all") else None
     for line in idle_switches(loaded.config, given, from_foundation=foundation is not None):
@@ -198,6 +201,7 @@ def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
 
 def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample]) -> None:
     """Show what would be sent, what it needs and, where the dataset can be seen from here, what it will cost."""
+    from dhdiff_ray.config import FOUNDATION_NAME
     from dhdiff_ray.on_ray.cluster.checks import resources
     from dhdiff_ray.report import price
     from dhdiff_ray.run.run import Run
@@ -211,6 +215,8 @@ def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample])
     samples = samples_here(config) if verb == "synthesize" else samples
     defects = Counter(category for category, defect in {(s.category, s.defect) for s in samples if not s.is_good})
     defects.update(dict.fromkeys((s.category for s in samples), 0))
+    if config.sources:  # one model, of which no pairs are drawn
+        defects = Counter({FOUNDATION_NAME: 0})
     cost = price.price(config, defects) if defects else {}
     lines += price.told(cost) if cost else []
     if need:

@@ -90,7 +90,7 @@ class LOCO(MVTec):
                     continue
                 if value not in rules:
                     raise DatasetError(
-                        f"{path} has the pixel value {value}, of which {NAMES} does not say how much counts as all"
+                        f"{path} has the pixel value {value}, for which {NAMES} gives no saturation threshold"
                     )
                 pixels = values == value
                 instances.append(Instance(pixels, saturation_area(int(pixels.sum()), *rules[value])))

@@ -21,9 +21,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from dhdiff_ray.config import Config
+from dhdiff_ray.config import Config, DataConfig, Source
 from dhdiff_ray.on_ray.cluster.checks import (
     check_answers,
     check_closed,
@@ -36,6 +36,7 @@ from dhdiff_ray.on_ray.cluster.checks import (
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.ray_private import SERVER_LOGS, dashboard_answer, is_without_agent
 from dhdiff_ray.on_ray.verbs import WRITERS
+from dhdiff_ray.run.events import REFUSED
 
 ENTRY = "dhdiff_ray.on_ray"
 """What a job runs; the verb is its first argument."""
@@ -44,6 +45,8 @@ RECONNECTS = 5
 """How often a log is picked up again after its connection was cut."""
 AGENT_SECONDS = 60.0
 """How long a cluster that has just come up may take until it accepts jobs."""
+Reads = TypeVar("Reads", DataConfig, Source)
+"""What names a loader and a folder."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class JobInfo:
     def exit_code(self) -> int:
         """What the command that followed the job leaves: 0 done, 2 configuration refused, 3 failed, 4 stopped."""
         if self.status == "FAILED":
-            return 2 if self.driver_exit_code == 2 else 3
+            return 2 if self.driver_exit_code == REFUSED else 3
         return 4 if self.status == "STOPPED" else 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -282,10 +285,9 @@ class Jobs:
         if self.local is not None:
             file.write_text(config.model_dump_json())
             return shlex.quote(str(file)), {}
-        code = Path(config.data.dataset)
-        if code.suffix == ".py" and code.is_file():
-            shutil.copy(code, folder)
-            config = config.model_copy(update={"data": config.data.model_copy(update={"dataset": code.name})})
+        data = _shipped_loader(config.data, folder)
+        sources = tuple(_shipped_loader(source, folder) for source in config.sources)
+        config = config.model_copy(update={"data": data, "sources": sources})
         file.write_text(config.model_dump_json())
         variables = JOB_ENVIRONMENT | {k: os.environ[k] for k in ("HF_HUB_OFFLINE",) if k in os.environ}
         environment = {"working_dir": str(folder), "env_vars": variables, "excludes": ["**/__pycache__/", "*.pyc"]}
@@ -294,16 +296,33 @@ class Jobs:
 
 def absolute(config: Config) -> Config:
     """The configuration with local paths made absolute: the job starts in another folder."""
-    storage, root, dataset = config.run.storage, config.data.root, config.data.dataset
-    data: dict[str, Any] = {}
-    if root and "://" not in root:
-        data["root"] = str(Path(root).expanduser().resolve())
-    if dataset.endswith(".py"):
-        data["dataset"] = str(Path(dataset).expanduser().resolve())
+    storage = config.run.storage
     run = {} if "://" in storage else {"storage": str(Path(storage).expanduser().resolve())}
     return config.model_copy(
-        update={"run": config.run.model_copy(update=run), "data": config.data.model_copy(update=data)}
+        update={
+            "run": config.run.model_copy(update=run),
+            "data": config.data.model_copy(update=_absolute_places(config.data)),
+            "sources": tuple(source.model_copy(update=_absolute_places(source)) for source in config.sources),
+        }
     )
+
+
+def _absolute_places(data: DataConfig | Source) -> dict[str, str]:
+    places: dict[str, str] = {}
+    if data.root and "://" not in data.root:
+        places["root"] = str(Path(data.root).expanduser().resolve())
+    if data.dataset.endswith(".py"):
+        places["dataset"] = str(Path(data.dataset).expanduser().resolve())
+    return places
+
+
+def _shipped_loader(data: Reads, folder: Path) -> Reads:
+    """The same with a loader's own file, if it is one, copied to ``folder`` and named as it lies there."""
+    code = Path(data.dataset)
+    if code.suffix != ".py" or not code.is_file():
+        return data
+    shutil.copy(code, folder)
+    return data.model_copy(update={"dataset": code.name})
 
 
 async def _next(chunks: Any) -> str | None:

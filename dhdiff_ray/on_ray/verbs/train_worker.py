@@ -25,10 +25,9 @@ from dhdiff_ray.on_ray.events import PROGRESS_SECONDS, Hub
 from dhdiff_ray.on_ray.verbs.checkpoints import Stored, last_checkpoint, restore, save
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.build import Parts, build, build_source, fit_look
 from dhdiff_ray.training.checkpoint import publish
-from dhdiff_ray.training.loop import fit, learning_rate, new_average
+from dhdiff_ray.training.loop import Batches, fit, learning_rate, new_average
 from dhdiff_ray.training.step import Objective
 from dhdiff_ray.training.trackers import Trackers
 
@@ -44,13 +43,15 @@ def train_worker(settings: dict[str, Any]) -> None:
     """
     # 1. Join the others.
     context = ray.train.get_context()
-    worker = Worker(**settings, rank=context.get_world_rank(), world_size=context.get_world_size())
+    kind = kind_of(settings["run"].config)
+    worker = kind(**settings, rank=context.get_world_rank(), world_size=context.get_world_size())
     run, category, t = worker.run, worker.category, worker.run.config.train
     refuse_what_cannot_be_averaged(run.config)
+    worker.set_up()
     # 2. Read the images.
     pictures = worker.read()
     # 3. Build the model and go on from its last checkpoint.
-    parts = build(run.config, *pictures[:2])
+    parts = worker.build(pictures)
     engine, average, start = worker.resume(parts)
     # 4. Encode what is encoded once.
     progress = Progress(worker)
@@ -77,7 +78,7 @@ def train_worker(settings: dict[str, Any]) -> None:
     # 6. Publish.
     with whole_weights(parts.objective, t.zero_stage):
         if worker.leads:
-            publish(parts, average, run, category, run.training_facts(category, len(pictures[0])))
+            publish(parts, average, run, category, worker.facts(pictures))
             meters.memory(category)
 
 
@@ -102,22 +103,35 @@ class Worker:
             about = {"verb": "train", "category": self.category, "time": round(time.time(), 3)}
             self.hub.emit.remote({**about, **event})
 
-    def read(self) -> Pictures:
-        """The training images, of a split that was checked."""
-        t, data = self.run.config.train, self.run.config.data
+    def set_up(self) -> None:
+        """Take the cores that were given, and warn where they are slow."""
+        t = self.run.config.train
         if not torch.cuda.is_available():
             torch.set_num_threads(t.cpus_per_worker)
-        samples = self.run.check_split().category(self.category).train
-        warn = lambda message: self.tell(event="warning", message=message)  # noqa: E731
         if t.precision == "bf16" and not knows_bf16():
             slow = "this processor has no bf16 instructions: a step may take many times as long as with "
-            warn(slow + "train.precision=fp32")
-        return read_many(samples, data.resolution, data.skip_bad, warn)
+            self.warn(slow + "train.precision=fp32")
+
+    def warn(self, message: str) -> None:
+        """Tell something that needs a look, if this one leads."""
+        self.tell(event="warning", message=message)
+
+    def read(self) -> Pictures:
+        """The training images, of a split that was checked."""
+        data = self.run.config.data
+        samples = self.run.check_split().category(self.category).train
+        return read_many(samples, data.resolution, data.skip_bad, self.warn)
+
+    def build(self, pictures: Pictures) -> Parts:
+        """The model as it starts."""
+        return build(self.run.config, *pictures[:2])
 
     def resume(self, parts: Parts) -> tuple[Any, EMAModel | None, int]:
         """DeepSpeed's engine, the averaged weights of the one that leads, and the steps done."""
         t = self.run.config.train
-        with last_checkpoint(t.zero_stage, self.world_size) as stored:
+        place = self.run.folder.below("checkpoints").below(self.category)
+        warn = lambda message: self.tell(event="warning", message=message)  # noqa: E731
+        with last_checkpoint(place, t.zero_stage, self.world_size, self.rank, warn) as stored:
             engine = deepspeed_engine(parts.objective, self.run.config, self.world_size, stored)
             average = new_average(parts.objective, t) if self.leads else None
             start = restore(engine, average, stored)
@@ -125,7 +139,7 @@ class Worker:
             self.tell(event="workers", workers=self.world_size, done=start)
         return engine, average, start
 
-    def encode(self, parts: Parts, pictures: Pictures, device: Any, progress: Progress) -> BatchSource:
+    def encode(self, parts: Parts, pictures: Pictures, device: Any, progress: Progress) -> Batches:
         """Where batches come from; what is cached in the run is computed by one and read by all."""
         if not self.leads:
             torch.distributed.barrier()
@@ -135,6 +149,19 @@ class Worker:
             torch.distributed.barrier()
         fit_look(parts, source)
         return source
+
+    def facts(self, pictures: Pictures) -> dict[str, Any]:
+        """What is written beside the model."""
+        return self.run.training_facts(self.category, len(pictures[0]))
+
+
+def kind_of(config: Config) -> type[Worker]:
+    """What reads and feeds: one category's images in memory, or a foundation's pool."""
+    if not config.sources:
+        return Worker
+    from dhdiff_ray.on_ray.verbs.pooled import PoolWorker
+
+    return PoolWorker
 
 
 class Progress:
