@@ -27,6 +27,8 @@ from dhdiff_ray.pairs.writer import PairWriter
 from dhdiff_ray.run.run import Run
 
 FIGURES = ("iou", "pixel_ap", "real_pixel_ap", "train_seconds", "last_loss")
+SCRATCH = ["train.learning_rate=3e-3"]
+"""What training from scratch is best done with, where the preset is made for adaptation."""
 COLOURS = {"scratch": "#888888", "full": "#1f6fb2", "lora": "#c2571a"}
 
 
@@ -95,7 +97,7 @@ def measured(asked, category, way, steps, seed):
     backbone = "" if way == "scratch" else asked.backbone
     sets = [f"run.name={way}-{category}-{steps}-{seed}", f'model.backbone="{backbone}"', f"train.steps={steps}"]
     sets += [f"synthesize.pairs_per_defect={asked.pairs}", f"train.checkpoint_every={steps}"]
-    sets += [] if way == "scratch" else [f"train.adapt={way}", *asked.sets]
+    sets += SCRATCH if way == "scratch" else [f"train.adapt={way}", *asked.sets]
     run = laid_out(asked.preset, [*common, *sets])
     start = time.process_time()
     pipeline, facts = trained(run, category, Quiet())

@@ -45,7 +45,14 @@ def main():
 
 
 def losses(data, noise, shown):
-    fixed = (*EVERY_LEVEL, "train.normal_fraction=0", "train.clean_background=0", "train.reference_dropout=0.2")
+    fixed = (
+        *EVERY_LEVEL,
+        "model.backbone=''",
+        "train.learning_rate=3e-3",
+        "train.normal_fraction=0",
+        "train.clean_background=0",
+        "train.reference_dropout=0.2",
+    )
     sets = (*fixed, f"train.reference_noise={noise}", f"train.reference={shown}", f"train.steps={STEPS}")
     config = load_config(preset="tiny", sets=sets).config
     parts = build(config, *data[:2])

@@ -53,6 +53,7 @@ def _train(storage: str, root: Path, name: str, cores: int, rounds: list[list[st
                 "data.root": ("run", str(root)),
                 "data.categories": ("run", categories),
                 "train.steps": ("run", STEPS),
+                "model.backbone": ("run", ""),
                 "train.checkpoint_every": ("run", STEPS),
                 "train.cpus_per_worker": ("run", cores),
             },

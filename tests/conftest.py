@@ -27,6 +27,8 @@ def pytest_unconfigure(config):
 
 SETS = (
     "data.dataset=procedural",
+    "model.backbone=''",
+    "train.learning_rate=3e-3",
     "data.resolution=32",
     "data.grid=4",
     "train.window=16",

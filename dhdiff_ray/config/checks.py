@@ -25,6 +25,11 @@ def idle_switches(config: Config, given: Iterable[str], from_foundation: bool = 
     follows = dda and t.reference != "none"
     scratch = not m.backbone or from_foundation
     rules: dict[str, tuple[bool, str]] = {
+        "data.dataset": (not config.sources, "a recipe without sources, each of which names its own"),
+        "data.root": (
+            not config.sources or not all(source.root for source in config.sources),
+            "a recipe without sources, or a source without a root",
+        ),
         "model.dda_encoder": (m.dda, "model.dda = true"),
         "model.dda_decoder": (m.dda, "model.dda = true"),
         "model.ssm_encoder": (m.ssm, "model.ssm = true"),

@@ -77,10 +77,12 @@ class Config(Frozen):
     ablation: AblationConfig = Field(default_factory=AblationConfig)
 
     @model_validator(mode="after")
-    def _one_place_for_categories(self) -> Config:
-        """Which categories a foundation learns from stands in its sources."""
+    def _one_model_of_its_sources(self) -> Config:
+        """Which categories a foundation learns from stands in its sources, and a table is of categories."""
         if self.sources and self.data.categories:
             raise ValueError("a recipe with sources names categories in each of them; leave out data.categories")
+        if self.sources and self.ablation.rows:
+            raise ValueError("a table's rows are trained by category; leave out ablation.rows, or sources")
         return self
 
     def digest(self) -> str:

@@ -1,9 +1,9 @@
 """Which real images train and which test: seeded, by physical part, written down with hashes (section IV-B).
 
 The paper trains on half of each defect's anomalies and on the normal images. What we decided: images of one physical
-part (``group``) stay together, so the share is met as nearly as the groups allow; normal images keep the archive's
-own side, and where it gives none four fifths train; generator, scorer and detector read the one split that the run
-holds, and refuse another. ``full`` is the paper's test set read literally: it contains the training half, and says so.
+part (``group``) and files of the same bytes stay together, so the share is met as nearly as that allows; normal images
+keep the archive's own side, and where it gives none four fifths train; generator, scorer and detector read the one
+split that the run holds. ``full`` is the paper's test set read literally: it holds the training half, and says so.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Split:
 
     def to_json(self, hashes: bool = True) -> dict[str, Any]:
         """Plain JSON values; paths are relative to ``root``; with ``hashes`` every file is read once."""
-        digests = dict(self.hashes) or (_hash_all(self, Path(self.root)) if hashes else {})
+        digests = dict(self.hashes) or (hashes_of((*self.train, *self.test), self.root) if hashes else {})
         return {
             "root": self.root,
             "seed": self.seed,
@@ -120,7 +120,7 @@ class Split:
         Raises:
             SplitError: files are missing or changed; the first few are named.
         """
-        now = _hash_all(self, local_root(root), missing_ok=True)
+        now = hashes_of((*self.train, *self.test), self.root, local_root(root), missing_ok=True)
         missing = [file for file, digest in now.items() if not digest]
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
@@ -154,11 +154,12 @@ def make_split(
     mode: str = "fraction",
     shots: int = 0,
     about: Mapping[str, Any] | None = None,
+    hashes: Mapping[str, str] | None = None,
 ) -> Split:
     """Cut each category's anomalies per defect; the same samples, settings and seed give the same split.
 
     A part with normal images follows them (to the training side if they lie on both). Normal images of a validation
-    folder train: nothing is selected on them.
+    folder train: nothing is selected on them. Copies are of one part, also where the data puts them on two sides.
 
     Args:
         samples: of any number of categories.
@@ -169,6 +170,7 @@ def make_split(
             ``given`` on what the data says; ``full`` on ``fraction``, and tests on all.
         shots: for ``kshot``.
         about: the dataset's name, licence and source, kept with the split.
+        hashes: of the files, from :func:`hashes_of`; without them copies are not known.
 
     Raises:
         SplitError: a category without anomalies or without normal training images, or a defect whose parts cannot
@@ -177,6 +179,8 @@ def make_split(
     ordered = sorted(samples, key=lambda sample: sample.key)
     if not 0 < fraction < 1:
         raise SplitError(f"data.train_fraction = {fraction} must lie between 0 and 1")
+    root, hashes, as_given = str(Path(root).absolute()), dict(hashes or {}), {sample.key: sample for sample in ordered}
+    ordered = _copies_together(ordered, root, hashes)
     sides: dict[_Part, str] = {}
     for sample in ordered:
         given = sample.subset and (sample.is_good or mode == "given")
@@ -200,15 +204,19 @@ def make_split(
                 continue
             wanted = _wanted(mode, len(anomalies), fraction, shots)
             _assign(anomalies, sides, wanted, random.Random(f"{seed}|{category}|{defect}"))
-    train, test = (tuple(s for s in ordered if sides[_part(s)] == side) for side in (TRAIN, TEST))
-    if mode == "full":
-        test = tuple(s for s in ordered if not s.is_good or sides[_part(s)] == TEST)
-    shots, about = shots if mode == "kshot" else 0, dict(about or {})
-    return Split(train, test, seed, fraction, str(Path(root).absolute()), mode=mode, shots=shots, about=about)
+    train, everything = tuple(as_given[s.key] for s in ordered if sides[_part(s)] == TRAIN), mode == "full"
+    test = tuple(as_given[s.key] for s in ordered if sides[_part(s)] == TEST or (everything and not s.is_good))
+    return Split(train, test, seed, fraction, root, hashes, mode, shots if mode == "kshot" else 0, dict(about or {}))
 
 
-def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapping[str, Any] | None = None) -> Split:
-    """The split that a run's configuration asks for."""
+def split_as(
+    data: DataConfig,
+    seed: int,
+    samples: Iterable[Sample],
+    about: Mapping[str, Any] | None = None,
+    hashes: Mapping[str, str] | None = None,
+) -> Split:
+    """The split that a run's configuration asks for; ``about`` and ``hashes`` as for :func:`make_split`."""
     remote = {"uri": data.root} if "://" in data.root else {}
     return make_split(
         samples,
@@ -218,7 +226,30 @@ def split_as(data: DataConfig, seed: int, samples: Iterable[Sample], about: Mapp
         mode=data.split,
         shots=data.shots,
         about={**(about or {}), **remote, "settings": _settings(data)},
+        hashes=hashes,
     )
+
+
+def hashes_of(
+    samples: Iterable[Sample], base: str | Path, root: Path | None = None, missing_ok: bool = False
+) -> dict[str, str]:
+    """SHA-256 of every file by its path below ``base``, as it lies there, or below ``root``; missing ones: empty.
+
+    Raises:
+        SplitError: a file is not there any more.
+    """
+    files = sorted({file for sample in samples for file in _files(sample, str(Path(base).absolute()))})
+    root = root or Path(base)
+
+    def digest(file: str) -> str:
+        if (root / file).exists():
+            return hashlib.sha256((root / file).read_bytes()).hexdigest()
+        if missing_ok:
+            return ""
+        raise SplitError(f"{root / file} is not there any more; scan the dataset again")
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(files, pool.map(digest, files), strict=True))
 
 
 def _settings(data: DataConfig) -> dict[str, Any]:
@@ -271,6 +302,19 @@ def _part(sample: Sample) -> _Part:
     return sample.category, f"group {sample.group}" if sample.group is not None else f"file {sample.image}"
 
 
+def _copies_together(samples: Sequence[Sample], root: str, hashes: Mapping[str, str]) -> list[Sample]:
+    """The same samples, those of parts that share an image's bytes with one group."""
+    joined: dict[_Part, _Part] = {}  # part -> the part that it belongs to
+    seen: dict[tuple[str, str], _Part] = {}
+    for sample in samples:
+        if digest := hashes.get(_files(sample, root)[0]) if hashes else "":
+            parts = _part(sample), seen.setdefault((sample.category, digest), _part(sample))
+            old, new = (joined.get(part, part) for part in parts)
+            if old != new:
+                joined |= {part: new for part, at in joined.items() if at == old} | {old: new, new: new}
+    return [replace(s, group=joined[_part(s)][1]) if _part(s) in joined else s for s in samples]
+
+
 def _files(sample: Sample, root: str) -> list[str]:
     return [Path(path).relative_to(root).as_posix() for path in (sample.image, *sample.masks)]
 
@@ -299,21 +343,6 @@ def _sample(row: Mapping[str, Any], root: str) -> Sample:
     more = tuple(f"{root}/{mask}" for mask in row.get("more_masks", ()))
     values = tuple(row.get("values", ()))
     return Sample(row["key"], row["category"], row["defect"], row["subset"], image, mask, row["group"], more, values)
-
-
-def _hash_all(split: Split, root: Path, missing_ok: bool = False) -> dict[str, str]:
-    files = sorted({file for sample in (*split.train, *split.test) for file in _files(sample, split.root)})
-
-    def digest(file: str) -> str:
-        try:
-            return hashlib.sha256((root / file).read_bytes()).hexdigest()
-        except FileNotFoundError:
-            if missing_ok:
-                return ""
-            raise SplitError(f"{root / file} is not there any more; scan the dataset again") from None
-
-    with ThreadPoolExecutor(4) as pool:
-        return dict(zip(files, pool.map(digest, files), strict=True))
 
 
 def _list(word: str, files: Sequence[str]) -> str:

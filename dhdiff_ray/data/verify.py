@@ -3,13 +3,14 @@
 Not in the paper. What we decided: files are decoded side by side by threads of one machine, or by whoever is handed in
 (``on_ray/verbs/verify.py``: every core of a cluster); equal content is found by SHA-256; nearly equal pictures by a
 256-bit difference hash, confirmed on a 32 x 32 thumbnail, so that aligned products are not taken for copies; a
-duplicate is an error where it lies on both sides of the split, else a warning.
+duplicate is an error where it lies on both sides of the split, else a warning (equal files never do: a split puts them
+on one side).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -82,7 +83,7 @@ def verify(
     seen = dict(inspecting(samples) if inspecting else side_by_side(inspect, samples, workers))
     inspections = {sample: seen[sample] for sample in samples}
     findings += [f for inspection in inspections.values() for f in inspection.findings]
-    split = _split(data, seed, samples, findings)
+    split = _split(data, seed, inspections, findings)
     readable = {s: inspection for s, inspection in inspections.items() if inspection.digest}
     findings += _duplicates(readable, split)
     findings.sort(key=lambda f: (f.level, f.code, f.path))
@@ -154,10 +155,14 @@ def _inspect_masks(sample: Sample, size: tuple[int, int]) -> list[Finding]:
     return []
 
 
-def _split(data: DataConfig, seed: int, samples: Sequence[Sample], findings: list[Finding]) -> Split | None:
+def _split(
+    data: DataConfig, seed: int, inspections: Mapping[Sample, Inspection], findings: list[Finding]
+) -> Split | None:
     """The split a run would make; what stands in its way becomes a finding."""
+    root = Path(data.root).absolute()
+    hashes = {Path(s.image).relative_to(root).as_posix(): inspection.digest for s, inspection in inspections.items()}
     try:
-        return split_as(data, seed, samples)
+        return split_as(data, seed, list(inspections), hashes=hashes)
     except (SplitError, DatasetError) as error:
         findings.append(Finding("error", "split", data.root, str(error), "see the message"))
         return None

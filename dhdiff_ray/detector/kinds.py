@@ -26,6 +26,7 @@ from dhdiff_ray.data.split import Split
 from dhdiff_ray.detector import results
 from dhdiff_ray.pairs.writer import conditions_of, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
+from dhdiff_ray.run.damage import promise
 from dhdiff_ray.run.run import Run
 
 if TYPE_CHECKING:
@@ -156,15 +157,17 @@ class Detectors:
             "resolution": config.data.resolution,
             **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule", "seeds", "real_share"}),
         }
-        if folder.exists(f"{name}.json"):
-            kept = folder.read_json(f"{name}.json")
-            if kept["conditions"] == conditions:
+        kept = folder.readable(f"{name}.json") or {}
+        if kept.get("conditions") == conditions and folder.exists(f"{name}.safetensors"):
+            weights = folder.read_bytes(f"{name}.safetensors")
+            if kept.get("weights", promise(weights)) == promise(weights):  # else damaged: trained again
                 self.progress(config.detect.steps)
-                return from_bytes(folder.read_bytes(f"{name}.safetensors")), kept["facts"]
+                return from_bytes(weights), kept["facts"]
         model, facts = self.new_localiser("real")
         folder.delete(f"{name}.json")  # never old conditions beside new weights
-        folder.write_bytes(f"{name}.safetensors", to_bytes(model))
-        folder.write_json(f"{name}.json", {"conditions": conditions, "facts": facts})
+        weights = to_bytes(model)
+        folder.write_bytes(f"{name}.safetensors", weights)
+        folder.write_json(f"{name}.json", {"conditions": conditions, "facts": facts, "weights": promise(weights)})
         return model, facts
 
     def new_localiser(self, kind: str) -> tuple[nn.Module, Facts]:

@@ -63,7 +63,7 @@ def keep(folder: RunFolder, category: str, training: tuple[str, int], content: d
 def kept(folder: RunFolder, category: str, training: tuple[str, int]) -> dict[str, Any] | None:
     """What was written down: ``conditions`` and ``figures``; None if nothing was."""
     name = _name(category, *training)
-    return folder.read_json(name) if folder.exists(name) else None
+    return folder.readable(name)
 
 
 def together(figures: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from dhdiff_ray.metrics.pro import Region, pro, spro
+from dhdiff_ray.metrics.pro import Region, check_numbers, pro, spro
 
 PRO_LIMIT = 0.3
 """False positive rate up to which the peers integrate PRO."""
@@ -90,10 +90,11 @@ def agreement(masks: np.ndarray, probabilities: np.ndarray) -> dict[str, float |
         ``nonempty``: share of pairs whose mask is not empty; ``n``: pairs.
 
     Raises:
-        ValueError: no pairs.
+        ValueError: no pairs, or maps with what is no number.
     """
     if len(masks) == 0:
         raise ValueError("no pairs to compare; make some first: dhdiff-ray submit synthesize --run NAME")
+    check_numbers(probabilities)
     made = masks.reshape(len(masks), -1) > 0
     scores = probabilities.reshape(len(masks), -1)
     seen = scores > 0.5

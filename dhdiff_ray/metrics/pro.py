@@ -63,10 +63,11 @@ def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: 
         limit: of the false positive rate; LOCO's table uses 0.05.
 
     Raises:
-        ValueError: a limit outside (0, 1].
+        ValueError: a limit outside (0, 1], or maps with what is no number.
     """
     if not 0 < limit <= 1:
         raise ValueError(f"the limit of the false positive rate must lie in (0, 1], got {limit}")
+    check_numbers(maps)
     free = maps[np.asarray(masks) == 0].ravel()
     if not regions or not len(free):
         return None
@@ -84,6 +85,20 @@ def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: 
     # Only where the score changes is there a threshold.
     last = np.append(np.diff(every[order]) != 0, True)
     return _area(np.append(0, false[last]), np.append(0, overlap[last]), limit)
+
+
+def check_numbers(maps: np.ndarray) -> None:
+    """Refuse maps with a value that is not a number, which would otherwise be sorted to one end.
+
+    Raises:
+        ValueError: how many maps have such values.
+    """
+    bad = np.flatnonzero(np.isnan(maps).reshape(len(maps), -1).any(axis=1))
+    if len(bad):
+        raise ValueError(
+            f"{len(bad)} of {len(maps)} maps hold values that are no numbers (NaN), the first is number {bad[0]}; the "
+            "network that made them is broken or was trained with too high a learning rate"
+        )
 
 
 def _area(x: np.ndarray, y: np.ndarray, limit: float) -> float:

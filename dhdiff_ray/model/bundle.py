@@ -65,7 +65,7 @@ def write_self_contained(model: Path, target: Path) -> None:
         content[name] = [module, content[name][1]]
     partial = target.with_name(f".{target.name}.part")
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(model, partial)
+    shutil.copytree(model, partial, ignore=shutil.ignore_patterns("files.json"))  # hashes of files as they were
     for folder in (partial, *(partial / name for name in components)):
         (folder / f"{module}.py").write_text(source)
     (partial / "model_index.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor
 
@@ -86,6 +87,7 @@ class Conditions:
     control_mask: Tensor | None  # (r, 1, h, w)
     control_present: Tensor | None  # (r,)
     reference: Tensor | None  # (b, c, h', w'), to be noised and encoded at each step
+    reference_noise: Tensor | None  # (b, c, h', w'), what it is noised with; None: it is clean
     references: dict[int, Tensor] | None  # F^R by attention layer, of a clean reference: encoded once for all steps
 
     @property
@@ -313,3 +315,8 @@ def as_generators(seed: int | None, generator: Sequence[torch.Generator] | None,
     if len(generators) != count or any(g.device.type != "cpu" for g in generators):
         raise ValueError(f"{len(generators)} generators for {count} prompts; give one CPU generator per prompt")
     return generators
+
+
+def white_noise(shape: Sequence[int], generators: Sequence[torch.Generator], like: Tensor) -> Tensor:
+    """Noise (b, *shape) from the pairs' own generators, on the device and of the type of another tensor."""
+    return torch.stack([randn_tensor(tuple(shape), g, dtype=like.dtype) for g in generators]).to(like.device)

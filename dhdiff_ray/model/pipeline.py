@@ -29,6 +29,7 @@ from dhdiff_ray.model.inputs import (
     as_inputs,
     as_prompts,
     check_inputs,
+    white_noise,
 )
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
 from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output, share_of_drawn
@@ -191,11 +192,15 @@ class DHDiffPipeline(DiffusionPipeline):
         )
 
         # 4. The reference; a clean one is encoded once for all steps.
-        z_reference = references = None
+        z_reference = reference_noise = references = None
         if inputs.reference is not None and self.unet.uses_reference and len(courses.timesteps):
             z_reference = encode(self.vae, inputs.reference).to(noise.dtype)  # (b, c, h', w')
             if sampling.reference_noise == "clean":
                 references = self._references(z_reference, torch.zeros_like(courses.timesteps[0]), text)
+            elif sampling.reference_noise == "same":
+                reference_noise = split(noise)[0]
+            else:  # the annotation's would reach the image through the reference
+                reference_noise = white_noise(z_reference.shape[1:], inputs.generators, noise)  # (b, c, h', w')
         return Conditions(
             sampling=sampling,
             generators=inputs.generators,
@@ -210,6 +215,7 @@ class DHDiffPipeline(DiffusionPipeline):
             control_mask=control,
             control_present=present,
             reference=z_reference,
+            reference_noise=reference_noise,
             references=references,
         )
 
@@ -226,9 +232,8 @@ class DHDiffPipeline(DiffusionPipeline):
         watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
         for number, t in enumerate(c.courses.timesteps):
             if c.kept is not None:
-                noised = None
-                if c.sampling.background == "keep":
-                    noised = c.courses.add_noise(c.kept.latents, c.noise, number)
+                keep = c.sampling.background == "keep"
+                noised = c.courses.add_noise(c.kept.latents, c.noise, number) if keep else None
                 latents = c.kept.around(latents, noised)
             watched: list[dict[str, Any]] | None = [] if number in watched_steps else None
             predicted, textured = self.predict(latents, number, c, watched), self.unet.texture is not None
@@ -246,9 +251,8 @@ class DHDiffPipeline(DiffusionPipeline):
     ) -> Tensor:
         """The noise or velocity of both domains at a step of the loop: (2b, c, h', w') -> (2b, c, h', w')."""
         references, t = c.references, c.courses.timesteps[number]
-        if references is None and c.reference is not None:
-            eps = split(c.noise)[0 if c.sampling.reference_noise == "same" else 1]
-            references = self._references(c.courses.add_noise(c.reference, eps, number), t, c.text)
+        if c.reference is not None and c.reference_noise is not None:
+            references = self._references(c.courses.add_noise(c.reference, c.reference_noise, number), t, c.text)
         noised = c.courses.scaled(latents, number)
         shown = noised if self.unet.texture is None else noised + c.mean  # such a network sees latents as they are
         repeats = 2 if c.guided else 1
@@ -292,8 +296,7 @@ class DHDiffPipeline(DiffusionPipeline):
         shape = (2, channels, size[0] // factor, size[1] // factor)
         each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators])  # (b, 2, ...)
         noise = join(each[:, 0], each[:, 1]).to(self.device)
-        texture = self.unet.texture
-        if texture is None:
+        if (texture := self.unet.texture) is None:
             return noise
         white = torch.stack([randn_tensor(texture.white_shape(shape[-2:]), g) for g in generators]).to(self.device)
         return texture.draw(noise, white, torch.ones_like(noise[:, :1]) if region is None else region)
@@ -329,7 +332,7 @@ class DHDiffPipeline(DiffusionPipeline):
         marks = mark_defect_tokens(self.tokenizer, tokenize(self.tokenizer, prompts), defects).to(self.device)
         if guided:
             text = torch.cat([states[:1].expand_as(text).to(text.dtype), text])  # (2b, t, k)
-            marks = torch.cat([marks, marks])
+            marks = torch.cat([torch.zeros_like(marks), marks])  # no word there names a defect, as in training
         return text, marks
 
     def decode_latents(self, latents: Tensor) -> tuple[Tensor, Tensor]:

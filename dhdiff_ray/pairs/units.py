@@ -7,15 +7,16 @@ asked for, like the number of workers, changes no pixel; pairs of two models or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dhdiff_ray.config import SynthesizeConfig
+from dhdiff_ray.pairs.intact import FILES, damaged_normals, looked_through, tries_file
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.start import start_told
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, PairWriter, pair_bytes, read_pair_rows
-from dhdiff_ray.records import GOOD, Request
+from dhdiff_ray.records import Request
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.checkpoint import model_facts
@@ -55,19 +56,22 @@ class CategoryPairs:
     """Of the model that draws them."""
     requests: list[Request]
     units: list[Unit]
+    damaged: Mapping[str, str] = field(default_factory=dict)
+    """Files that were not as they had been written -> what was wrong; their pairs are among the missing now."""
 
     @classmethod
     def of(cls, run: Run, category: str) -> CategoryPairs:
-        """Look at what is there, and write down what the pairs are made with.
+        """Look at what is there, take away what is damaged, and write down what the pairs are made with.
 
         Raises:
             ValueError: no model, one of another split, or pairs that were made otherwise.
         """
         facts = model_facts(run.folder, category)
         run.check_same_split([facts], "the model")
-        there = existing(run.folder, category)
-        refuse_mixture(run, facts, bool(there))
-        return cls(facts, *units_of(run, category, there))
+        found = looked_through(run.folder, category)
+        refuse_mixture(run, facts, bool(found.pairs))
+        found.remove(run.folder)
+        return cls(facts, *units_of(run, category, found.pairs), found.damaged)
 
     @property
     def category(self) -> str:
@@ -87,6 +91,8 @@ class CategoryPairs:
         """
         split, writer = run.category(self.category), PairWriter(run.folder)
         train, test = ([s for s in side if s.is_good] for side in (split.train, split.test))
+        for name in damaged_normals(run.folder, self.category):
+            run.folder.delete(name)
         writer.write_normals(self.category, train, test, run.config.data.resolution)
         made_with = {
             "control": "raw_mask" if run.config.synthesize.control else None,
@@ -113,18 +119,6 @@ def refuse_full_disk(run: Run, pairs: int) -> None:
             f"{pairs} pairs need about {need / 1e9:.1f} GB and {run.folder.uri} has {free / 1e9:.1f} GB left; "
             "make room, ask for fewer (-n) or choose another --storage"
         )
-
-
-def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
-    """What lies there of each defect's pairs: index -> whether it is a whole pair or a mask without its image."""
-    defects: dict[str, dict[int, bool]] = {}
-    for file in folder.files(f"{PAIRS}/{category}"):
-        parts = file.split("/")  # pairs/<category>/{test,ground_truth}/<defect>/NNNNNN[_mask].png
-        stem = parts[-1].removesuffix(".png").removesuffix("_mask")
-        if len(parts) == 5 and parts[2] != "train" and parts[3] != GOOD and stem.isdecimal():
-            pairs = defects.setdefault(parts[3], {})
-            pairs[int(stem)] = pairs.get(int(stem), False) or parts[2] == "test"
-    return defects
 
 
 def units_of(run: Run, category: str, there: dict[str, dict[int, bool]]) -> tuple[list[Request], list[Unit]]:
@@ -175,7 +169,8 @@ def kept_tries(folder: RunFolder, requests: Sequence[Request], size: int) -> dic
     tries: dict[tuple[str, int], dict[str, Any]] = {}
     for shard in shards(requests, size):
         if (name := tries_file(shard[0].category, shard[0])) in there:
-            tries |= {(shard[0].defect, one.pop("index")): one for one in folder.read_json(name)}
+            rows = [{key: value for key, value in row.items() if key != FILES} for row in folder.read_json(name)]
+            tries |= {(shard[0].defect, row.pop("index")): row for row in rows}
     return tries
 
 
@@ -194,8 +189,3 @@ def empty_masks(rows: Iterable[dict[str, Any]]) -> str:
     """Says of which defects masks stayed empty after all tries; empty if there are none."""
     counts = Counter(row["defect"] for row in rows if row.get("empty"))
     return ", ".join(f"{number} of {defect}" for defect, number in sorted(counts.items()))
-
-
-def tries_file(category: str, first: Request) -> str:
-    """File that tells which try of each request of a unit was kept."""
-    return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"

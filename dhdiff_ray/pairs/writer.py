@@ -7,19 +7,22 @@ image that is there is a whole pair; equal pairs are equal bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
-from dhdiff_ray.data.images import read_image
+from dhdiff_ray.data.images import UNREADABLE, read_image
 from dhdiff_ray.pairs.card import card_text
 from dhdiff_ray.records import GOOD, Pair, Request, Sample
+from dhdiff_ray.run.damage import DamagedError, promise
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 
@@ -35,6 +38,35 @@ class PairsError(ValueError):
     """A tree of pairs with gaps, strangers or unreadable rows; the message says what to run."""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A pair as the bytes of its two files."""
+
+    image: bytes
+    mask: bytes
+
+    @classmethod
+    def of(cls, pair: Pair) -> Encoded:
+        """A pair as PNG.
+
+        Raises:
+            ValueError: image is not uint8 (h, w, 3), mask not uint8 (h, w) of the same size with 0 and 255 only.
+        """
+        image, mask = pair.image, pair.mask
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"a pair's image must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
+        if mask.dtype != np.uint8 or mask.shape != image.shape[:2] or not np.isin(mask, (0, 255)).all():
+            raise ValueError(
+                f"a pair's mask must be uint8 {image.shape[:2]} of 0 and 255, not {mask.dtype} {mask.shape}"
+            )
+        return cls(png_bytes(image), png_bytes(mask))
+
+    @property
+    def promises(self) -> dict[str, list[int | str]]:
+        """Size and hash of both files, for a marker."""
+        return {"image": promise(self.image), "mask": promise(self.mask)}
+
+
 class PairWriter:
     """Lays down the pairs of one run under ``pairs/``; workers may write side by side."""
 
@@ -43,32 +75,32 @@ class PairWriter:
 
     def has_pair(self, request: Request) -> bool:
         """Whether the pair is there as a whole."""
-        return self.folder.exists(_name(request.category, _image_file(request)))
+        return self.folder.exists(_name(request.category, image_file(request)))
 
     def write_pair(self, pair: Pair) -> None:
         """Write the mask, then the image; writing the same pair again changes nothing.
 
         Raises:
-            ValueError: image is not uint8 (h, w, 3), mask not uint8 (h, w) of the same size with 0 and 255 only.
+            ValueError: see :meth:`Encoded.of`.
         """
-        image, mask, request = pair.image, pair.mask, pair.request
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"a pair's image must be uint8 (h, w, 3), not {image.dtype} {image.shape}")
-        if mask.dtype != np.uint8 or mask.shape != image.shape[:2] or not np.isin(mask, (0, 255)).all():
-            raise ValueError(
-                f"a pair's mask must be uint8 {image.shape[:2]} of 0 and 255, not {mask.dtype} {mask.shape}"
-            )
-        self.folder.write_bytes(_name(request.category, _mask_file(request)), png_bytes(mask))
-        self.folder.write_bytes(_name(request.category, _image_file(request)), png_bytes(image))
+        self.write_encoded(pair.request, Encoded.of(pair))
+
+    def write_encoded(self, request: Request, pair: Encoded) -> None:
+        """The same for a pair that is encoded already."""
+        self.folder.write_bytes(_name(request.category, mask_file(request)), pair.mask)
+        self.folder.write_bytes(_name(request.category, image_file(request)), pair.image)
 
     def write_normals(
         self, category: str, train_goods: Sequence[Sample], test_goods: Sequence[Sample], resolution: int
     ) -> None:
-        """Put real normal images beside the pairs, so that an anomaly detector can use the tree as it is."""
+        """Put real normal images beside the pairs, so that an anomaly detector can use the tree as it is; no others."""
         for subset, samples in (("train", train_goods), ("test", test_goods)):
-            for index, sample in enumerate(samples):
-                name = _name(category, f"{subset}/{GOOD}/{index:06d}.png")
-                if not self.folder.exists(name):
+            names = [_name(category, f"{subset}/{GOOD}/{index:06d}.png") for index in range(len(samples))]
+            there = set(self.folder.files(_name(category, f"{subset}/{GOOD}")))
+            for stranger in there.difference(names):
+                self.folder.delete(stranger)
+            for name, sample in zip(names, samples, strict=True):
+                if name not in there:
                     self.folder.write_bytes(name, png_bytes(read_image(sample, resolution)))
 
     def finish(
@@ -91,7 +123,7 @@ class PairWriter:
                 masks by sorted order, so either would shift every pair behind it.
         """
         ordered = sorted(requests, key=lambda request: (request.defect, request.index))
-        expected = {file for request in ordered for file in (_image_file(request), _mask_file(request))}
+        expected = {file for request in ordered for file in (image_file(request), mask_file(request))}
         start = len(_name(category, "")) + 1
         files = {file[start:] for file in self.folder.files(_name(category, ""))}
         files = {f for f in files if f.endswith(".png") and f.split("/")[1:2] != [GOOD]}
@@ -104,14 +136,28 @@ class PairWriter:
         rows = [{**_row(r), **(by_pair or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
+        self.folder.write_json(finished_file(category), {METADATA: promise(lines.encode())} | self._goods(category))
         write_card(self.folder)
+
+    def _goods(self, category: str) -> dict[str, Any]:
+        """Size and hash of the normal images beside the pairs; on an object store of those alone that have changed."""
+        start, name = len(_name(category, "")) + 1, finished_file(category)
+        before = {} if self.folder.is_local else self.folder.readable(name) or {}
+        sizes = {file[start:]: size for file, size in self.folder.sizes(_name(category, "")).items()}
+        goods = {file: size for file, size in sizes.items() if file.split("/")[1:2] == [GOOD]}
+        known = {file: before[file] for file, size in goods.items() if before.get(file, [-1])[0] == size}
+        return {f: known.get(f) or promise(self.folder.read_bytes(_name(category, f))) for f in goods}
 
 
 def write_card(folder: RunFolder) -> None:
     """Write the card from what the run holds alone, so that it does not matter who writes it last, or how often."""
-    stored = {name: folder.read_json(name) for name in CARD_FILES if folder.exists(name)}
+    stored = {name: readable for name in CARD_FILES if (readable := folder.readable(name)) is not None}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for category in finished_categories(folder):
+        with contextlib.suppress(DamagedError):  # its own turn tells it; here it would stop the others
+            rows[category] = read_pair_rows(folder, category)
     text = card_text(
-        {category: read_pair_rows(folder, category) for category in finished_categories(folder)},
+        rows,
         config=stored.get("config.json"),
         settings=sampled_with(folder),
         about=stored.get("split.json", {}).get("about"),
@@ -126,9 +172,9 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
     Cells of a table write nothing down of their own: they sample as their run says.
     """
-    run = folder.read_json("config.json").get("synthesize", {}) if folder.exists("config.json") else {}
+    run = (folder.readable("config.json") or {}).get("synthesize", {})
     names = {category: f"{SETTINGS}/{category}.json" for category in finished_categories(folder)}
-    merged = {category: {**run, **(folder.read_json(n) if folder.exists(n) else {})} for category, n in names.items()}
+    merged = {category: {**run, **(folder.readable(name) or {})} for category, name in names.items()}
     return {category: settings for category, settings in merged.items() if settings}
 
 
@@ -143,11 +189,37 @@ def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
 
     Raises:
         PairsError: the category has no finished pairs.
+        DamagedError: a line is no row.
     """
     name = _name(category, METADATA)
     if not folder.exists(name):
         raise PairsError(f"no finished pairs of {category!r} in {folder.uri}; submit synthesize for this run first")
-    return [json.loads(line) for line in folder.read_bytes(name).decode().splitlines()]
+    try:
+        data = folder.read_bytes(name)
+        rows = [json.loads(line) for line in data.decode().splitlines()]
+    except ValueError as error:
+        raise DamagedError.of(folder.uri, name, f"a line is no JSON: {error}") from None
+    told = (folder.readable(finished_file(category)) or {}).get(METADATA)
+    if told and promise(data) != told:
+        raise DamagedError.of(folder.uri, name, "rows are missing or are not those that were written")
+    return rows
+
+
+def readable_rows(
+    folder: RunFolder, categories: Sequence[str], failed: Callable[[str, str], object]
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of finished categories; ``failed`` takes each damaged one and why, and the others go on.
+
+    Raises:
+        PairsError: a category has no finished pairs.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for category in categories:
+        try:
+            rows[category] = read_pair_rows(folder, category)
+        except DamagedError as error:
+            failed(category, str(error))
+    return rows
 
 
 def pairs_digest(folder: RunFolder, category: str) -> str:
@@ -165,10 +237,7 @@ def conditions_of(run: Run, category: str) -> dict[str, Any]:
 
 def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (h, w, 3) and mask uint8 (h, w) of 0 and 255 that a metadata row names."""
-    image, mask = (
-        np.array(Image.open(io.BytesIO(folder.read_bytes(_name(row["category"], row[key])))))
-        for key in ("file_name", "mask_file_name")
-    )
+    image, mask = (_pixels(folder, _name(row["category"], row[key])) for key in ("file_name", "mask_file_name"))
     return image, mask
 
 
@@ -177,17 +246,31 @@ def pair_bytes(resolution: int) -> int:
     return resolution**2 * 3 + resolution**2 // 8 + 2048
 
 
+def finished_file(category: str) -> str:
+    """A finished category's marker: size and hash of its metadata and of the normal images beside its pairs."""
+    return f"{SETTINGS}/{category}/finished.json"
+
+
+def _pixels(folder: RunFolder, name: str) -> np.ndarray:
+    try:
+        return np.array(Image.open(io.BytesIO(folder.read_bytes(name))))
+    except (*UNREADABLE, FileNotFoundError) as error:
+        raise DamagedError.of(folder.uri, name, error) from None
+
+
 def _name(category: str, file: str) -> str:
     return f"{PAIRS}/{category}/{file}".rstrip("/")
 
 
-def _image_file(request: Request) -> str:
+def image_file(request: Request) -> str:
+    """Name of a pair's image in its category's folder."""
     return f"test/{request.defect}/{request.name}.png"
 
 
-def _mask_file(request: Request) -> str:
+def mask_file(request: Request) -> str:
+    """Name of a pair's mask in its category's folder."""
     return f"ground_truth/{request.defect}/{request.name}_mask.png"
 
 
 def _row(request: Request) -> dict[str, Any]:
-    return {"file_name": _image_file(request), "mask_file_name": _mask_file(request), **request.as_dict()}
+    return {"file_name": image_file(request), "mask_file_name": mask_file(request), **request.as_dict()}

@@ -1,7 +1,8 @@
 """From the cells of an ablation to one table beside the paper's (section IV-E, Tables VIII and IX).
 
-Decided: a figure is the mean over categories of one seed, then mean and standard deviation over seeds; the paper's
-column is named as another dataset's and is never compared by number.
+Decided: a figure is the mean over categories of one seed, then mean and standard deviation over seeds; two rows are
+compared by seed too, since the categories of one seed are not independent of each other; the paper's column is named as
+another dataset's and is never compared by number.
 """
 
 from __future__ import annotations
@@ -48,6 +49,26 @@ def summarise(cells: Iterable[dict[str, Any]], ablation: AblationConfig) -> list
         row["train_seconds"] = statistics.fmean(trained) if trained else None
         table.append(row)
     return table
+
+
+def lead(cells: Iterable[dict[str, Any]], row: str, other: str, figure: str = "pixel_ap") -> tuple[list[float], float]:
+    """How far one row leads another, seed by seed, and the p-value of a paired t-test over the seeds.
+
+    Raises:
+        ValueError: fewer than two seeds have both rows.
+    """
+    from scipy.stats import ttest_rel
+
+    by_seed: dict[str, dict[int, list[float]]] = {row: {}, other: {}}
+    for cell in cells:
+        if cell["row"] in by_seed and cell.get(figure) is not None:
+            by_seed[cell["row"]].setdefault(cell["seed"], []).append(float(cell[figure]))
+    seeds = sorted(by_seed[row].keys() & by_seed[other].keys())
+    if len(seeds) < 2:
+        raise ValueError(f"{row} and {other} have {len(seeds)} seeds in common; a comparison needs two or more")
+    ours, theirs = ([statistics.fmean(by_seed[name][seed]) for seed in seeds] for name in (row, other))
+    test: Any = ttest_rel(ours, theirs)
+    return [a - b for a, b in zip(ours, theirs, strict=True)], float(test.pvalue)
 
 
 def as_rows(table: Sequence[dict[str, Any]], short: bool = False) -> tuple[list[str], list[list[str]]]:

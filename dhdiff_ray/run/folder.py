@@ -19,6 +19,11 @@ from typing import Any
 
 from pyarrow import fs as pafs
 
+from dhdiff_ray.run.damage import DamagedError
+
+NAME_BYTES = 200
+"""Longest name of a run: file systems take 255, and tables add a row's name."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -32,6 +37,10 @@ class RunFolder:
         """The folder of ``run`` under ``storage``; a local storage path is made absolute."""
         if not run or "/" in run or run.startswith("."):
             raise ValueError(f"run name {run!r} must be one folder name; pass --run NAME")
+        if (size := len(run.encode())) > NAME_BYTES:
+            raise ValueError(
+                f"run name {run[:20]}... has {size} bytes, and {NAME_BYTES} fit; pass a shorter --run NAME"
+            )
         return cls.at(storage).below(run)
 
     @classmethod
@@ -58,6 +67,11 @@ class RunFolder:
         """Whether the folder lies on a file system this process reaches by path."""
         return isinstance(self._opened[0], pafs.LocalFileSystem)
 
+    @property
+    def filesystem(self) -> pafs.FileSystem:
+        """The file system that the folder lies on."""
+        return self._opened[0]
+
     def path(self, name: str = "") -> str:
         """Path of ``name`` inside the opened file system."""
         return f"{self._opened[1]}/{name}".rstrip("/")
@@ -68,11 +82,14 @@ class RunFolder:
 
     def files(self, name: str = "") -> Iterator[str]:
         """All files below ``name``, sorted, relative to the run."""
+        yield from self.sizes(name)
+
+    def sizes(self, name: str = "") -> dict[str, int]:
+        """All files below ``name``, sorted, relative to the run, with their sizes in bytes."""
         filesystem, base = self._opened
         selector = pafs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
-        infos = filesystem.get_file_info(selector)
-        paths = (i.path for i in infos if i.type == pafs.FileType.File)
-        yield from sorted(p[len(base) :].lstrip("/") for p in paths)
+        infos = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
+        return dict(sorted((i.path[len(base) :].lstrip("/"), i.size) for i in infos))
 
     def read_bytes(self, name: str) -> bytes:
         """Content of one file.
@@ -96,8 +113,21 @@ class RunFolder:
             os.replace(temporary, target)  # noqa: PTH105
 
     def read_json(self, name: str) -> Any:
-        """Content of one JSON file."""
-        return json.loads(self.read_bytes(name))
+        """Content of one JSON file.
+
+        Raises:
+            DamagedError: it is no JSON; the message names it and what to type.
+        """
+        try:
+            return json.loads(self.read_bytes(name))
+        except (ValueError, RecursionError) as error:
+            raise DamagedError.of(self.uri, name, f"no JSON: {error}") from None
+
+    def readable(self, name: str) -> Any:
+        """Content of one JSON file; None where there is none, or a damaged one that is to be written anew."""
+        with contextlib.suppress(DamagedError):
+            return self.read_json(name) if self.exists(name) else None
+        return None
 
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, indented, keys in the order given."""

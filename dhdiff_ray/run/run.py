@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config.load import nearest
+from dhdiff_ray.config.load import ConfigError, nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
-from dhdiff_ray.data.split import Split, split_as
+from dhdiff_ray.data.split import Split, hashes_of, split_as
 from dhdiff_ray.records import Sample
+from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.foundation import Foundation, foundation_of
 
+Parsed = TypeVar("Parsed")
 CONFIG = "config.json"
 SPLIT = "split.json"
 FOUNDATION = "foundation.json"
@@ -45,7 +47,7 @@ class Run:
         """
         if not folder.exists(CONFIG):
             raise ValueError(f"{folder.uri} is not a run: it has no {CONFIG}; train first: dhdiff-ray submit train ...")
-        return cls(Config.model_validate(folder.read_json(CONFIG)), folder)  # it may have been moved since
+        return cls(_parsed(folder, CONFIG, Config.model_validate), folder)  # it may have been moved since
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -61,13 +63,12 @@ class Run:
         """
         if not self.folder.exists(SPLIT):
             raise ValueError(f"{self.folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
-        values = self.folder.read_json(SPLIT)
-        if "sources" in values:  # see run/sources.py
+        if self.config.sources:
             raise ValueError(
                 f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "
                 f"to a product in another run, with --set model.backbone={self.config.run.name}/foundation"
             )
-        return Split.from_json(values)
+        return _parsed(self.folder, SPLIT, Split.from_json)
 
     def refuse_existing(self) -> None:
         """Refuse to begin a run that is there.
@@ -86,7 +87,8 @@ class Run:
             loader = configured(self.config.data)
             about: dict[str, Any] = {"dataset": loader.name, "licence": loader.licence, "source": loader.source}
             about["non_commercial"] = loader.non_commercial
-            split = split_as(self.config.data, self.config.run.seed, samples, about)
+            hashes = hashes_of(samples, local_root(self.config.data.root))
+            split = split_as(self.config.data, self.config.run.seed, samples, about, hashes)
             self.folder.write_json(SPLIT, split.to_json())
         if self.foundation is not None and not self.folder.exists(FOUNDATION):
             self.folder.write_json(FOUNDATION, self.foundation.about)
@@ -142,7 +144,7 @@ class Run:
         names = self.split.categories
         for name in self.config.data.categories:
             if name not in names:
-                raise ValueError(f"no category {name!r} in this run{nearest(name, names)}; it has: {', '.join(names)}")
+                raise ConfigError(f"no category {name!r} in this run{nearest(name, names)}; it has: {', '.join(names)}")
         return sorted(self.config.data.categories) or names
 
     def scan(self, emit: Callable[..., None]) -> list[Sample]:
@@ -186,3 +188,16 @@ class Run:
                     f"{what} of {category!r} was made under the split {made}, but {SPLIT} is {digests[category]}: "
                     "images it was made from may be held out now; use the run's own split.json, or train a new run"
                 )
+
+
+def _parsed(folder: RunFolder, name: str, parse: Callable[[Any], Parsed]) -> Parsed:
+    """Content of a file of the run.
+
+    Raises:
+        DamagedError: it is not what it should be; the message names it.
+    """
+    content = folder.read_json(name)
+    try:
+        return parse(content)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedError.of(folder.uri, name, " ".join(f"{type(error).__name__}: {error}".split())) from None

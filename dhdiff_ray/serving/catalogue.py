@@ -17,8 +17,10 @@ from dhdiff_ray.config.load import nearest
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import read_image
 from dhdiff_ray.records import GOOD
+from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.run import SPLIT, Run
 from dhdiff_ray.serving.questions import RefusedError
+from dhdiff_ray.training.checkpoint import model_facts
 
 LOG = logging.getLogger("dhdiff_ray.serve")
 FRESH_SECONDS = 2.0
@@ -58,8 +60,15 @@ class Catalogue:
         if time.monotonic() - self._read_at > FRESH_SECONDS:
             folder = self.run.folder
             files = [f for f in folder.files("models") if f.count("/") == 2 and f.endswith("/dhdiff.json")]
-            facts = {file.split("/")[1]: folder.read_json(file) for file in files}
-            left_out = {
+            facts, damaged = dict[str, dict[str, Any]](), dict[str, str]()
+            for category in (file.split("/")[1] for file in files):
+                try:
+                    facts[category] = model_facts(folder, category)
+                except DamagedError as error:
+                    damaged[category] = f"the model of {category!r} is damaged; the server's log names the file"
+                    if category not in self._left_out:
+                        LOG.warning("%s", error)
+            left_out = damaged | {
                 category: fault
                 for category, row in facts.items()
                 if (fault := self._fault(row["category"], row.get("split_digest")))

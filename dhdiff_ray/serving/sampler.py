@@ -9,6 +9,7 @@ is in use when another one is loaded.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -18,18 +19,22 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.pairs.make import finished, open_pipeline, prepare
 from dhdiff_ray.records import Pair
+from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.serving.batcher import OnStep
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, ScoreMap
 from dhdiff_ray.serving.orders import Order, orders_of
 from dhdiff_ray.serving.previews import Previews
-from dhdiff_ray.serving.questions import PairQuery
+from dhdiff_ray.serving.questions import PairQuery, RefusedError
 from dhdiff_ray.serving.score_maps import score_maps, steps_to_keep
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from dhdiff_ray.model.pipeline import DHDiffPipeline
+
+
+LOG = logging.getLogger("dhdiff_ray.serve")
 
 
 class SamplerCore:
@@ -54,9 +59,17 @@ class SamplerCore:
         return orders_of(query, self.catalogue)
 
     def load(self, category: str) -> DHDiffPipeline:
-        """The category's pipeline."""
+        """The category's pipeline.
+
+        Raises:
+            RefusedError: its files are not as they were published.
+        """
         model = self.catalogue.run.folder.local(f"models/{category}")
-        pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
+        try:
+            pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
+        except DamagedError as error:
+            LOG.error("%s", error)
+            raise RefusedError(503, f"the model of {category!r} is damaged; the server's log names the file") from None
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from transformers import CLIPTextModel
@@ -20,6 +21,7 @@ from dhdiff_ray.config import TrainConfig
 from dhdiff_ray.data.regions import reference_image
 from dhdiff_ray.model.latents import Autoencoder, encode, latent_shape, mask_to_image, to_mask, to_tensor
 from dhdiff_ray.model.taef2 import weights_digest
+from dhdiff_ray.run.damage import promise
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.training.cuts import FLIPPED, UNFLIPPED, Row, latent_window, mirrored
 from dhdiff_ray.training.examples import Examples
@@ -68,13 +70,27 @@ def latent_cache(
     The frozen networks encode; the rest of the arguments are those of ``build_source``.
     """
     name = f"cache/{category}/latents-{_key(examples, config, vae, text_encoder)}.safetensors"
-    if folder is not None and folder.exists(name):
-        tables = load(folder.read_bytes(name))
-    else:
+    tables = None if folder is None else _kept(folder, name)
+    if tables is None:
         tables = _computed(examples, config, vae, text_encoder, device, on_progress or (lambda *_: None))
         if folder is not None:
-            folder.write_bytes(name, save(tables))
+            data = save(tables)
+            folder.write_json(f"{name}.json", promise(data))
+            folder.write_bytes(name, data)
     return LatentCache(tables, config.flips, latent_shape(vae)[1])
+
+
+def _kept(folder: RunFolder, name: str) -> dict[str, Tensor] | None:
+    """What was computed before; None where that was not, or is damaged."""
+    if not folder.exists(name):
+        return None
+    data, told = folder.read_bytes(name), folder.readable(f"{name}.json")
+    if told and told != promise(data):
+        return None
+    try:
+        return load(data)
+    except SafetensorError:
+        return None
 
 
 @torch.no_grad()

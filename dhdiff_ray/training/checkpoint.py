@@ -6,10 +6,12 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
     from dhdiff_ray.training.build import Parts
 
 MARKER = "dhdiff.json"
+FILES = "files.json"
+"""Size and hash of every other file of a model but its card."""
 
 
 def is_trained(folder: RunFolder, category: str) -> bool:
@@ -30,13 +34,46 @@ def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
     """What was written beside a model: category, defects, steps, weights' hash, config hash.
 
     Raises:
-        ValueError: the category is not trained.
+        ValueError: the category is not trained, or what was written is damaged.
     """
     if not is_trained(folder, category):
         raise ValueError(
             f"{folder.uri} has no trained model of {category!r}; run: dhdiff-ray submit train ... --resume"
         )
-    return folder.read_json(f"models/{category}/{MARKER}")
+    facts = folder.read_json(f"models/{category}/{MARKER}")
+    if not isinstance(facts, dict) or not {"category", "defects", "weights_sha256"} <= facts.keys():
+        raise DamagedError.of(folder.uri, f"models/{category}/{MARKER}", "it does not tell all of its model")
+    return facts
+
+
+def check_model(folder: Path) -> None:
+    """Compare the files of a published model on this machine with the hashes written beside them.
+
+    What was published before every file had one is held to the weights' hash alone, and what has none passes.
+
+    Raises:
+        DamagedError: the first file that differs, and what to type.
+    """
+    marker, files = folder / MARKER, folder / FILES
+    try:
+        facts = json.loads(marker.read_text()) if marker.is_file() else {}
+        promises = json.loads(files.read_text()) if files.is_file() else {}
+        problem = first_broken(folder, promises)
+        if not problem and facts and not promises and model_digest(folder) != facts["weights_sha256"]:
+            problem = "its weights are not those that were published"
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        problem, facts = f"{MARKER} or {FILES} cannot be read: {error}", {}
+    if problem:
+        category = facts.get("category", folder.name)
+        raise DamagedError(
+            f"the model of {category!r} in {folder} is damaged: {problem}; {remedy_of(f'models/{category}/{MARKER}')}"
+        )
+
+
+def model_digest(folder: Path) -> str:
+    """One hash of all weights of a model's folder."""
+    hashes = (hashlib.sha256(file.read_bytes()).digest() for file in sorted(folder.rglob("*.safetensors")))
+    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
@@ -55,11 +92,9 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category
         parts.pipeline().save_pretrained(target, safe_serialization=True)
-        weights = sorted(target.rglob("*.safetensors"))
-        digest = hashlib.sha256(b"".join(hashlib.sha256(w.read_bytes()).digest() for w in weights)).hexdigest()
         facts = {
             "category": category,
-            "weights_sha256": digest,
+            "weights_sha256": model_digest(target),
             "config_digest": run.config.digest(),
             "steps": run.config.train.steps,
             "resolution": run.config.data.resolution,
@@ -67,6 +102,8 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         }
         lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
         (target / "README.md").write_text(CARD.format(category=facts["category"], facts=lines))
+        promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
+        (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)
 

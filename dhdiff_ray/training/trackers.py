@@ -126,6 +126,8 @@ def public_settings(config: Config, category: str) -> dict[str, Any]:
     """What trackers are told of a run: what determines it, but not where things lie."""
     parts = config.model_dump(mode="json", include={"data", "model", "train"}, exclude={"data": {"root"}})
     flat = {f"{part}.{key}": value for part, values in parts.items() for key, value in values.items()}
+    if config.sources:
+        flat["sources"] = [s.model_dump(mode="json", exclude={"root"}) for s in config.sources]
     return {"category": category, "run.name": config.run.name, "run.seed": config.run.seed, **flat}
 
 

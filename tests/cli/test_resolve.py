@@ -85,3 +85,33 @@ def test_detach_without_a_cluster_says_how_to_start_one(invoke, stored):
     result = invoke("submit", "score", "--run", "first", "--storage", stored, "--detach")
     assert isinstance(result.exception, ConfigError)
     assert "dhdiff-ray cluster up" in str(result.exception)
+
+
+def foundation(tmp_path, *lines):
+    recipe = tmp_path / "foundation.toml"
+    recipe.write_text("\n".join(['preset = "tiny"', "[[sources]]", 'dataset = "procedural"', *lines]))
+    return recipe
+
+
+def test_a_source_without_a_root_lies_in_root_and_a_foundation_is_trained_alone(tmp_path):
+    there = {"run": "x", "storage": str(tmp_path)}
+    recipe = foundation(tmp_path)
+    assert resolve("train", Typed(recipe=recipe, root="/images", **there)).config.sources[0].dataset == "procedural"
+    with pytest.raises(ConfigError, match="--root FOLDER"):
+        resolve("train", Typed(recipe=recipe, **there))
+    with pytest.raises(ConfigError, match="submit train"):
+        resolve("all", TypedPairs(recipe=recipe, root="/images", **there))
+    with pytest.raises(ConfigError, match=r"leave out data\.categories"):
+        resolve("train", Typed(recipe=recipe, root="/images", category=["mesh"], **there))
+    with pytest.raises(ConfigError, match="weight"):
+        resolve("train", Typed(recipe=foundation(tmp_path, "weight = 0"), root="/images", **there))
+
+
+def test_a_source_that_cannot_be_read_is_named_before_a_job_starts(tmp_path, images):
+    recipe = foundation(tmp_path, 'categories = ["mesh", "capsul"]')
+    config = resolve("train", Typed(recipe=recipe, root=str(images), run="x", storage=str(tmp_path))).config
+    with pytest.raises(ValueError, match=r"the source procedural .* cannot be read: no category 'capsul'.*'capsule'"):
+        samples_here(config)
+    recipe = foundation(tmp_path, 'categories = ["mesh"]')
+    config = resolve("train", Typed(recipe=recipe, root=str(images), run="x", storage=str(tmp_path))).config
+    assert {sample.category for sample in samples_here(config)} == {"mesh"}

@@ -67,6 +67,29 @@ def test_one_part_on_which_all_images_of_a_defect_lie_cannot_be_split():
         make_split(samples_of({"crack": ["a"] * 3}), fraction=0.5, seed=0, root="/d")
 
 
+def test_copies_of_one_image_never_lie_on_both_sides_even_through_a_group():
+    samples = samples_of({"crack": [None] * 6 + ["a", "a"], "dent": [None] * 4}, goods=3)
+    hashes = {f"{s.key}": s.key for s in samples}
+    copies = ("c/test/crack/000.png", "c/test/crack/003.png", "c/test/crack/006.png", "c/test/dent/001.png")
+    hashes |= dict.fromkeys(copies, "one")
+    hashes |= dict.fromkeys(("c/train/good/001.png", "c/test/good/002.png"), "another")
+    together = {*copies, "c/test/crack/007.png"}
+    for seed in range(20):
+        split = make_split(samples, fraction=0.5, seed=seed, root="/d", hashes=hashes)
+        sides = [{s.key for s in side} for side in (split.train, split.test)]
+        assert together <= sides[0] or together <= sides[1]
+        assert {"c/train/good/001.png", "c/test/good/002.png"} <= sides[0]
+        assert set(split.train) | set(split.test) == set(samples), "samples stay as the dataset gave them"
+
+
+def test_hashes_of_files_that_all_differ_change_no_split():
+    samples = samples_of({"crack": [None] * 9, "dent": ["a", "a", "b", None]})
+    split, known = (
+        make_split(samples, fraction=0.5, seed=3, root="/d", hashes=h) for h in (None, {s.key: s.key for s in samples})
+    )
+    assert (known.train, known.test) == (split.train, split.test)
+
+
 def test_missing_normals_or_anomalies_are_named():
     with pytest.raises(SplitError, match="no normal images"):
         make_split(samples_of({"crack": [None] * 4}, goods=0), fraction=0.5, seed=0, root="/d")

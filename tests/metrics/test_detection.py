@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from dhdiff_ray.metrics.detection import agreement, auroc, average_precision, f1_max, localisation
+from dhdiff_ray.metrics.pro import pro
 
 
 def test_auroc_and_ap_by_hand():
@@ -64,3 +65,13 @@ def test_agreement_of_empty_masks_only_has_no_ap():
 def test_agreement_of_nothing_names_the_remedy():
     with pytest.raises(ValueError, match="submit synthesize"):
         agreement(np.zeros((0, 4, 4)), np.zeros((0, 4, 4)))
+
+
+@pytest.mark.parametrize("at", [(0, 0, 0), (1, 3, 3)])
+def test_maps_that_hold_no_numbers_have_no_figures(at):
+    masks, maps = np.zeros((2, 4, 4), np.uint8), np.zeros((2, 4, 4))
+    masks[0, :2] = 255  # the second pair's mask is empty
+    maps[at] = np.nan
+    for figure in (agreement, pro):
+        with pytest.raises(ValueError, match=f"1 of 2 maps hold values that are no numbers.*number {at[0]}"):
+            figure(masks, maps)

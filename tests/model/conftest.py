@@ -23,9 +23,19 @@ def stir(module, scale=0.1):
 @pytest.fixture
 def pipeline(backbone_config):
     """A whole pipeline at tiny size with stirred weights: 16 x 16 pixels, Haar latents."""
+    return pipeline_of(backbone_config, ssm_encoder=(0, 1), ssm_decoder=(0,))
+
+
+@pytest.fixture
+def pipeline_apart(backbone_config):
+    """The same, whose domains meet nowhere: DDA alone."""
+    return pipeline_of(backbone_config, ssm_encoder=(), ssm_decoder=(), merge="none")
+
+
+def pipeline_of(backbone_config, **switches):
     torch.manual_seed(0)
     tokenizer = word_tokenizer(WORDS, length=9)
-    unet = stir(DHDiffUNet(backbone_config, dda_encoder=(0, 1), dda_decoder=(0,), ssm_encoder=(0, 1), ssm_decoder=(0,)))
+    unet = stir(DHDiffUNet(backbone_config, dda_encoder=(0, 1), dda_decoder=(0,), **switches))
     return DHDiffPipeline(
         unet=unet.eval(),
         vae=HaarTransform(1),

@@ -4,6 +4,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from PIL import Image
 
+from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.text import LEAST_LENGTH
 
@@ -168,6 +169,42 @@ def test_a_clean_reference_is_encoded_once_and_a_noised_one_at_each_step(pipelin
     assert len(calls) == 1
     draw(pipeline, reference=base, reference_noise="independent")
     assert len(calls) == 1 + 3
+
+
+@pytest.mark.parametrize("noise", ["clean", "same", "independent"])
+def test_the_annotations_start_noise_reaches_no_image_through_the_reference(pipeline_apart, base, noise):
+    pipeline = pipeline_apart
+    pipeline.scheduler = DPMSolverMultistepScheduler(algorithm_type="dpmsolver++")
+    before = draw(pipeline, reference=base, reference_noise=noise)
+    prepare = pipeline.prepare_noise
+
+    def other_annotation(*given):
+        image, annotation = split(prepare(*given))
+        return join(image, annotation.flip(-1))
+
+    pipeline.prepare_noise = other_annotation
+    after = draw(pipeline, reference=base, reference_noise=noise)
+    assert not torch.equal(before.float_masks, after.float_masks)
+    assert torch.equal(before.images, after.images)
+
+
+def test_noise_for_the_reference_is_drawn_after_all_that_the_other_modes_draw_at_the_start(pipeline, base):
+    conditions = []
+    prepare = pipeline.prepare
+    pipeline.prepare = lambda *given: conditions.append(prepare(*given)) or conditions[-1]
+    for noise in ("clean", "independent"):
+        draw(pipeline, reference=base, reference_noise=noise)
+    clean, independent = conditions
+    assert torch.equal(clean.noise, independent.noise)
+    assert clean.reference_noise is None
+    for domain in split(independent.noise):
+        assert not torch.equal(independent.reference_noise, domain)
+
+
+def test_the_empty_prompt_of_guidance_has_no_word_that_names_the_defect(pipeline):
+    _, marks = pipeline.encode_prompt(["a photo of a bottle with crack"] * 2, ["crack"] * 2, True)
+    assert not marks[:2].any()
+    assert torch.equal(marks[2:].sum(1), torch.ones(2))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.report.paper import TABLES, paper_tables, read, recomputed
+from dhdiff_ray.report.paper import TABLES, paper_tables, read, recomputed, why_not
 
 
 def config(dataset="mvtec", resolution=256):
@@ -73,7 +73,25 @@ def test_detection_is_in_percent_and_the_other_test_set_is_named():
     found["conditions"] = {"network": "draem", "channels": 64, "select": "last"}
     ours = [t for t in paper_tables(config(), [], found) if "not measured alike" in t.title]
     assert ours[0].rows == [["bottle", "99.1", "98.0"]]
-    assert "held-out half" in ours[0].note
+    assert "held-out part of the anomalies (50%)" in ours[0].note
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"train_fraction": 0.7}, "(30%)"),
+        ({"split": "half"}, "(50%)"),
+        ({"split": "third"}, "(two thirds)"),
+        ({"split": "kshot", "shots": 4}, "(all but 4 of each defect)"),
+        ({"split": "given"}, "(the given test side)"),
+    ],
+)
+def test_what_was_tested_on_is_named_as_the_split_is(data, words):
+    other = Config.model_validate({"data": {"dataset": "mvtec", "resolution": 256, **data}})
+    (reason,) = why_not(TABLES[1], other, [], {})
+    assert words in reason
+    full = Config.model_validate({"data": {"dataset": "mvtec", "resolution": 256, "split": "full"}})
+    assert why_not(TABLES[1], full, [], {}) == []
 
 
 def test_another_dataset_has_no_table_of_the_paper():

@@ -25,6 +25,7 @@ SETS = (
     "model.dda_decoder=[0]",
     "model.ssm_encoder=[0,1]",
     "model.ssm_decoder=[0]",
+    "model.backbone=''",
     "model.text_width=16",
     "train.global_batch_size=2",
     "train.steps=1",

@@ -18,6 +18,7 @@ from dhdiff_ray.training.checkpoint import publish
 from dhdiff_ray.training.loop import PlainEngine, fit
 
 SMALL = (
+    "train.learning_rate=3e-3",
     "data.resolution=32",
     "model.channels=[16,16]",
     "model.attention_blocks=[false,true]",

@@ -18,6 +18,8 @@ from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.loop import PlainEngine, fit, learning_rate, new_average
 
 SMALL = (
+    "model.backbone=''",
+    "train.learning_rate=3e-3",
     "data.resolution=32",
     "model.haar_levels=1",
     "model.channels=[16,16]",

@@ -66,30 +66,34 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from dhdiff_ray.config.load import nearest
+    from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.data.prompts import prompt
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.make import finished, prepare
     from dhdiff_ray.records import Request
     from dhdiff_ray.report.explain import SIDE, Explained, defect_maps
     from dhdiff_ray.run.run import Run
-    from dhdiff_ray.training.checkpoint import model_facts
+    from dhdiff_ray.training.checkpoint import check_model, model_facts
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     trained = Run(resolve("synthesize", typed).config)
     category = category or trained.split.categories[0]
+    if category not in (names := trained.split.categories):
+        raise ConfigError(f"no category {category!r}{nearest(category, names)}; there are: {', '.join(names)}")
     facts = model_facts(trained.folder, category)
     samples = trained.category(category).train
     defect = str(defect or facts["defects"][0])
     if defect not in facts["defects"]:
-        raise ValueError(f"no defect {defect!r} in {category}{nearest(defect, facts['defects'])}; there are: "
+        raise ConfigError(f"no defect {defect!r} in {category}{nearest(defect, facts['defects'])}; there are: "
                          f"{', '.join(facts['defects'])}")  # fmt: skip
     draw = np.random.default_rng(seed)
     base = str(draw.choice(sorted(s.key for s in samples if s.is_good)))
     reference = str(draw.choice(sorted(s.key for s in samples if s.defect == defect)))
     request = Request(category, defect, 0, seed, prompt(category, defect), base, reference)
-    pipeline: Any = DHDiffPipeline.from_pretrained(trained.folder.local(f"models/{category}"))
+    model = trained.folder.local(f"models/{category}")
+    check_model(model)
+    pipeline: Any = DHDiffPipeline.from_pretrained(model)
     ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
     if not made.score_maps:

@@ -30,7 +30,7 @@ from dhdiff_ray.pairs.writer import PairWriter
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.checkpoint import is_trained, model_facts
+from dhdiff_ray.training.checkpoint import check_model, is_trained, model_facts
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -140,7 +140,9 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
         facts = {**run.training_facts(category, len(samples)), "parameters": weights, "last_loss": last["loss"]}
         publish(parts, average, run, category, facts)
     marker = model_facts(folder, category)
-    pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
+    model = folder.local(f"models/{category}")
+    check_model(model)
+    pipeline = DHDiffPipeline.from_pretrained(model)
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 
@@ -168,10 +170,8 @@ def _file(category: str) -> str:
 
 def _finished(run: Run, category: str) -> dict[str, Any] | None:
     """A finished cell, if it was made under these conditions."""
-    if not run.folder.exists(_file(category)):
-        return None
-    cell = run.folder.read_json(_file(category))
-    return cell if cell["config_digest"] == run.config.digest() else None
+    cell = run.folder.readable(_file(category))
+    return cell if cell and cell["config_digest"] == run.config.digest() else None
 
 
 def _cell(run: Run, row: str, category: str, hub: Hub, oracle: bytes | None) -> bytes | None:

@@ -2,7 +2,9 @@
 
 Not in the paper. Decided: what ZeRO has sharded for another number of workers is made a DeepSpeed universal checkpoint
 first, once per node and in its temporary folder, so that the run keeps what was written; at stage 0 every worker has
-everything and any number of them loads it as it is. The averaged weights belong to rank 0 and are never sharded.
+everything and any number of them loads it as it is. The averaged weights belong to rank 0 and are never sharded. Each
+rank writes a manifest of its files; a checkpoint that is not as they say, or whose manifests are not all there, is
+passed over for the one before. One without any is older than manifests: it is loaded as it is.
 """
 
 from __future__ import annotations
@@ -14,20 +16,26 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
+import ray.train.collective
 import torch
 from filelock import FileLock
 from torch import distributed as dist
+
+from dhdiff_ray.run.damage import first_broken, promises_below
+from dhdiff_ray.run.folder import RunFolder
 
 TAG = "engine"
 UNIVERSAL = "universal"
 FACTS = "dhdiff.json"
 AVERAGE = "average.pt"
+MANIFEST = "manifest-{rank}.json"
+"""Size and hash of what one rank wrote."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,7 @@ def save(engine: Any, average: Any, done: int, log: dict[str, float], rank: int,
     """Report a checkpoint: every rank its part, rank 0 the averaged weights."""
     folder = Path(tempfile.mkdtemp(prefix="dhdiff-"))
     write(folder, engine, average, done, rank, world_size)
+    (folder / MANIFEST.format(rank=rank)).write_text(json.dumps(promises_below(folder)))
     ray.train.report(
         {"done": done, **log},
         checkpoint=ray.train.Checkpoint.from_directory(folder),
@@ -68,14 +77,66 @@ def write(folder: Path, engine: Any, average: Any, done: int, rank: int, world_s
 
 
 @contextlib.contextmanager
-def last_checkpoint(zero_stage: int, world_size: int) -> Iterator[Stored | None]:
-    """The run's last checkpoint, if there is one, as so many workers can load it; for all ranks at once."""
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
+def last_checkpoint(
+    folder: RunFolder, zero_stage: int, world_size: int, rank: int, warn: Callable[[str], object]
+) -> Iterator[Stored | None]:
+    """The last whole checkpoint below ``folder``, if there is one, as so many workers can load it; for all ranks."""
+    latest = ray.train.get_checkpoint()
+    known = "" if latest is None else Path(latest.path).name
+    name = newest_whole(folder, known, warn) if rank == 0 else ""
+    if world_size > 1:  # all of them must go on from the same one
+        name = ray.train.collective.broadcast_from_rank_zero(name)
+    if not name:
         yield None
         return
-    with checkpoint.as_directory() as folder, loadable(Path(folder), zero_stage, world_size) as stored:
+    checkpoint = latest if latest is not None and name == known else checkpoint_of(folder, name)
+    with checkpoint.as_directory() as place, loadable(Path(place), zero_stage, world_size) as stored:
         yield stored
+
+
+def newest_whole(folder: RunFolder, latest: str, warn: Callable[[str], object]) -> str:
+    """Name of the newest checkpoint that is whole; empty where there is none.
+
+    Args:
+        folder: with the category's checkpoints.
+        latest: the one that Ray Train would go on from; newer ones were never complete. Where it knows of none only
+            those count whose manifests say that they are whole.
+        warn: takes what is passed over.
+    """
+    there = sorted({file.split("/")[0] for file in folder.files() if file.startswith("step_")}, reverse=True)
+    for name in [latest, *(name for name in there if name < latest)] if latest else there:
+        try:
+            with checkpoint_of(folder, name).as_directory() as place:
+                problem = what_is_broken(Path(place), may_be_old=name == latest)
+        except OSError as error:
+            problem = str(error)
+        if not problem:
+            return name
+        if latest:
+            warn(f"the checkpoint {name} in {folder.uri} is damaged: {problem}; it is passed over for one before it")
+    if latest:
+        warn(f"no whole checkpoint is left in {folder.uri}; training begins anew")
+    return ""
+
+
+def what_is_broken(place: Path, may_be_old: bool = True) -> str:
+    """What is not as it was written in a checkpoint on this machine; empty for nothing."""
+    try:
+        ranks = json.loads((place / FACTS).read_text())["world_size"]
+        manifests = {rank: place / MANIFEST.format(rank=rank) for rank in range(ranks)}
+        if may_be_old and not any(file.is_file() for file in manifests.values()):
+            return ""
+        told = [json.loads(file.read_text()) for file in manifests.values()]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, LookupError, TypeError) as error:
+        return f"what was written of it cannot be read: {error}"
+    return next((problem for promises in told if (problem := first_broken(place, promises))), "")
+
+
+def checkpoint_of(folder: RunFolder, name: str) -> ray.train.Checkpoint:
+    """A checkpoint by its name below a folder."""
+    return ray.train.Checkpoint(folder.path(name), folder.filesystem)
 
 
 @contextlib.contextmanager

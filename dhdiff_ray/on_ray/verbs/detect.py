@@ -15,7 +15,7 @@ from dhdiff_ray.detector import results
 from dhdiff_ray.detector.kinds import Detectors, refuse_missing
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import one_core, side_by_side
-from dhdiff_ray.pairs.writer import read_pair_rows
+from dhdiff_ray.pairs.writer import readable_rows
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
 
@@ -39,9 +39,13 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
     refuse_missing(run.config.detect.network)
     trainings = results.trainings_of(run.config)
     run.check_split()
-    categories = [category] if category else run.categories
+    damaged: dict[str, str] = {}
+    rows = readable_rows(run.folder, [category] if category else run.categories, damaged.__setitem__)
+    categories = list(rows)
     for name in categories:
-        run.check_same_split(read_pair_rows(run.folder, name), "a pair")  # says what to run if there are none
+        run.check_same_split(rows[name], "a pair")  # says what to run if there are none
+    for name, message in damaged.items():
+        events.emit("failed", category=name, message=message)
     with events.hub(every=0.5) as hub:
         task = one_core(examine, run.config.train.gpus_per_worker)
         figures, errors = side_by_side(
@@ -56,7 +60,7 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
             "metric", category=name, **_short(results.together({one: figures[name, *one] for one in trainings}))
         )
     results.collect(run)
-    return 1 if errors else 0
+    return 1 if errors or damaged else 0
 
 
 def tell_verdict(run: Run, events: Events) -> None:

@@ -17,7 +17,7 @@ from dhdiff_ray.config import Config, ScoreConfig
 from dhdiff_ray.metrics.base import State, summarise
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, room, side_by_side
-from dhdiff_ray.pairs.writer import conditions_of, pairs_digest, read_pair, read_pair_rows, write_card
+from dhdiff_ray.pairs.writer import conditions_of, pairs_digest, read_pair, read_pair_rows, readable_rows, write_card
 from dhdiff_ray.records import Sample, Score
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
@@ -59,10 +59,15 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
     settings, folder = run.config.score, run.folder
     run.check_split()
     names = [category] if category else run.categories
-    rows = {name: read_pair_rows(folder, name) for name in names}
+    damaged: dict[str, str] = {}
+    rows = readable_rows(folder, names, damaged.__setitem__)
+    for name, message in damaged.items():
+        events.emit("failed", category=name, message=message)
+    if not rows:
+        return 1
     run.check_same_split((row for pairs in rows.values() for row in pairs), "a pair")
     refuse_what_cannot_be_scored(settings, rows)
-    conditions = {name: conditions_of(run, name) for name in names}
+    conditions = {name: conditions_of(run, name) for name in rows}
     rows = {name: pairs for name, pairs in rows.items() if not (resume and _part(folder, name, conditions[name]))}
     with events.hub(every=0.5) as hub:
         task = one_core(align, run.config.train.gpus_per_worker)
@@ -80,7 +85,7 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
         figures = {k: v for k, v in aligned.get(name, {}).items() if k not in ("oracle", "reference")}
         events.emit("metric", category=name, **means, **figures)
     collect(run)
-    return 1 if broken or errors else 0
+    return 1 if broken or errors or damaged else 0
 
 
 def collect(run: Run) -> None:
@@ -114,7 +119,7 @@ def collected(rows: Sequence[Row]) -> list[Row]:
 def _part(folder: RunFolder, category: str, conditions: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """What was scored of a category, if it was under these conditions and as a whole."""
     name = f"{PARTS}/{category}.json"
-    part = folder.read_json(name) if folder.exists(name) else None
+    part = folder.readable(name)
     return None if part and conditions and (part["conditions"] != conditions or not part["whole"]) else part
 
 

@@ -8,7 +8,10 @@ categories go side by side as if each were at its largest.
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -20,12 +23,15 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub
 from dhdiff_ray.on_ray.pool import beside_driver, room
+from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import SPLIT, Run
 from dhdiff_ray.run.sources import lay_out_sources
 from dhdiff_ray.training.checkpoint import is_trained
 from dhdiff_ray.training.trackers import refuse_missing
 
+SNAPSHOT = "checkpoint_manager_snapshot.json"
+"""Ray Train's list of a category's checkpoints."""
 ELASTIC_START_SECONDS = "10"
 """How long Ray Train waits for the room it believes there is: after a node's loss it believes in the old one first."""
 
@@ -127,7 +133,10 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
 
     if len(ray.nodes()) == 1:
         os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")  # a process per category for what cannot be
-    t = run.config.train
+    t, place = run.config.train, run.folder.below("checkpoints")
+    if lost := forget_what_is_lost(place.below(category)):
+        about = {"verb": "train", "category": category, "event": "warning", "time": round(time.time(), 3)}
+        hub.emit.remote({**about, "message": f"{category}: {lost}"})
     if run.config.sources:
         from dhdiff_ray.on_ray.verbs.feed import write
 
@@ -146,11 +155,28 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
         ),
         run_config=RunConfig(
             name=category,
-            storage_path=run.folder.below("checkpoints").uri,
+            storage_path=place.uri,
             failure_config=FailureConfig(max_failures=t.max_failures),
             checkpoint_config=CheckpointConfig(num_to_keep=t.keep_checkpoints),
         ),
     ).fit()
+
+
+def forget_what_is_lost(checkpoints: RunFolder) -> str:
+    """Remove Ray Train's own list of checkpoints where it is damaged or names one that is gone; says so.
+
+    Ray would fail with it. Without it the workers look for themselves which checkpoint is whole.
+    """
+    if not checkpoints.exists(SNAPSHOT):
+        return ""
+    content = checkpoints.readable(SNAPSHOT)
+    names = set(re.findall(r'"(step_\d+)"', json.dumps(content)))
+    lost = sorted(name for name in names if not checkpoints.exists(name))
+    if isinstance(content, dict) and not lost:
+        return ""
+    checkpoints.delete(SNAPSHOT)
+    what = f"the checkpoint {lost[0]} is gone" if lost else f"{SNAPSHOT} cannot be read"
+    return f"{what}; training goes on from the newest that is whole"
 
 
 def work(settings: dict[str, Any]) -> None:

@@ -129,7 +129,9 @@ class Worker:
     def resume(self, parts: Parts) -> tuple[Any, EMAModel | None, int]:
         """DeepSpeed's engine, the averaged weights of the one that leads, and the steps done."""
         t = self.run.config.train
-        with last_checkpoint(t.zero_stage, self.world_size) as stored:
+        place = self.run.folder.below("checkpoints").below(self.category)
+        warn = lambda message: self.tell(event="warning", message=message)  # noqa: E731
+        with last_checkpoint(place, t.zero_stage, self.world_size, self.rank, warn) as stored:
             engine = deepspeed_engine(parts.objective, self.run.config, self.world_size, stored)
             average = new_average(parts.objective, t) if self.leads else None
             start = restore(engine, average, stored)

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from dhdiff_ray.model.precision import knows_bf16
-from dhdiff_ray.on_ray.verbs import synthesize
+from dhdiff_ray.on_ray.verbs import detect, synthesize
 from dhdiff_ray.on_ray.verbs.synthesize import Maker, main
+from dhdiff_ray.pairs.intact import existing
 from dhdiff_ray.pairs.make import open_pipeline
-from dhdiff_ray.pairs.units import Unit, existing, refuse_mixture, units_of
+from dhdiff_ray.pairs.units import Unit, refuse_mixture, units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.run import Run
@@ -170,3 +171,36 @@ def test_pairs_that_start_from_their_references_are_the_same_from_two_workers_an
         for unit in units_of(run, category, {})[1]:
             Maker(run)(unit)
     assert digests(run.folder) == two
+
+
+@pytest.mark.ray
+def test_damage_of_one_category_stops_no_other_and_is_named(two_cores, paired):
+    config = paired()
+    folder = Run(config).folder
+    before = digests(folder)
+    marker = folder.read_bytes("models/capsule/dhdiff.json")
+    folder.write_bytes("models/capsule/dhdiff.json", marker[:20])
+    folder.delete("pairs/mesh/ground_truth/bent/000001_mask.png")
+    assert main(config) == 1
+    (failed,) = [e for e in read_events(folder) if e["event"] == "failed"]
+    assert failed["category"] == "capsule"
+    assert "models/capsule/dhdiff.json is damaged" in failed["message"]
+    (told,) = [e["message"] for e in read_events(folder) if e["event"] == "warning"]
+    assert "mesh: 1 damaged files, the first is pairs/mesh/test/bent/000001.png (its mask is missing)" in told
+    assert digests(folder) == before
+
+    folder.write_bytes("models/capsule/dhdiff.json", marker)
+    weights = Path(folder.path("models/capsule/unet/diffusion_pytorch_model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+    folder.delete("pairs/capsule/test")
+    assert main(config) == 1
+    failed = [e for e in read_events(folder) if e["event"] == "failed"][1:]
+    assert [e["category"] for e in failed] == ["capsule"], "its units fail alike, and are told once"
+    assert "the model of 'capsule' in" in failed[0]["message"]
+
+    rows = folder.read_bytes("pairs/capsule/metadata.jsonl")
+    folder.write_bytes("pairs/capsule/metadata.jsonl", rows[: len(rows) // 2])
+    assert detect.main(config) == 1
+    last = [e for e in read_events(folder) if e["verb"] == "detect"]
+    assert [e["category"] for e in last if e["event"] == "failed"] == ["capsule"]
+    assert [e["category"] for e in last if e["event"] == "metric"] == ["mesh"]

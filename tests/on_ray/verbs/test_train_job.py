@@ -1,6 +1,7 @@
 """Training on Ray: side by side, through a killed worker, with sharded optimisers, and not twice."""
 
 import os
+import shutil
 import signal
 import sys
 import time
@@ -139,3 +140,24 @@ def test_two_workers_with_a_sharded_optimiser_publish_one_model_and_compute_its_
     saved = [file.rpartition("/")[2] for file in folder.files("checkpoints/mesh/step_0000002/engine")]
     assert sum("optim_states" in name for name in saved) == 2, "each worker keeps its part of the moments"
     assert Path(folder.path("computed")).read_text().split() == ["once"]
+
+
+@pytest.mark.ray
+def test_a_damaged_newest_checkpoint_costs_its_steps_and_changes_no_weight(two_cores, configure):
+    config = configure("damaged", "data.categories=['mesh']", "train.max_failures=0")
+    folder = Run(config).folder
+    assert train.main(config) == 0
+    weights = folder.read_bytes("models/mesh/unet/diffusion_pytorch_model.safetensors")
+    newest = Path(folder.path("checkpoints/mesh/step_0000004"))
+    for damage in ("cut", "gone"):
+        folder.delete("models/mesh")
+        if damage == "cut":
+            (states,) = newest.rglob("*model_states.pt")
+            states.write_bytes(states.read_bytes()[:1000])
+        else:
+            shutil.rmtree(newest)
+        assert train.main(config, resume=True) == 0
+        assert folder.read_bytes("models/mesh/unet/diffusion_pytorch_model.safetensors") == weights
+    told = [e["message"] for e in read_events(folder) if e["event"] == "warning"]
+    assert any("step_0000004" in m and "is damaged" in m for m in told)
+    assert any("step_0000004 is gone" in m for m in told)

@@ -1,0 +1,162 @@
+"""Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
+
+A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files.
+Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
+whose marker has no hashes yet count where both files are there and end as a PNG ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
+from dhdiff_ray.records import GOOD, Request
+from dhdiff_ray.run.damage import DamagedError, Promise, promise
+from dhdiff_ray.run.folder import RunFolder
+
+PNG_END = b"IEND\xaeB`\x82"
+"""Last bytes of every PNG."""
+FILES = "files"
+"""What of a marker's row is about the files and goes into no metadata."""
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies there of a category's pairs."""
+
+    pairs: dict[str, dict[int, bool]] = field(default_factory=dict)
+    """By defect and index whether it is a whole pair; an image or mask alone, or a damaged one, is none."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Damaged files -> what is wrong with them; a mask without its image is only unfinished."""
+    doubtful: tuple[str, ...] = ()
+    """Images of pairs that are not whole, and files of no pair."""
+
+    def remove(self, folder: RunFolder) -> None:
+        """Take away what is doubtful, so that an image that is there is a whole pair again."""
+        for name in self.doubtful:
+            folder.delete(name)
+
+
+def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
+    """What lies there of each defect's pairs: index -> whether it is a whole pair."""
+    return looked_through(folder, category).pairs
+
+
+def looked_through(folder: RunFolder, category: str) -> Found:
+    """Compare what lies there of a category's pairs with what was written."""
+    sizes = folder.sizes(f"{PAIRS}/{category}")
+    damaged: dict[str, str] = {}
+    told = dict(_promises(folder, category, damaged))
+    needed = _has_markers(folder, category)
+    listed = _listed(sizes)
+    both = {key: (files, told.get(key)) for key, files in listed.items() if len(files) == 2}
+    problems = _problems(folder, sizes, both, needed)
+    pairs: dict[str, dict[int, bool]] = {}
+    doubtful = list(damaged)  # markers; their units write them again
+    for key, files in listed.items():
+        whole = key in both and key not in problems
+        damaged |= problems.get(key, {})
+        if key not in both and needed and key not in told:  # renamed, or somebody else's
+            damaged |= dict.fromkeys(files.values(), "no unit has such a file")
+            doubtful += files.values()
+            continue
+        if key not in both and "image" in files:
+            damaged[files["image"]] = "its mask is missing"
+        if not whole and "image" in files:
+            doubtful.append(files["image"])
+        pairs.setdefault(key[0], {})[key[1]] = whole
+    return Found(pairs, damaged, tuple(doubtful))
+
+
+def tries_file(category: str, first: Request) -> str:
+    """A unit's marker: which try of each of its requests was kept, and size and hash of what was written."""
+    return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
+
+
+def damaged_normals(folder: RunFolder, category: str) -> list[str]:
+    """Normal images beside the pairs that are not as they were written; without a marker those that are cut."""
+    sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
+    start, marker, told = len(f"{PAIRS}/{category}/"), finished_file(category), {}
+    with contextlib.suppress(DamagedError):
+        told = folder.read_json(marker) if folder.exists(marker) else {}
+    checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
+    with ThreadPoolExecutor(THREADS) as pool:
+        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1]), checked.items())
+    return [name for name, problem in zip(checked, wrong, strict=True) if problem]
+
+
+def _listed(sizes: Mapping[str, int]) -> dict[tuple[str, int], dict[str, str]]:
+    """Files of pairs by defect and index: ``image`` and ``mask``."""
+    pairs: dict[tuple[str, int], dict[str, str]] = {}
+    for file in sizes:
+        parts = file.split("/")  # pairs/<category>/{test,ground_truth}/<defect>/NNNNNN[_mask].png
+        stem = parts[-1].removesuffix(".png").removesuffix("_mask")
+        if len(parts) == 5 and parts[2] in ("test", "ground_truth") and parts[3] != GOOD and stem.isdecimal():
+            kind = "image" if parts[2] == "test" else "mask"
+            pairs.setdefault((parts[3], int(stem)), {})[kind] = file
+    return pairs
+
+
+def _promises(
+    folder: RunFolder, category: str, damaged: dict[str, str]
+) -> Iterator[tuple[tuple[str, int], dict[str, Promise]]]:
+    """What markers tell of each pair's files, by defect and index; markers that cannot be read are told."""
+    for name in folder.files(f"{SETTINGS}/{category}"):
+        parts = name.split("/")
+        if len(parts) != 4:
+            continue
+        try:
+            rows = folder.read_json(name)
+            if f"{rows[0]['index']:06d}.json" != parts[3]:
+                raise DamagedError("it is another unit's, renamed")
+            yield from [((parts[2], row["index"]), row.get(FILES, {})) for row in rows]
+        except (DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
+            damaged[name] = str(error)
+
+
+def _has_markers(folder: RunFolder, category: str) -> bool:
+    """Whether the category's pairs were made with a marker per unit; cells of a table have none."""
+    name = f"{SETTINGS}/{category}.json"
+    try:
+        return folder.exists(name) and "kept" in folder.read_json(name)
+    except DamagedError:
+        return False
+
+
+def _problems(
+    folder: RunFolder,
+    sizes: Mapping[str, int],
+    pairs: Mapping[tuple[str, int], tuple[dict[str, str], dict[str, Promise] | None]],
+    needed: bool,
+) -> dict[tuple[str, int], dict[str, str]]:
+    """What is wrong with pairs of which both files are there: file -> problem."""
+
+    def look(key: tuple[str, int]) -> dict[str, str]:
+        files, told = pairs[key]
+        if told is None and needed:
+            return {files["image"]: "which try it is was not written down"}
+        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind)) for kind, file in files.items()}
+        return {file: problem for file, problem in wrong.items() if problem}
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        found = dict(zip(pairs, pool.map(look, pairs), strict=True))
+    return {key: wrong for key, wrong in found.items() if wrong}
+
+
+def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str:
+    """What is wrong with one PNG; empty for nothing."""
+    if told and size != told[0]:
+        return f"{size} bytes, not {told[0]}"
+    if not size:
+        return "it is empty"
+    if not folder.is_local:
+        return ""
+    data: Any = folder.read_bytes(name)
+    if told:
+        return "" if promise(data)[1] == told[1] else "another content than was written"
+    return "" if data.endswith(PNG_END) else "it is cut"
