@@ -83,14 +83,26 @@ def configuration() -> str:
     ]
     for part, field in Config.model_fields.items():
         model: Any = field.annotation
-        lines += ["", f"## {part}", "", _plain(_first(model.__doc__)), "", "| knob | type | default | what |"]
+        if get_origin(model) is tuple:  # a list of tables, such as [[sources]]
+            model = get_args(model)[0]
+            lines += [
+                "",
+                f"## {part}",
+                "",
+                _plain(field.description or ""),
+                "",
+                f"In a recipe, a table `[[{part}]]` each.",
+            ]
+        else:
+            lines += ["", f"## {part}", "", _plain(_first(model.__doc__))]
+        lines += ["", "| knob | type | default | what |"]
         lines.append("|---|---|---|---|")
         for name, knob in model.model_fields.items():
             rank = next((m for m in knob.metadata if isinstance(m, Rank)), Rank.ordinary)
             key = f"`{part}.{name}`"
             key = f"**{key}**" if rank is Rank.first else f"{key} *research*" if rank is Rank.research else key
             kind = _cell(f"{_kind(knob.annotation)}{_bounds(knob.metadata)}")
-            default = knob.get_default(call_default_factory=True)
+            default = "" if knob.is_required() else knob.get_default(call_default_factory=True)
             lines.append(f"| {key} | {kind} | {_value(default)} | {_cell(_plain(knob.description or ''))} |")
     lines += ["", "## What the presets set", "", *_preset_table(presets())]
     return "\n".join(lines) + "\n"
