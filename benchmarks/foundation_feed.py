@@ -59,7 +59,7 @@ def laid_out(place: Path, categories: int) -> Config:
     pool.MOST_ROWS = SHARD_ROWS
     root = place / f"images{categories}"
     drawn(root, categories)
-    sets = (f'run.storage="{place}"', f"run.name=feed{categories}")
+    sets = (f'run.storage="{place}"', f"run.name=feed{categories}", "model.backbone=")
     config = load_config(preset="tiny", sets=sets, environ={}).config
     config = Config.model_validate({**config.model_dump(), "sources": [{"dataset": "mvtec", "root": str(root)}]})
     run = Run(config)
@@ -89,7 +89,7 @@ class Trainer:
         from dhdiff_ray.training.loop import PlainEngine, fit
         from dhdiff_ray.training.pooled import PoolSource
 
-        config = self.with_values(self.config, {"train.steps": steps}, "benchmark")
+        config = with_values(self.config, {"train.steps": steps}, "benchmark")
         eras = Eras(self.pool, config)
         source: Any = RayFeed(eras, self.words) if kind == "ray" else PoolSource(eras, self.words)
         if kind == "memory":
