@@ -1,11 +1,12 @@
-"""Does a trained run follow its reference, its control and its base?
+"""Does a trained run follow its words, its reference, its control and its base?
 
     python -m benchmarks.behaviour STORAGE RUN [JUDGE]
 
-Reference: the same request is drawn twice with the same noise, once with its own reference and once with another's; if
-the reference is followed, the first result is nearer to its own reference inside the raw mask. Control: boxes, points
-and detailed masks at places the run never saw. Base: what changes outside the made mask, and what a localiser trained
-on real pairs (of the run JUDGE, or of RUN itself; left out where neither has one) sees on the raw mask's border.
+Words: the same request with the word of another defect of the product, all else alike. Reference: the same request is
+drawn twice with the same noise, once with its own reference and once with another's; if the reference is followed, the
+first result is nearer to its own reference inside the raw mask. Control: boxes, points and detailed masks at places the
+run never saw. Base: what changes outside the made mask, and what a localiser trained on real pairs (of the run JUDGE,
+or of RUN itself; left out where neither has one) sees on the raw mask's border.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from scipy import ndimage, stats
 
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image, read_mask
+from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import drawn_control, raw_mask
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
@@ -37,7 +39,7 @@ def main():
     arguments.add_argument("storage")
     arguments.add_argument("run")
     arguments.add_argument("judge", nargs="?", help="the run whose localiser of real pairs judges the border")
-    arguments.add_argument("--only", choices=("reference", "control", "base"), help="measure this alone")
+    arguments.add_argument("--only", choices=("words", "reference", "control", "base"), help="measure this alone")
     asked = arguments.parse_args()
     torch.set_num_threads(1)
     config, folder, split = opened(asked.storage, asked.run)
@@ -48,7 +50,7 @@ def main():
         requests = plan(config, split, category)
         requests = random.Random(0).sample(requests, min(PAIRS, len(requests)))
         judge = localiser(RunFolder.of(asked.storage, asked.judge or asked.run), category)
-        looks = {"reference": reference, "control": control, "base": partial(base, judge=judge)}
+        looks = {"words": words, "reference": reference, "control": control, "base": partial(base, judge=judge)}
         about = (config, pipeline, own.train, requests)
         figures[category] = {n: look(*about) for n, look in looks.items() if asked.only in (None, n)}
         print(category, json.dumps(figures[category], indent=2))
@@ -72,6 +74,32 @@ def drawn(config, pipeline, samples, requests, **changed):
         ready = prepare(unit, config, samples)
         pairs += finished(unit, ready, pipeline(**ready.call, **changed))
     return pairs
+
+
+def words(config, pipeline, samples, requests):
+    """How much another defect's word changes inside the raw mask (grey values of 255), and the mask's area."""
+    names = sorted({s.defect for s in samples if not s.is_good})
+    changes, areas, moved = [], [], []
+    for unit in batches(requests):
+        answers = []
+        for shift in (0, 1):
+            asked = [names[(names.index(r.defect) + shift) % len(names)] for r in unit]
+            ready = prepare(unit, config, samples)  # fresh generators
+            said = {"prompt": [prompt(r.category, d) for r, d in zip(unit, asked, strict=True)]}
+            said["defect"] = [defect_words(d) for d in asked]
+            answers.append(finished(unit, ready, pipeline(**ready.call | said)))
+        by_key = {s.key: s for s in samples}
+        for own, other in zip(*answers, strict=True):
+            mask = read_mask(by_key[own.request.reference], config.data.resolution)
+            cells = raw_mask(mask, config.data.grid) > 0
+            changes.append(np.abs(own.image[cells].astype(float) - other.image[cells].astype(float)).mean())
+            areas.append((own.mask[cells] > 0).mean())
+            moved.append(((own.mask > 0) ^ (other.mask > 0))[cells].mean())
+    return {
+        "mean_absolute_difference": round(float(np.mean(changes)), 2),
+        "mask_share_of_cells": round(float(np.mean(areas)), 3),
+        "mask_share_that_changed": round(float(np.mean(moved)), 3),
+    }
 
 
 def with_references(config, pipeline, samples, requests):

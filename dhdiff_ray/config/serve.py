@@ -41,6 +41,11 @@ class ServeConfig(Frozen):
     """Longest a client may take to send its request."""
     requests_per_minute: float = Field(default=0.0, ge=0)
     """Requests per minute of one key, unless the token file says otherwise; 0 does not limit."""
+    in_flight: int = Field(default=64, ge=1)
+    """Requests of one key, or of all where there are no keys, that are answered at once; more get 429. One that is
+    still arriving makes room for a new one."""
+    header_seconds: float = Field(default=10.0, gt=0)
+    """Longest a client may take to send a request's headers before its connection is closed."""
     models_held: int = Field(default=3, ge=1)
     """Categories whose models one sampler keeps loaded; the one not used for longest is dropped first."""
     warm: bool = True

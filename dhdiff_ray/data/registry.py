@@ -22,7 +22,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from dhdiff_ray.config import DataConfig
-from dhdiff_ray.config.load import nearest
+from dhdiff_ray.config.load import ConfigError, nearest
 from dhdiff_ray.records import Sample
 
 ENTRY_POINTS = "dhdiff_ray.datasets"
@@ -30,6 +30,10 @@ ENTRY_POINTS = "dhdiff_ray.datasets"
 
 class DatasetError(ValueError):
     """A dataset that cannot be used as it lies there; the message names the path and the remedy."""
+
+
+class UnknownNameError(DatasetError, ConfigError):
+    """A dataset or category that there is not: usage, not data."""
 
 
 class Remark(str):
@@ -166,7 +170,7 @@ def open_dataset(name_or_file: str, reading: Reading | None = None) -> Dataset:
     elif name_or_file in (names := dataset_names()):
         loader = _registered[name_or_file]()
     else:
-        raise DatasetError(
+        raise UnknownNameError(
             f"no dataset {name_or_file!r}{nearest(name_or_file, names) or '.'} There are: {', '.join(names)}; "
             "a path to a Python file that registers one works too"
         )
@@ -190,7 +194,7 @@ def choose_categories(there: Sequence[str], wanted: Sequence[str], root: Path) -
     for name in wanted:
         if name not in there:
             hint = nearest(name, list(there)) or "."
-            raise DatasetError(f"no category {name!r} in {root}{hint} There are: {', '.join(there)}")
+            raise UnknownNameError(f"no category {name!r} in {root}{hint} There are: {', '.join(there)}")
     return [name for name in there if not wanted or name in wanted]
 
 
@@ -205,7 +209,9 @@ def _discover() -> None:
 
 def _from_file(path: Path) -> Dataset:
     if not path.is_file():
-        raise DatasetError(f"no dataset file {path}; give the name of a loader or a path to an existing Python file")
+        raise UnknownNameError(
+            f"no dataset file {path}; give the name of a loader or a path to an existing Python file"
+        )
     module_name = "dhdiff_dataset_" + hashlib.sha256(str(path).encode()).hexdigest()[:12]
     if module_name not in sys.modules:
         _discover()  # so that a file that takes a shipped name is refused, whatever was imported before

@@ -22,7 +22,7 @@ from ray.exceptions import RayTaskError
 from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.on_ray.verbs import VERBS
-from dhdiff_ray.run.events import tell
+from dhdiff_ray.run.events import REFUSED, tell
 
 Verb = Callable[[Config, bool], int]
 """What a verb's module has as ``main``: (configuration, whether to go on with what is there) -> exit code."""
@@ -30,7 +30,7 @@ USAGE = "usage: python -m dhdiff_ray.on_ray VERB config.json [--resume]; verbs: 
 
 
 def main(arguments: Sequence[str]) -> NoReturn:
-    """Run a verb and leave the process with its exit code: 0 done, 1 failed, 2 configuration or usage.
+    """Run a verb and leave the process with its exit code: 0 done, 1 failed, 2 usage, 78 configuration refused.
 
     Args:
         arguments: a verb, or a module with a ``main`` like theirs; the configuration's file; and ``--resume``, to go on
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
     """
     words = [word for word in arguments if word != "--resume"]
     if len(words) != 2 or words[1].startswith("-") or not find_spec(VERBS.get(words[0], words[0])):
-        _leave(USAGE, 2)
+        _leave(USAGE, 2, 2)
     run(import_module(VERBS.get(words[0], words[0])).main, words[1], "--resume" in arguments)
 
 
@@ -60,14 +60,15 @@ def run(verb: Verb, file: str, resume: bool = False) -> NoReturn:
         cause = error.cause if isinstance(error, RayTaskError) else error
         if not isinstance(cause, ValueError | OSError):
             raise
-        _leave(str(cause), 2 if isinstance(cause, ConfigError) else 1, traceback.format_exc())
+        code, leave = (2, REFUSED) if isinstance(cause, ConfigError) else (1, 1)
+        _leave(str(cause), code, leave, traceback.format_exc())
     raise SystemExit(code)
 
 
-def _leave(message: str, code: int, trace: str = "") -> NoReturn:
+def _leave(message: str, code: int, leave: int, trace: str = "") -> NoReturn:
     """Tell why, as the event the command line shows as its error, and end; the trace is for `jobs logs` alone."""
     tell({"event": "failed", "message": message, "code": code} | ({"traceback": trace} if trace else {}))
-    raise SystemExit(code)
+    raise SystemExit(leave)
 
 
 if __name__ == "__main__":

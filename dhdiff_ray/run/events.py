@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 
 from dhdiff_ray.run.folder import RunFolder
 
+REFUSED = 78
+"""What a job's driver leaves with where the configuration was refused (sysexits' EX_CONFIG): a 2 comes from libraries
+too, such as MKL, and says nothing."""
 PREFIX = "@event "
 FILE = "events.jsonl"
 

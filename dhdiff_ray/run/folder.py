@@ -21,6 +21,9 @@ from pyarrow import fs as pafs
 
 from dhdiff_ray.run.damage import DamagedError
 
+NAME_BYTES = 200
+"""Longest name of a run: file systems take 255, and tables add a row's name."""
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -34,6 +37,10 @@ class RunFolder:
         """The folder of ``run`` under ``storage``; a local storage path is made absolute."""
         if not run or "/" in run or run.startswith("."):
             raise ValueError(f"run name {run!r} must be one folder name; pass --run NAME")
+        if (size := len(run.encode())) > NAME_BYTES:
+            raise ValueError(
+                f"run name {run[:20]}... has {size} bytes, and {NAME_BYTES} fit; pass a shorter --run NAME"
+            )
         return cls.at(storage).below(run)
 
     @classmethod

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config.load import nearest
+from dhdiff_ray.config.load import ConfigError, nearest
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split, hashes_of, split_as
@@ -144,7 +144,7 @@ class Run:
         names = self.split.categories
         for name in self.config.data.categories:
             if name not in names:
-                raise ValueError(f"no category {name!r} in this run{nearest(name, names)}; it has: {', '.join(names)}")
+                raise ConfigError(f"no category {name!r} in this run{nearest(name, names)}; it has: {', '.join(names)}")
         return sorted(self.config.data.categories) or names
 
     def scan(self, emit: Callable[..., None]) -> list[Sample]:

@@ -1,9 +1,9 @@
 """Who may ask: bearer tokens from a file, how often each may, and pages of other sites kept out.
 
 Not in the paper. The file has a token per line: ``TOKEN``, ``NAME TOKEN`` or ``NAME TOKEN REQUESTS_PER_MINUTE``; lines
-that begin with ``#`` are left out. Decided: every key is compared, in constant time; the file is read again when it
-changes, so that a key is taken away without a restart; without keys only this machine's own names are answered to,
-and no request that another site's page sends.
+that begin with ``#`` are left out. Decided: every key is compared, in constant time; the file is read again every
+second, so that a key is taken away without a restart, and a file that is gone, empty, damaged or open to others lets
+nobody in; without keys only this machine's own names are answered to, and no request that another site's page sends.
 """
 
 from __future__ import annotations
@@ -11,18 +11,25 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from dhdiff_ray.serving.questions import RefusedError
 
+LOG = logging.getLogger("dhdiff_ray.serve")
 SHORTEST = 16
 """Fewest characters of a token."""
-DATE_SECONDS = 1.0
-"""How often the file's date is read."""
+READ_SECONDS = 1.0
+"""How often the file is read."""
+LOOSE = 0o026
+"""Rights that a token file gives to nobody: the group writes, others read or write."""
+HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+)(:[0-9]{1,5})?")
+"""A name or address, with or without a port; whatever else stands there is read differently by different programs."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,7 @@ class Access:
     def __init__(self, file: str = "", per_minute: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.file, self.per_minute, self.clock = file, per_minute, clock
         self._keys = read_keys(file, per_minute) if file else []
-        self._stamp, self._stamped = self._date(), clock()
+        self._read_at, self._fault = clock(), ""
         self._left: dict[str, tuple[float, float]] = {}
         """Requests left and when they were counted, by key."""
 
@@ -57,28 +64,40 @@ class Access:
         """The name of the key that is let in, or nothing where none is needed.
 
         Raises:
-            RefusedError: 401 no or a wrong token, 403 another site's page, 421 a name that is not ours, 429 too often.
+            RefusedError: 400 a host that is none, 401 no or a wrong token, 403 another site's page, 421 a name that is
+                not ours, 429 too often.
         """
+        self.check_host(headers)
         self._refuse_other_sites(method, headers)
         if not self.file:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if not is_loopback(host):
-                raise RefusedError(421, "without tokens this endpoint answers to localhost only; use that name")
             return ""
         self._read_again()
         scheme, _, token = headers.get("authorization", "").partition(" ")
         digest = _digest(token.strip())
         same = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]  # every key is compared
         if not same or scheme.lower() != "bearer":
-            raise RefusedError(
-                401, "send the endpoint's token: Authorization: Bearer TOKEN", {"WWW-Authenticate": "Bearer"}
-            )
+            ask = "send the endpoint's token: Authorization: Bearer TOKEN"
+            closed = "no key is valid at present; whoever runs the endpoint finds the reason in its log"
+            raise RefusedError(401, closed if self._fault else ask, {"WWW-Authenticate": "Bearer"})
         self._count(same[-1])
         return same[-1].name
 
+    def check_host(self, headers: Mapping[str, str]) -> None:
+        """Refuse what no name is, and without keys every name but this machine's own.
+
+        Raises:
+            RefusedError: 400 or 421.
+        """
+        text = headers.get("host", "")
+        match = HOST.fullmatch(text)
+        if text and match is None:
+            raise RefusedError(400, "Host must be a name or an address, with or without a port")
+        if not self.file and not is_loopback(match[1].strip("[]").lower() if match else ""):
+            raise RefusedError(421, "without tokens this endpoint answers to localhost only; use that name")
+
     def _refuse_other_sites(self, method: str, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc != headers.get("host", "")
+        foreign = origin is not None and origin.partition("://")[2] != headers.get("host", "")
         if foreign or (method != "GET" and headers.get("sec-fetch-site") == "cross-site"):
             raise RefusedError(403, "pages of other sites may not ask; open the endpoint's own page at /")
 
@@ -97,30 +116,25 @@ class Access:
         self._left[key.name] = left - 1, now
 
     def _read_again(self) -> None:
-        """Read the file again if it changed; one that cannot be used keeps the keys there were."""
-        if self.clock() - self._stamped < DATE_SECONDS:
+        """Read the file again; one that cannot be used leaves no key valid, and is told once."""
+        if self.clock() - self._read_at < READ_SECONDS:
             return
-        self._stamped = self.clock()
-        stamp = self._date()
-        if stamp == self._stamp:
-            return
+        self._read_at, before = self.clock(), self._fault
         try:
-            self._keys, self._stamp = read_keys(self.file, self.per_minute), stamp
-        except ValueError:
-            return  # half written, or a slip; the date differs, so it is read again
-
-    def _date(self) -> int:
-        try:
-            return Path(self.file).stat().st_mtime_ns if self.file else 0
-        except OSError:
-            return -1
+            self._keys, self._fault = read_keys(self.file, self.per_minute), ""
+        except ValueError as error:
+            self._keys, self._fault = [], str(error)
+        if self._fault and self._fault != before:
+            LOG.error("nobody is let in: %s", self._fault)
+        elif before and not self._fault:
+            LOG.warning("%s can be used again: %d keys are valid", self.file, len(self._keys))
 
 
 def read_keys(file: str, per_minute: float = 0.0) -> list[Key]:
     """The keys in a file.
 
     Raises:
-        ValueError: no such file, no token in it, or one that is easily guessed.
+        ValueError: no such file, one that others may read, no token in it, or one that is easily guessed.
     """
     keys: list[Key] = []
     for number, token, name, rate in _lines(file, per_minute):
@@ -132,7 +146,7 @@ def read_keys(file: str, per_minute: float = 0.0) -> list[Key]:
             raise ValueError(f"{file}, line {number}: a second key {name!r}; give each its own name")
         keys.append(Key(name, _digest(token), rate))
     if not keys:
-        raise ValueError(f"{file} holds no token; make one: openssl rand -hex 32 > {file}")
+        raise ValueError(f"{file} holds no token; make one: openssl rand -hex 32 > {file}; chmod 600 {file}")
     return keys
 
 
@@ -157,9 +171,12 @@ def first_token(file: str) -> str:
 def _lines(file: str, per_minute: float) -> Iterator[tuple[int, str, str, float]]:
     """Number, token, name and rate of each line that holds a key."""
     try:
-        lines = Path(file).read_text().splitlines()
+        mode = Path(file).stat().st_mode & 0o777
+        lines = Path(file).read_text(encoding="utf-8-sig").splitlines()  # some editors begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"the endpoint's token file cannot be read: {error}") from None
+    if os.name == "posix" and mode & LOOSE:
+        raise ValueError(f"others on this machine may use the tokens in {file} (mode {mode:o}); type: chmod 600 {file}")
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words or words[0].startswith("#"):

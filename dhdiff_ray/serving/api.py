@@ -24,12 +24,14 @@ from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.bodies import read_query, response_kind
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, Event
-from dhdiff_ray.serving.middleware import LOG, Counters, RequestMiddleware
+from dhdiff_ray.serving.middleware import LOG, Counters, InFlight, RequestMiddleware
 from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
 from dhdiff_ray.serving.responses import PROBLEM, answer, line, problem, problem_json
 
 RETRY_SECONDS = 3
 READY_SECONDS = 5.0
+READY_FRESH_SECONDS = 1.0
+"""How old the answer to "ready?" may be."""
 PAGE = Path(__file__).with_name("page")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -57,6 +59,28 @@ class Backend(Protocol):
         ...
 
 
+class Ready:
+    """Whether the backend answers: asked once in a while, however many want to know."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend, self._asked_at = backend, float("-inf")
+        self._asking: asyncio.Future[int | None] | None = None
+
+    async def models(self) -> int | None:
+        """How many models it has; None while it does not answer."""
+        now = asyncio.get_running_loop().time()
+        if self._asking is None or (self._asking.done() and now - self._asked_at > READY_FRESH_SECONDS):
+            self._asking, self._asked_at = asyncio.ensure_future(self._ask()), now
+        return await asyncio.shield(self._asking)
+
+    async def _ask(self) -> int | None:
+        try:
+            async with asyncio.timeout(READY_SECONDS):
+                return len(await self._backend.read(Catalogue.models))
+        except (BusyError, TimeoutError):
+            return None
+
+
 def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig | None = None) -> FastAPI:
     """The application.
 
@@ -72,10 +96,13 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
     for kind in (RefusedError, HTTPException, BusyError, TimeoutError):
         app.add_exception_handler(kind, _problem)
 
-    def admitted(request: Request) -> None:
-        request.state.key = access.admit(request.method, request.headers)
+    in_flight = InFlight(limits.in_flight)
 
-    app.include_router(_health(backend))
+    async def admitted(request: Request) -> None:
+        request.state.key = access.admit(request.method, request.headers)
+        request.state.leave = in_flight.enter(request.state.key, request.state.arrival)
+
+    app.include_router(_health(backend, access))
     for guarded in (_catalogue(backend, counters), _drawing(backend, counters, limits)):
         app.include_router(guarded, dependencies=[Depends(admitted)])
     for address, name in (("/", "index.html"), ("/page/style.css", "style.css"), ("/page/app.js", "app.js")):
@@ -83,9 +110,9 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
     return app
 
 
-def _health(backend: Backend) -> APIRouter:
-    """Addresses that everybody may ask."""
-    router = APIRouter()
+def _health(backend: Backend, access: Access) -> APIRouter:
+    """Addresses that need no key."""
+    router, ready = APIRouter(), Ready(backend)
 
     @router.get("/healthz")
     async def healthz() -> dict[str, str]:
@@ -93,14 +120,13 @@ def _health(backend: Backend) -> APIRouter:
         return {"status": "ok", "version": __version__}
 
     @router.get("/readyz")
-    async def readyz() -> JSONResponse:
+    async def readyz(request: Request) -> JSONResponse:
         """Whether somebody answers behind it."""
-        try:
-            async with asyncio.timeout(READY_SECONDS):
-                models = await backend.read(Catalogue.models)
-        except (BusyError, TimeoutError):
+        access.check_host(request.headers)
+        models = await ready.models()
+        if models is None:
             return problem(503, "no sampler answers yet", {"Retry-After": str(RETRY_SECONDS)})
-        return JSONResponse({"status": "ready", "models": len(models)})
+        return JSONResponse({"status": "ready", "models": models})
 
     return router
 
@@ -266,11 +292,14 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
     for status, words in {
         400: "cannot be read",
         401: "no or a wrong token",
+        403: "another site's page",
         404: "no such category or defect",
         409: "the category's model was made under another split",
         408: "sent too slowly",
+        411: "no length",
         413: "too large",
         415: "another type of body",
+        421: "another name than this machine's own",
         422: "does not fit",
         429: "too often",
         503: "busy",

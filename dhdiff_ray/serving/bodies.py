@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from email.parser import HeaderParser
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,6 +15,10 @@ from pydantic import ValidationError
 from dhdiff_ray.serving.questions import PairQuery, RefusedError
 
 MAX_PARTS = 64
+LONGEST_HEADER = 1024
+"""Characters of a header with parameters."""
+PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
+"""One parameter of a header; ``name*`` and ``name*0`` of RFC 2231 are other names, which nobody asks for."""
 PICTURES = ("base", "reference", "reference_mask", "control_mask")
 LISTS = ("points", "boxes")
 
@@ -31,16 +34,16 @@ def read_query(content_type: str, body: bytes, category: str | None) -> PairQuer
     Raises:
         RefusedError: 400 for what cannot be read, 415 for another type, 422 for what does not fit.
     """
-    kind = HeaderParser().parsestr(f"Content-Type: {content_type}")
-    if kind.get_content_type() == "application/json":
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind == "application/json":
         try:
             fields = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise RefusedError(400, f"the body is not JSON: {str(error)[:200]}") from None
         if not isinstance(fields, dict):
             raise RefusedError(422, 'the body must be a JSON object such as {"defect": "scratch", "seed": 1}')
-    elif kind.get_content_type() == "multipart/form-data":
-        fields = _form_fields(kind.get_param("boundary"), body)
+    elif kind == "multipart/form-data":
+        fields = _form_fields(parameters(content_type).get("boundary", ""), body)
     else:
         raise RefusedError(415, "send application/json or multipart/form-data, and say which in Content-Type")
     if category is not None:
@@ -54,9 +57,19 @@ def read_query(content_type: str, body: bytes, category: str | None) -> PairQuer
         raise RefusedError(422, "; ".join(faults)) from None
 
 
-def _form_fields(boundary: object, body: bytes) -> dict[str, Any]:
+def parameters(header: str) -> dict[str, str]:
+    """The parameters of a header's value, by lower-case name; of one that comes twice the first."""
+    if len(header) > LONGEST_HEADER:
+        raise RefusedError(400, f"a header has {len(header)} characters; at most {LONGEST_HEADER}")
+    found: dict[str, str] = {}
+    for name, quoted, plain in PARAMETER.findall(header):
+        found.setdefault(name.lower(), re.sub(r"\\(.)", r"\1", quoted) or plain)
+    return found
+
+
+def _form_fields(boundary: str, body: bytes) -> dict[str, Any]:
     """Fields of a ``multipart/form-data`` body; pictures as bytes, lists and numbers as JSON says them."""
-    if not isinstance(boundary, str) or not 1 <= len(boundary) <= 70 or not boundary.isascii():
+    if not 1 <= len(boundary) <= 70 or not boundary.isascii():
         raise RefusedError(400, "the form's Content-Type names no usable boundary")
     mark = b"--" + boundary.encode()
     if not body.startswith(mark + b"\r\n"):
@@ -71,13 +84,21 @@ def _form_fields(boundary: object, body: bytes) -> dict[str, Any]:
         head, gap, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
         if not gap or len(head) > 4096:
             raise RefusedError(400, "a part of the form has no end of its headers")
-        name = HeaderParser().parsestr(head.decode("latin-1")).get_param("name", header="content-disposition")
-        if not isinstance(name, str) or not name:
+        name = _part_name(head.decode("latin-1"))
+        if not name:
             raise RefusedError(400, "a part of the form has no name")
         if name in fields:
             raise RefusedError(422, f"the form has {name} twice")
         fields[name] = _value(name, content)
     return fields
+
+
+def _part_name(head: str) -> str:
+    for text in head.split("\r\n"):
+        header, _, value = text.partition(":")
+        if header.strip().lower() == "content-disposition":
+            return parameters(value).get("name", "")
+    return ""
 
 
 def _value(name: str, content: bytes) -> Any:

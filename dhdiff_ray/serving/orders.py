@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dhdiff_ray.config import Config, ServeConfig, SynthesizeConfig
-from dhdiff_ray.data.images import read_mask, shrink_mask
+from dhdiff_ray.data.images import UNREADABLE, read_mask, shrink_mask
 from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import drawn_control
 from dhdiff_ray.pairs.make import OwnPictures
@@ -187,7 +187,7 @@ def _opened(field: str, data: bytes, max_side: int) -> Image.Image:
         return ImageOps.exif_transpose(picture)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise RefusedError(422, f"{field} unpacks to far too many pixels; at most {max_side} a side") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (*UNREADABLE, Warning) as error:
         raise RefusedError(422, f"{field} is not a PNG or JPEG in base64: {error}") from None
 
 

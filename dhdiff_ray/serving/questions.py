@@ -13,6 +13,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, WithJsonSchema
 from pydantic_core import PydanticKnownError
 
+LEAST_STRENGTH = 0.001
+"""Least noise to start from: one step of the longest schedule."""
+
 
 class RefusedError(Exception):
     """A request that is not answered: its HTTP status, what to do, and headers that say so."""
@@ -52,7 +55,7 @@ class PairQuery(BaseModel):
         title="Ask", frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
-    category: str = Field(max_length=200)
+    category: str = Field(min_length=1, max_length=200)
     """A category that ``GET /v1/models`` lists; given by the address in ``/v1/categories/{category}/pairs``."""
     defect: str | None = Field(default=None, max_length=200)
     """One of its defects; may be left out where ``prompt`` names one."""
@@ -82,7 +85,7 @@ class PairQuery(BaseModel):
     """Denoising steps; else the run's."""
     guidance: float | None = Field(default=None, ge=0, le=50)
     """Classifier-free guidance scale; 1 or less switches it off; else the run's."""
-    strength: float | None = Field(default=None, gt=0, le=1)
+    strength: float | None = Field(default=None, ge=LEAST_STRENGTH, le=1)
     """Start from the base noised this far instead of from pure noise; with ``start``, from the placed reference."""
     start: Literal["reference"] | None = None
     """Start from the reference's defect, put on the base and noised to ``strength`` (else as the run does, or .45): the

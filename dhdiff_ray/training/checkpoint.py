@@ -5,7 +5,6 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
 if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
@@ -59,7 +59,7 @@ def check_model(folder: Path) -> None:
         facts = json.loads(marker.read_text()) if marker.is_file() else {}
         promises = json.loads(files.read_text()) if files.is_file() else {}
         problem = first_broken(folder, promises)
-        if not problem and facts and not promises and model_digest(folder) != facts["weights_sha256"]:
+        if not problem and facts and not promises and weights_hash(folder) != facts["weights_sha256"]:
             problem = "its weights are not those that were published"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         problem, facts = f"{MARKER} or {FILES} cannot be read: {error}", {}
@@ -68,12 +68,6 @@ def check_model(folder: Path) -> None:
         raise DamagedError(
             f"the model of {category!r} in {folder} is damaged: {problem}; {remedy_of(f'models/{category}/{MARKER}')}"
         )
-
-
-def model_digest(folder: Path) -> str:
-    """One hash of all weights of a model's folder."""
-    hashes = (hashlib.sha256(file.read_bytes()).digest() for file in sorted(folder.rglob("*.safetensors")))
-    return hashlib.sha256(b"".join(hashes)).hexdigest()
 
 
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
@@ -94,7 +88,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         parts.pipeline().save_pretrained(target, safe_serialization=True)
         facts = {
             "category": category,
-            "weights_sha256": model_digest(target),
+            "weights_sha256": weights_hash(target),
             "config_digest": run.config.digest(),
             "steps": run.config.train.steps,
             "resolution": run.config.data.resolution,

@@ -82,28 +82,18 @@ def configuration() -> str:
         "preset has set them. What the presets set stands [at the end](#what-the-presets-set).",
     ]
     for part, field in Config.model_fields.items():
-        model: Any = field.annotation
-        if get_origin(model) is tuple:  # a list of tables, such as [[sources]]
-            model = get_args(model)[0]
-            lines += [
-                "",
-                f"## {part}",
-                "",
-                _plain(field.description or ""),
-                "",
-                f"In a recipe, a table `[[{part}]]` each.",
-            ]
-        else:
-            lines += ["", f"## {part}", "", _plain(_first(model.__doc__))]
-        lines += ["", "| knob | type | default | what |"]
+        listed = get_origin(field.annotation) is tuple
+        model: Any = get_args(field.annotation)[0] if listed else field.annotation
+        says = f"`[[{part}]]` in a recipe, once for each. {_plain(field.description or '')} Each is: " if listed else ""
+        lines += ["", f"## {part}", "", says + _plain(_first(model.__doc__)), "", "| knob | type | default | what |"]
         lines.append("|---|---|---|---|")
         for name, knob in model.model_fields.items():
             rank = next((m for m in knob.metadata if isinstance(m, Rank)), Rank.ordinary)
             key = f"`{part}.{name}`"
             key = f"**{key}**" if rank is Rank.first else f"{key} *research*" if rank is Rank.research else key
             kind = _cell(f"{_kind(knob.annotation)}{_bounds(knob.metadata)}")
-            default = "" if knob.is_required() else knob.get_default(call_default_factory=True)
-            lines.append(f"| {key} | {kind} | {_value(default)} | {_cell(_plain(knob.description or ''))} |")
+            default = "needed" if knob.is_required() else _value(knob.get_default(call_default_factory=True))
+            lines.append(f"| {key} | {kind} | {default} | {_cell(_plain(knob.description or ''))} |")
     lines += ["", "## What the presets set", "", *_preset_table(presets())]
     return "\n".join(lines) + "\n"
 

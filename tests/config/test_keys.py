@@ -16,7 +16,8 @@ model.layers_per_block model.merge model.plain_attention model.reference_encoder
 model.ssm_encoder model.text_layers model.text_width model.zero_conv_gain run.name run.seed run.storage
 score.alignment score.backbone score.backbone_file score.cluster_size score.download score.features
 score.inception_file score.metrics score.profile score.seeds score.splits score.weights_dir score.workers
-serve.batch_wait_ms serve.body_seconds serve.deadline_seconds serve.gpus_per_replica serve.host
+serve.batch_wait_ms serve.body_seconds serve.deadline_seconds serve.gpus_per_replica serve.header_seconds serve.host
+serve.in_flight
 serve.max_batch_size serve.max_body_mb serve.max_n serve.max_replicas serve.max_side serve.max_steps
 serve.models_held serve.port serve.preview_share serve.queue serve.replicas serve.requests_per_minute
 serve.surge_percent serve.warm sources synthesize.background synthesize.compile synthesize.control

@@ -397,6 +397,7 @@ def test_a_fault_is_told_by_its_request_id_and_not_by_its_trace(caplog):
 
 def test_with_tokens_only_health_and_the_page_are_open(served_config, tmp_path):
     (tmp_path / "keys").write_text(f"# ours\nline {'t' * 20}\n")
+    (tmp_path / "keys").chmod(0o600)
     app = make_app(Service(served_config), Access(str(tmp_path / "keys")))
     with TestClient(app, "http://anywhere") as client:
         for address in ("/healthz", "/readyz", "/", "/page/app.js", "/page/style.css"):

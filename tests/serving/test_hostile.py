@@ -1,11 +1,13 @@
 """What nobody should send: each is refused with its own words, and the next client is served as before."""
 
+import asyncio
 import base64
 import io
 import json
 import struct
 import zlib
 
+import httpx
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -43,6 +45,13 @@ def claimed(width, height):
     return text(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b""))
 
 
+def broken_exif(notes):
+    """A picture whose camera's notes end too early."""
+    buffer = io.BytesIO()
+    Image.new("L", (32, 32)).save(buffer, "PNG", exif=b"Exif\0\0" + notes)
+    return text(buffer.getvalue())
+
+
 def part(head, content=b"1"):
     return b"--x\r\n" + head + b"\r\n\r\n" + content + b"\r\n"
 
@@ -72,6 +81,7 @@ FIELDS = {
     "no steps": ({"steps": 0}, 422, "steps: Input should be greater than or equal to 1"),
     "guidance below zero": ({"guidance": -1}, 422, "guidance: Input should be greater than or equal to 0"),
     "strength above one": ({"strength": 1.01}, 422, "strength: Input should be less than or equal to 1"),
+    "no strength to speak of": ({"strength": 5e-324}, 422, "strength: Input should be greater than or equal to 0.001"),
     "an unknown field": ({"sed": 1}, 422, "sed: Extra inputs are not permitted"),
     "a point outside": ({"points": [[32, 5]]}, 422, "point (32.0, 5.0) lies outside the 32 x 32 image"),
     "a point that is no number": ({"points": [["nan", 5]]}, 422, "points.0.0: Input should be a finite number"),
@@ -104,6 +114,8 @@ FIELDS = {
     "a decompression bomb": ({"base": claimed(2**31 - 1, 2**31 - 1)}, 422, "unpacks to far too many pixels"),
     "a picture cut short": ({"base": text(SQUARE[:40])}, 422, "base is not a PNG or JPEG"),
     "a picture whose header lies": ({"base": claimed(4096, 4096)}, 422, "base is not a PNG or JPEG"),
+    "a picture with broken EXIF": ({"base": broken_exif(b"MM\0*")}, 422, "base is not a PNG or JPEG"),
+    "another with broken EXIF": ({"base": broken_exif(b"MM")}, 422, "base is not a PNG or JPEG"),
     "a page": ({"base": text(b"<svg onload=alert(1)>")}, 422, "base is not a PNG or JPEG"),
     "another kind of answer": ({"response": "exe"}, 422, "response: Input should be 'json'"),
 }
@@ -119,6 +131,25 @@ BODIES = {
     "another type": ({"content-type": "text/plain"}, b"{}", 415, "send application/json or multipart"),
     "no type": ({"content-type": ""}, b"{}", 415, "send application/json or multipart"),
     "a form without boundary": ({"content-type": "multipart/form-data"}, b"--x--", 400, "no usable boundary"),
+    "a boundary in pieces": (
+        {"content-type": "multipart/form-data; boundary*=x; boundary*0=y"},
+        b"--x--",
+        400,
+        "no usable boundary",
+    ),
+    "a boundary of many pieces": (
+        {"content-type": f"multipart/form-data; boundary*{'9' * 900}=x"},
+        b"--x--",
+        400,
+        "no usable boundary",
+    ),
+    "a type without end": ({"content-type": f"multipart/form-data; a={'9' * 5000}"}, b"", 400, "at most 1024"),
+    "a name in pieces": (
+        FORM,
+        part(b"Content-Disposition: form-data; name*=x; name*0=y") + b"--x--",
+        400,
+        "has no name",
+    ),
     "a form that is none": (FORM, b"hello", 400, "does not begin with its boundary"),
     "a form cut short": (FORM, part(NAME % b"defect", b"bent"), 400, "the form is cut short"),
     "a part without headers": (FORM, b"--x\r\nno gap\r\n--x--", 400, "no end of its headers"),
@@ -132,6 +163,12 @@ BODIES = {
     "no length": (JSON, iter([b"{}"]), 411, "say how long the request is"),
     "no time": ({**JSON, "x-deadline-seconds": "nan"}, b'{"defect": "bent"}', 422, "above 0"),
     "another site's page": ({**JSON, "origin": "http://evil.example"}, b"{}", 403, "pages of other sites"),
+    "an origin that is none": ({**JSON, "origin": "http://["}, b"{}", 403, "pages of other sites"),
+    "a page without origin": ({**JSON, "origin": "null"}, b"{}", 403, "pages of other sites"),
+    "half an address": ({**JSON, "host": "["}, b"{}", 400, "Host must be a name or an address"),
+    "half of one in six parts": ({**JSON, "host": "[::1"}, b"{}", 400, "Host must be a name or an address"),
+    "a name before ours": ({**JSON, "host": "x\\@127.0.0.1"}, b"{}", 400, "Host must be a name or an address"),
+    "a name behind ours": ({**JSON, "host": "127.0.0.1#evil"}, b"{}", 400, "Host must be a name or an address"),
     "a name bound to us": ({**JSON, "host": "evil.example"}, b"{}", 421, "answers to localhost only"),
 }
 ADDRESSES = {
@@ -140,6 +177,8 @@ ADDRESSES = {
     "another alphabet": ("/v1/categories/%F0%9F%94%A9/pairs", 404, "no category '🔩'"),
     "no UTF-8": ("/v1/categories/%ff%fe/pairs", 404, "no category"),
     "a page upwards": ("/page/..%2fapi.py", 404, "there is no such address"),
+    "an accent": ("/v1/categories/%C3%A9/pairs", 404, "no category 'é'"),
+    "no name at all": ("/v1/categories/%20/pairs", 404, "no category ' '"),
     "an address of 60,000 letters": ("/v1/categories/" + "a" * 60_000 + "/pairs", 422, "category: String should have"),
 }
 
@@ -173,6 +212,10 @@ def test_an_address_that_is_none(client, name):
     refused(client.post(address, json={"defect": "bent"}), status, words)
 
 
+def test_a_category_without_a_name_is_refused_in_the_body_too(client):
+    refused(client.post("/v1/pairs", json={"category": "", "defect": "bent"}), 422, "category: String should have at l")
+
+
 @pytest.mark.parametrize("address", ["/", "/page/app.js", "/page/style.css"])
 @pytest.mark.parametrize("name", ["/etc/hostname", "../api.py"])
 def test_no_query_chooses_the_pages_file(client, address, name):
@@ -186,28 +229,91 @@ def test_pictures_of_every_mode_are_taken(client):
     assert client.post(POST, json={"defect": "bent", "base": picture((9, 9), "CMYK", "JPEG"), "steps": 1}).is_success
 
 
-def test_a_slow_sender_is_told_and_left(served_config):
-    class Never:
-        """Must not be asked."""
+class Empty:
+    """A backend that has nothing, and counts how often it is asked."""
 
-    limits = served_config.serve.model_copy(update={"body_seconds": 0.05})
-    app, sent = make_app(Never(), limits=limits), []
+    asked = 0
+
+    async def read(self, reading):
+        self.asked += 1
+        return []
+
+
+async def sent_slowly(app, token="", never=None):
+    """The messages that answer a request whose body never comes, or comes when the event says so."""
+    sent = []
 
     async def receive():
-        import asyncio
-
-        await asyncio.sleep(5)
+        await (never or asyncio.Event()).wait()
+        return {"type": "http.request", "body": b"[]", "more_body": False}
 
     async def send(message):
         sent.append(message)
 
-    import asyncio
-
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"99")]
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"2")]
+    headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
     scope = {"type": "http", "method": "POST", "path": POST, "query_string": b"", "headers": headers}
-    scope |= {"http_version": "1.1", "scheme": "http", "client": None, "server": None}
-    asyncio.run(app(scope, receive, send))
-    assert sent[0]["status"] == 408
+    await app(scope | {"http_version": "1.1", "scheme": "http", "client": None, "server": None}, receive, send)
+    return sent
+
+
+def test_a_slow_sender_is_told_and_left(served_config):
+    limits = served_config.serve.model_copy(update={"body_seconds": 0.05})
+    start, *_ = asyncio.run(sent_slowly(make_app(Empty(), limits=limits)))
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+
+
+def test_many_slow_senders_make_room_for_who_is_quick(served_config):
+    app = make_app(Empty(), limits=served_config.serve.model_copy(update={"in_flight": 4}))
+
+    async def attacked():
+        slow = [asyncio.ensure_future(sent_slowly(app)) for _ in range(100)]
+        await asyncio.sleep(0.05)
+        there = asyncio.Event()
+        there.set()
+        answers = [await sent_slowly(app, never=there) for _ in range(3)]
+        left = sum(not task.done() for task in slow)
+        for task in slow:
+            task.cancel()
+        told = {task.result()[0]["status"] for task in slow if task.done() and not task.cancelled()}
+        return [answer[0]["status"] for answer in answers], left, told
+
+    answers, left, told = asyncio.run(attacked())
+    assert answers == [422] * 3  # read, and found to be a list
+    assert left <= 4
+    assert told == {408}
+
+
+def test_a_key_that_is_answered_often_enough_at_once_waits_and_others_do_not(tmp_path, served_config):
+    class Slow(Empty):
+        async def read(self, reading):
+            await asyncio.sleep(0.2)
+            return []
+
+    (tmp_path / "keys").write_text(f"one {'a' * 16}\ntwo {'b' * 16}\n")
+    (tmp_path / "keys").chmod(0o600)
+    limits = served_config.serve.model_copy(update={"in_flight": 2})
+    app = make_app(Slow(), Access(str(tmp_path / "keys")), limits)
+
+    async def asked():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://any") as client:
+            keys = [{"authorization": f"Bearer {letter * 16}"} for letter in "aaaabb"]
+            together = await asyncio.gather(*(client.get("/v1/models", headers=key) for key in keys))
+            return [answer.status_code for answer in together], await client.get("/v1/models", headers=keys[0])
+
+    codes, later = asyncio.run(asked())
+    assert codes == [200, 200, 429, 429, 200, 200]
+    assert later.status_code == 200
+
+
+def test_whether_it_is_ready_is_asked_once_for_many_and_told_to_our_own_names_alone():
+    backend = Empty()
+    with TestClient(make_app(backend), "http://localhost") as client:
+        assert [client.get("/readyz").status_code for _ in range(20)] == [200] * 20
+        assert backend.asked <= 2
+        for host, status in (("evil.example", 421), ("127.0.0.1#evil", 400), ("[", 400)):
+            refused(client.get("/readyz", headers={"host": host}), status, "")
 
 
 def test_no_answer_is_for_other_sites(client):
@@ -226,12 +332,8 @@ def test_a_line_break_in_a_request_id_goes_nowhere(client):
 def test_a_key_may_ask_so_often_a_minute(tmp_path):
     now = [0.0]
     (tmp_path / "keys").write_text(f"line {'a' * 16} 2\nbulk {'b' * 16}\n")
+    (tmp_path / "keys").chmod(0o600)
     access = Access(str(tmp_path / "keys"), clock=lambda: now[0])
-
-    class Empty:
-        async def read(self, reading):
-            return []
-
     client = TestClient(make_app(Empty(), access), "http://any")
     line, bulk = ({"authorization": f"Bearer {letter * 16}"} for letter in "ab")
     codes = [client.get("/v1/models", headers=line).status_code for _ in range(3)]

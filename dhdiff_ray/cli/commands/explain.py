@@ -66,7 +66,7 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
-    from dhdiff_ray.config.load import nearest
+    from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.data.prompts import prompt
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.make import finished, prepare
@@ -79,11 +79,13 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     transformers_logging.disable_progress_bar()
     trained = Run(resolve("synthesize", typed).config)
     category = category or trained.split.categories[0]
+    if category not in (names := trained.split.categories):
+        raise ConfigError(f"no category {category!r}{nearest(category, names)}; there are: {', '.join(names)}")
     facts = model_facts(trained.folder, category)
     samples = trained.category(category).train
     defect = str(defect or facts["defects"][0])
     if defect not in facts["defects"]:
-        raise ValueError(f"no defect {defect!r} in {category}{nearest(defect, facts['defects'])}; there are: "
+        raise ConfigError(f"no defect {defect!r} in {category}{nearest(defect, facts['defects'])}; there are: "
                          f"{', '.join(facts['defects'])}")  # fmt: skip
     draw = np.random.default_rng(seed)
     base = str(draw.choice(sorted(s.key for s in samples if s.is_good)))

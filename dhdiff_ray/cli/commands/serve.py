@@ -52,7 +52,7 @@ def up(
         try:
             wait_for_interrupt()
         finally:
-            on_ray_serve.down(where)
+            on_ray_serve.down(where) if where else on_ray_serve.drain()
 
 
 @app.command("status")

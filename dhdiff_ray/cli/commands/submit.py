@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dhdiff_ray.cli.commands.report import show_report
+from dhdiff_ray.cli.door import check_door
 from dhdiff_ray.cli.follow import attend, connected, finish, next_steps
 from dhdiff_ray.cli.help import Command, Group, group
 from dhdiff_ray.cli.options import JobOptions, Typed, TypedPairs, address_or_environment, needed_address, spread
@@ -170,7 +171,8 @@ def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
 
     output = Output(job.as_json)
     loaded = resolve(verb, typed, resume=job.resume)
-    samples = samples_here(loaded.config) if verb in ("train", "all") else []
+    here = job.address == "local" or address_or_environment(job.address) is None
+    samples = check_door(verb, loaded, here) if verb != "report" else []
     given = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
     foundation = Run(loaded.config).foundation if verb in ("train", "all") else None
     for line in idle_switches(loaded.config, given, from_foundation=foundation is not None):

@@ -63,6 +63,6 @@ def check_files(config: ScoreConfig) -> None:
         perceptual = config.backbone or profile_of(config).backbone
         find(config, dict.fromkeys(wanted.get(metric, perceptual) for metric in config.metrics if metric != "masks"))
     elif config.features == "small":
-        from dhdiff_ray.metrics.features.small import find_small
+        from dhdiff_ray.metrics.features.weights import find_small
 
         find_small(config.weights_dir)

@@ -14,10 +14,8 @@ import torch
 from torch.nn import functional
 
 from dhdiff_ray.metrics.features.base import Classifier, Perceiver
-from dhdiff_ray.metrics.features.weights import load, square_pixels
+from dhdiff_ray.metrics.features.weights import find_small, load, square_pixels
 
-CLASSIFIER_FILE = "mobilenet_v2_imagenet1001_from_tflite_fp16.pth"
-PERCEIVER_FILE = "squeezenet1_0_deepcompression_rgb_fp16.pth"
 MOBILENET_SIDE = 225
 """A side of 32 k + 1, where torchvision's padding is TensorFlow's."""
 SQUEEZENET_SIDE = 128
@@ -73,22 +71,6 @@ class SmallPerceiver(Perceiver):
             if index in TAPS:
                 taps.append(features)
         return taps
-
-
-def find_small(weights_dir: str) -> tuple[Path, Path]:
-    """Files of MobileNetV2 and SqueezeNet 1.0.
-
-    Raises:
-        ValueError: one is missing.
-    """
-    folder = Path(weights_dir or ".").expanduser()
-    files = (folder / CLASSIFIER_FILE, folder / PERCEIVER_FILE)
-    if missing := [file.name for file in files if not file.is_file()]:
-        raise ValueError(
-            f"score.features=small needs {' and '.join(missing)} in {folder}; name their folder with "
-            "--set score.weights_dir=DIR, or use random stand-ins with --set score.features=standin"
-        )
-    return files
 
 
 def _load(network: Any, path: Path) -> str:

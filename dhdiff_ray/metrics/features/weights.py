@@ -7,17 +7,26 @@ must have the published hash; one's own file must be named, and its scores carry
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from dhdiff_ray.config import ScoreConfig
+
+if TYPE_CHECKING:  # drivers ask which files there are, and must not import torch
+    from torch import Tensor
+
+CLASSIFIER_FILE = "mobilenet_v2_imagenet1001_from_tflite_fp16.pth"
+PERCEIVER_FILE = "squeezenet1_0_deepcompression_rgb_fp16.pth"
+"""The small networks."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ def folder_of(config: ScoreConfig) -> Path:
     """Where published files are looked for: the configured folder, else PyTorch's hub cache."""
     if config.weights_dir:
         return Path(config.weights_dir).expanduser()
-    return Path(torch.hub.get_dir()) / "checkpoints"
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", f"{cache}/torch")).expanduser() / "hub" / "checkpoints"
 
 
 def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
@@ -81,6 +91,22 @@ def find(config: ScoreConfig, networks: Iterable[str]) -> dict[str, Path]:
     return paths
 
 
+def find_small(weights_dir: str) -> tuple[Path, Path]:
+    """Files of MobileNetV2 and SqueezeNet 1.0.
+
+    Raises:
+        ValueError: one is missing.
+    """
+    folder = Path(weights_dir or ".").expanduser()
+    files = (folder / CLASSIFIER_FILE, folder / PERCEIVER_FILE)
+    if missing := [file.name for file in files if not file.is_file()]:
+        raise ValueError(
+            f"score.features=small needs {' and '.join(missing)} in {folder}; name their folder with "
+            "--set score.weights_dir=DIR, or use random stand-ins with --set score.features=standin"
+        )
+    return files
+
+
 def own_file(config: ScoreConfig, network: str) -> tuple[str, str]:
     """The knob that names a file of one's own for a network, and what it says."""
     key = "inception_file" if network == "inception" else "backbone_file"
@@ -97,6 +123,8 @@ def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
     Raises:
         ValueError: the hash is another, or the file holds more than tensors; no code in it is run.
     """
+    import torch
+
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if not digest.startswith(expected_hash):
         raise ValueError(
@@ -111,13 +139,15 @@ def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
             f"{path} cannot be read as weights: it is damaged or holds more than tensors, which is refused because "
             f"it could run code ({type(error).__name__}); save it as a state_dict of tensors"
         ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise ValueError(f"{path} holds no state_dict of tensors; save one with torch.save(model.state_dict(), FILE)")
     return tensors, digest[:16]
 
 
 def square_pixels(image: np.ndarray, side: int, nearest: bool = False) -> Tensor:
     """An image uint8 (h, w, 3) as float32 (1, 3, side, side) from 0 to 255, as a network takes it."""
+    import torch
+
     picture = Image.fromarray(image)
     if picture.size != (side, side):
         picture = picture.resize((side, side), Image.Resampling.NEAREST if nearest else Image.Resampling.BILINEAR)
@@ -126,9 +156,18 @@ def square_pixels(image: np.ndarray, side: int, nearest: bool = False) -> Tensor
 
 def _fetch(file: Published, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
     try:
-        torch.hub.download_url_to_file(file.source + file.file, str(path), hash_prefix=file.hash, progress=False)
-    except (OSError, RuntimeError) as error:
+        with urlopen(file.source + file.file, timeout=60) as answer, part.open("wb") as stream:
+            shutil.copyfileobj(answer, stream)
+        with part.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if not digest.startswith(file.hash):
+            raise OSError(f"what came has the SHA-256 {digest[:8]}, not {file.hash}")
+        part.rename(path)
+    except OSError as error:
         raise ValueError(
             f"could not fetch {file.source}{file.file} ({error}); put {file.file} into {path.parent} by hand"
         ) from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -36,6 +36,7 @@ from dhdiff_ray.on_ray.cluster.checks import (
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, ClusterError, LocalCluster, auth_env
 from dhdiff_ray.on_ray.ray_private import SERVER_LOGS, dashboard_answer, is_without_agent
 from dhdiff_ray.on_ray.verbs import WRITERS
+from dhdiff_ray.run.events import REFUSED
 
 ENTRY = "dhdiff_ray.on_ray"
 """What a job runs; the verb is its first argument."""
@@ -68,7 +69,7 @@ class JobInfo:
     def exit_code(self) -> int:
         """What the command that followed the job leaves: 0 done, 2 configuration refused, 3 failed, 4 stopped."""
         if self.status == "FAILED":
-            return 2 if self.driver_exit_code == 2 else 3
+            return 2 if self.driver_exit_code == REFUSED else 3
         return 4 if self.status == "STOPPED" else 0
 
     def as_dict(self) -> dict[str, Any]:

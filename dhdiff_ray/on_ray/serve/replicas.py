@@ -2,11 +2,14 @@
 
 Not in the paper. Decided: Serve routes by category, places and restarts; passes, queue and models are our own
 (``service.py``), since Serve's batches go on when nobody waits and its eviction takes models from under requests.
+Serve sees a category only once a replica has said that there is such a model, and then as a digest: what it is told
+ends up in labels of metrics, which one odd name broke for everybody.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, TypeVar, TypeVarTuple
@@ -39,6 +42,8 @@ ASKED_AGAIN = 1
 """How often a question is asked again when the replica that had it dies."""
 HEALTH_SECONDS = 2.0
 """How often Serve looks after a replica."""
+DRAINED_SECONDS = 0.5
+"""How often a replica that is to end looks whether it has answered all."""
 STUCK_SECONDS = 120.0
 """How long a replica may take to answer when it is looked after."""
 LOST = (BackPressureError, DeploymentUnavailableError, RayActorError)
@@ -57,18 +62,18 @@ class Sampler:
         if config.serve.warm:
             self.service.core.warm_up()
 
-    async def answer(self, name: str, category: str | None, *args: Any) -> Any:
+    async def answer(self, name: str, label: str, *args: Any) -> Any:
         """What the service's method of that name returns, or a refusal: Ray would wrap one that is raised."""
-        if category is not None:
-            await self._holds(category)  # pyright: ignore[reportCallIssue]  the decorator makes a function of it
+        if label:
+            await self._holds(label)  # pyright: ignore[reportCallIssue]  the decorator makes a function of it
         try:
             return await getattr(self.service, name)(*args)
         except (RefusedError, BusyError) as error:
             return error
 
-    async def stream(self, query: PairQuery) -> AsyncIterator[Event | RefusedError | BusyError]:
+    async def stream(self, label: str, query: PairQuery) -> AsyncIterator[Event | RefusedError | BusyError]:
         """The pairs as events; a refusal is the last."""
-        await self._holds(query.category)  # pyright: ignore[reportCallIssue]
+        await self._holds(label)  # pyright: ignore[reportCallIssue]
         try:
             async for event in self.service.stream(query):
                 yield event
@@ -76,26 +81,31 @@ class Sampler:
             yield error
 
     @serve.multiplexed(max_num_models_per_replica=MODELS_TOLD)
-    async def _holds(self, category: str) -> str:
+    async def _holds(self, label: str) -> str:
         """Tells Serve which categories are asked for here; the models themselves are the service's."""
-        return category
+        return label
 
 
 class Replicas:
     """The application's backend: asks the replicas; what a replica that died was asked is asked once more."""
 
+    def __init__(self) -> None:
+        self._labels: dict[str, str] = {}
+        """What Serve is told of each category that there is."""
+
     async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
         """What a method of ``Catalogue`` says, from any replica."""
-        return await self._answer("read", None, reading, *args)
+        return await self._answer("read", "", reading, *args)
 
     async def pairs(self, query: PairQuery) -> list[DrawnPair]:
         """The pairs, from a replica that holds the model if there is one."""
-        return await self._answer("pairs", query.category, query)
+        return await self._answer("pairs", await self._label(query.category), query)
 
     async def stream(self, query: PairQuery) -> AsyncGenerator[Event, None]:
         """Events; once the first was passed on, a dead replica ends them with "busy"."""
+        label = await self._label(query.category)
         for left in range(ASKED_AGAIN, -1, -1):
-            begun, events = False, self._handle(query.category).options(stream=True).stream.remote(query)
+            begun, events = False, self._handle(label).options(stream=True).stream.remote(label, query)
             try:
                 async for event in events:
                     if isinstance(event, RefusedError | BusyError):
@@ -109,13 +119,20 @@ class Replicas:
             finally:
                 events.cancel()
 
-    def _handle(self, category: str | None) -> Any:
-        handle = serve.get_deployment_handle("Sampler", APP)
-        return handle if category is None else handle.options(multiplexed_model_id=category)
+    async def _label(self, category: str) -> str:
+        """What Serve is told of a category; refuses one that there is not before Serve hears of it."""
+        if category not in self._labels:
+            await self.read(Catalogue.facts_of, category)
+            self._labels[category] = label_of(category)
+        return self._labels[category]
 
-    async def _answer(self, name: str, category: str | None, *args: Any) -> Any:
+    def _handle(self, label: str) -> Any:
+        handle = serve.get_deployment_handle("Sampler", APP)
+        return handle.options(multiplexed_model_id=label) if label else handle
+
+    async def _answer(self, name: str, label: str, *args: Any) -> Any:
         for left in range(ASKED_AGAIN, -1, -1):
-            response = self._handle(category).answer.remote(name, category, *args)
+            response = self._handle(label).answer.remote(name, label, *args)
             try:
                 answer = await response
             except LOST as error:
@@ -130,6 +147,11 @@ class Replicas:
             return answer
 
 
+def label_of(category: str) -> str:
+    """What Serve is told of a category: its own letters may be any."""
+    return hashlib.sha256(category.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def build(config: Config, token_file: str = "") -> Application:
     """The Serve application: ingress and samplers."""
     s = config.serve
@@ -137,6 +159,7 @@ def build(config: Config, token_file: str = "") -> Application:
     place = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
     ongoing = s.queue + 2 * s.max_batch_size
     queues = {"max_ongoing_requests": FORWARDED, "max_queued_requests": FORWARDED, "ray_actor_options": place}
+    queues["graceful_shutdown_wait_loop_s"] = DRAINED_SECONDS
     queues["max_surge_percent"] = 100  # it takes no core, so there is always room for a new one beside the old
 
     def application() -> FastAPI:
@@ -151,6 +174,7 @@ def build(config: Config, token_file: str = "") -> Application:
         max_queued_requests=s.queue,
         ray_actor_options=needs,
         graceful_shutdown_timeout_s=s.deadline_seconds,
+        graceful_shutdown_wait_loop_s=DRAINED_SECONDS,
         health_check_period_s=HEALTH_SECONDS,
         health_check_timeout_s=STUCK_SECONDS,
     )
@@ -213,6 +237,6 @@ def checked_token(host: str) -> str:
     elif not is_loopback(host):
         raise ValueError(
             f"serve.host = {host} can be reached by others, so a token is needed: openssl rand -hex 32 > token; "
-            f"export {TOKEN_FILE}=$PWD/token; or serve on 127.0.0.1"
+            f"chmod 600 token; export {TOKEN_FILE}=$PWD/token; or serve on 127.0.0.1"
         )
     return file

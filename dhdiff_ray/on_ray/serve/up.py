@@ -20,14 +20,17 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster.jobs import ENDED, Jobs
 from dhdiff_ray.on_ray.cluster.local import ClusterError, free_port, interrupt
 from dhdiff_ray.on_ray.events import Events
+from dhdiff_ray.on_ray.serve.doors import environment
 from dhdiff_ray.on_ray.serve.replicas import APP, TOKEN_FILE, build, checked_token
 from dhdiff_ray.run.events import event_of
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.catalogue import Catalogue
 
-__all__ = ["TOKEN_FILE", "checked_token", "down", "main", "up"]
+__all__ = ["TOKEN_FILE", "checked_token", "down", "drain", "main", "up"]
 VERB = "serve"
 HEALTHY_SECONDS = 120.0
+DRAIN_SECONDS = 4.0
+"""How long requests may go on once the endpoint is to end."""
 PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
 """On a busy machine the proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
 
@@ -57,9 +60,9 @@ def up(config: Config, *, address: str | None = None, port: int | None = None) -
         raise ClusterError("this process is not connected to a cluster; pass --address, or start one: local_cluster()")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, port = config.serve.host, port or free_port(config.serve.host)
-    patience = {"runtime_env": {"env_vars": PATIENCE}}
+    begun_with = {"runtime_env": {"env_vars": PATIENCE | environment(config.serve.header_seconds)}}
     try:
-        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=patience)
+        serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=begun_with)
         if APP in serve.status().applications:
             raise ClusterError(
                 "this cluster serves a run already; take it down first: dhdiff-ray serve down --address ADDRESS"
@@ -85,6 +88,20 @@ def down(address: str | None = None) -> None:
         if job.verb == VERB and job.status not in ENDED:
             jobs.stop(job.id)
             jobs.wait(job.id)
+
+
+def drain() -> None:
+    """Take no more requests and let those there are come to an end, for a while: before the cluster itself ends.
+
+    Serve's own shutdown takes tens of seconds, and Ray warns of the controller that ended itself.
+    """
+    limit = time.monotonic() + DRAIN_SECONDS
+    try:
+        serve.delete(APP, _blocking=False)
+        while APP in serve.status().applications and time.monotonic() < limit:
+            time.sleep(0.1)
+    except (RayError, RuntimeError, KeyError):
+        return  # it is gone already, or was never there
 
 
 def main(config: Config, resume: bool = False) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import ray
 
@@ -47,8 +47,11 @@ def stage(run: Run, events: Events, category: str = "") -> int:
         events.emit("start", category=lot.category, done=lot.done, total=len(lot.requests))
     units = [unit for lot in lots for unit in lot.units]
     refuse_full_disk(run, sum(len(unit.missing) for unit in units))
-    if units and (message := slow_precision(run.config)):
-        events.emit("warning", message=message)
+    s = run.config.synthesize
+    if units and s.precision != "fp32" and not s.gpus_per_worker:  # asked where samplers are: a driver has no torch
+        message = cast(str, ray.get(one_core(slow_precision, 0).remote(run.config)))
+        if message:
+            events.emit("warning", message=message)
     if run.config.synthesize.min_iou and units:
         train_judges(run, events, sorted({unit.category for unit in units}))
     failed |= _make_all(run, events, units, lots)
@@ -89,9 +92,11 @@ def _fail(events: Events, failed: set[str], category: str, message: str) -> None
 
 def slow_precision(config: Config) -> str:
     """What to tell of a precision that this processor, and so likely the samplers', is slow at; empty for nothing."""
+    if config.synthesize.precision == "fp32" or config.synthesize.gpus_per_worker:
+        return ""
     from dhdiff_ray.model.precision import knows_bf16
 
-    if config.synthesize.precision == "fp32" or config.synthesize.gpus_per_worker or knows_bf16():
+    if knows_bf16():
         return ""
     return (
         "this processor has no bf16 instructions: a pair may take many times as long as with synthesize.precision=fp32"

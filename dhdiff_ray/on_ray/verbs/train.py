@@ -14,7 +14,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import ray
 from ray.exceptions import RayError
@@ -136,7 +136,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
     t, place = run.config.train, run.folder.below("checkpoints")
     if lost := forget_what_is_lost(place.below(category)):
         about = {"verb": "train", "category": category, "event": "warning", "time": round(time.time(), 3)}
-        cast(Any, hub).emit.remote({**about, "message": f"{category}: {lost}"})
+        hub.emit.remote({**about, "message": f"{category}: {lost}"})
     if run.config.sources:
         from dhdiff_ray.on_ray.verbs.feed import write
 

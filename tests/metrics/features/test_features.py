@@ -54,7 +54,7 @@ def test_a_cluster_of_one_is_refused_and_a_size_of_ones_own_replaces_the_cap():
 
 
 def test_the_hub_cache_is_where_files_are_looked_for_by_default(tmp_path, monkeypatch):
-    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(ValueError, match="checkpoints"):
         open_classifier(ScoreConfig())
 

@@ -10,7 +10,8 @@ from torchvision.models import mobilenet_v2, squeezenet1_0
 
 from dhdiff_ray.config import ScoreConfig
 from dhdiff_ray.metrics.features.choose import open_classifier, open_perceiver
-from dhdiff_ray.metrics.features.small import CLASSIFIER_FILE, PERCEIVER_FILE, TAPS
+from dhdiff_ray.metrics.features.small import TAPS
+from dhdiff_ray.metrics.features.weights import CLASSIFIER_FILE, PERCEIVER_FILE
 
 FOLDER = os.environ.get("DHDIFF_SMALL_WEIGHTS", "")
 

@@ -12,6 +12,7 @@ from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.on_ray.cluster.checks import resources
 from dhdiff_ray.on_ray.cluster.jobs import JobInfo, Jobs, absolute
 from dhdiff_ray.on_ray.cluster.local import ClusterError, local_cluster
+from dhdiff_ray.run.events import REFUSED
 
 VERB = """
 import sys, time
@@ -45,7 +46,8 @@ def test_exit_codes_tell_failed_from_stopped_from_refused():
     assert info("SUCCEEDED", 0).exit_code == 0
     assert info("FAILED", 1).exit_code == 3
     assert info("FAILED", None).exit_code == 3
-    assert info("FAILED", 2).exit_code == 2
+    assert info("FAILED", REFUSED).exit_code == 2
+    assert info("FAILED", 2).exit_code == 3, "a library's exit is no refusal"
     assert info("STOPPED").exit_code == 4
 
 

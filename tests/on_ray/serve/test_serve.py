@@ -2,6 +2,10 @@
 
 import concurrent.futures
 import json
+import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -34,6 +38,7 @@ def test_others_can_reach_it_only_with_a_token(tmp_path, monkeypatch):
             serve.checked_token(host)
     file = tmp_path / "token"
     file.write_text("t" * 32)
+    file.chmod(0o600)
     monkeypatch.setenv(serve.TOKEN_FILE, str(file))
     assert serve.checked_token("0.0.0.0") == str(file)
 
@@ -70,9 +75,41 @@ def test_samplers_are_counted_or_scaled():
         ServeConfig(replicas=0)
 
 
+def test_what_serve_is_told_of_a_category_is_plain_letters_of_one_length():
+    labels = {replicas.label_of(name) for name in ("mesh", "é", "🔩", "a b", "\udcff", "x" * 200)}
+    assert len(labels) == 6
+    assert all(len(label) == 16 and label.isascii() and label.isalnum() for label in labels)
+
+
+@pytest.mark.ray
+def test_sigterm_ends_the_command_soon_and_without_a_warning(trained, tmp_path):
+    """Longer than it takes to drain: Serve's own shutdown takes half a minute and warns."""
+    config = trained()
+    line = [sys.executable, "-m", "dhdiff_ray", "serve", "up", "--run", "trained", "--port", "0"]
+    with (tmp_path / "told").open("w") as told:
+        command = subprocess.Popen(
+            [*line, "--storage", config.run.storage], stdout=subprocess.PIPE, stderr=told, text=True, cwd=tmp_path
+        )
+        try:
+            url = command.stdout.readline().strip()
+            ready = httpx.get(f"{url}/readyz", timeout=60, trust_env=False).json()
+            command.send_signal(signal.SIGTERM)
+            start = time.monotonic()
+            code = command.wait(60)
+            seconds = time.monotonic() - start
+        finally:
+            command.kill()
+            command.wait()
+            command.stdout.close()
+    assert (ready, code) == ({"status": "ready", "models": 2}, 130)
+    assert seconds < 30  # 7 s beside other work; 38 s with Serve's own shutdown
+    words = (tmp_path / "told").read_text().lower()
+    assert not [word for word in ("warn", "error", "fail", "raylet", "traceback") if word in words], words
+
+
 @pytest.mark.ray
 def test_up_asks_and_down(two_cores, trained, monkeypatch):
-    config = trained()
+    config = trained("serve.header_seconds=2")
     url = serve.up(config, port=0)
     with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         assert [m["category"] for m in client.get("/v1/models").json()["models"]] == ["capsule", "mesh"]
@@ -90,6 +127,8 @@ def test_up_asks_and_down(two_cores, trained, monkeypatch):
         with concurrent.futures.ThreadPoolExecutor(60) as pool:
             codes = list(pool.map(lambda i: client.post("/v1/pairs", json={**ask, "seed": i}).status_code, range(60)))
         assert set(codes) == {200, 503}
+        _odd_names_trouble_nobody(client)
+        _half_a_request_is_closed(url)
         _streams(client, core)
         _stops_when_nobody_waits(client)
         _outlives_a_killed_replica(client, core, two_cores)
@@ -98,6 +137,23 @@ def test_up_asks_and_down(two_cores, trained, monkeypatch):
     serve.down()
     with pytest.raises(httpx.HTTPError):
         httpx.get(f"{url}/healthz", timeout=5, trust_env=False)
+
+
+def _odd_names_trouble_nobody(client):
+    odd = ("%C3%A9", "%C3%A8", "%C3%AA", "%F0%9F%94%A9", "%ff%fe", "a%20b", "x" * 199)
+    for name in odd:
+        for way in ("pairs", "pairs:stream"):
+            assert client.post(f"/v1/categories/{name}/{way}", json={"defect": "bent"}).status_code == 404
+    assert client.post("/v1/pairs", json={"category": "", "defect": "bent"}).status_code == 422
+    for category, defect in (("mesh", "bent"), ("capsule", "crack")) * 2:
+        assert client.post("/v1/pairs", json={"category": category, "defect": defect}).status_code == 200
+
+
+def _half_a_request_is_closed(url):
+    address = url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=30) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 408 ")
 
 
 def _streams(client, core):
