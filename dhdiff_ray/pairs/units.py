@@ -105,7 +105,7 @@ class CategoryPairs:
             "split_digest": split.digest,
         }
         tries = kept_tries(run.folder, self.requests, run.config.synthesize.shard_size)
-        writer.finish(self.category, self.requests, made_with, tries)
+        writer.finish(self.category, self.requests, made_with, tries, marked=True)
         return empty_masks(read_pair_rows(run.folder, self.category))
 
 
