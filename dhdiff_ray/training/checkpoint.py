@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
     from dhdiff_ray.training.build import Parts
 
 MARKER = "dhdiff.json"
+MANIFEST = "manifest-{rank}.json"
+"""Size and hash of what one rank wrote of a checkpoint."""
 FILES = "files.json"
 """Size and hash of every other file of a model but its card."""
 
@@ -68,6 +70,21 @@ def check_model(folder: Path) -> None:
         raise DamagedError(
             f"the model of {category!r} in {folder} is damaged: {problem}; {remedy_of(f'models/{category}/{MARKER}')}"
         )
+
+
+def broken_checkpoint(place: Path, may_be_old: bool = True) -> str:
+    """What is not as it was written in a checkpoint on this machine; empty for nothing."""
+    try:
+        ranks = json.loads((place / MARKER).read_text())["world_size"]
+        manifests = {rank: place / MANIFEST.format(rank=rank) for rank in range(ranks)}
+        if may_be_old and not any(file.is_file() for file in manifests.values()):
+            return ""
+        told = [json.loads(file.read_text()) for file in manifests.values()]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, LookupError, TypeError) as error:
+        return f"what was written of it cannot be read: {error}"
+    return next((problem for promises in told if (problem := first_broken(place, promises))), "")
 
 
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
