@@ -4,7 +4,6 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config.checks import idle_switches
 from dhdiff_ray.config.load import ConfigError, load_config
 
-
 FROM_NOISE = ("model.backbone=''", "synthesize.start=noise", "synthesize.strength=1.0", "synthesize.placement=free")
 
 
