@@ -1,7 +1,8 @@
 """Pictures of the page: each pair beside the real defect it was drawn after, and the real image it resembles most.
 
-After the paper's Fig. 4 and 5. What we decided: masks are outlines that can be switched off, not drawn into pictures; the first pairs of each defect are shown, never the best;
-the nearest real image is looked for among all training anomalies of the category, so that a copy would show.
+After the paper's Fig. 4 and 5. What we decided: masks are outlines that can be switched off, not drawn into pictures;
+the first pairs of each defect are shown, never the best; the nearest real image is looked for among all training
+anomalies of the category, so that a copy would show.
 """
 
 from __future__ import annotations
