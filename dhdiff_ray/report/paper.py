@@ -63,8 +63,7 @@ def paper_tables(
         config: the run's.
         scores: the rows of ``scores.json``.
         detection: ``detection.json``.
-        categories: the run's, as far as they are known; with one that the paper has not, only the layout is the
-            dataset's.
+        categories: the run's, as far as known; with one that the paper has not, only the layout is the dataset's.
     """
     shown: list[Table] = []
     if not set(map(category_name, categories)) <= papers_categories(config.data.dataset):

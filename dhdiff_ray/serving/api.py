@@ -33,6 +33,7 @@ READY_SECONDS = 5.0
 READY_FRESH_SECONDS = 1.0
 """How old the answer to "ready?" may be."""
 PAGE = Path(__file__).with_name("page")
+PAGE_PARTS = ("style.css", "app.js", "board.js", "results.js")
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -105,7 +106,7 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
     app.include_router(_health(backend, access))
     for guarded in (_catalogue(backend, counters), _drawing(backend, counters, limits)):
         app.include_router(guarded, dependencies=[Depends(admitted)])
-    for address, name in (("/", "index.html"), ("/page/style.css", "style.css"), ("/page/app.js", "app.js")):
+    for address, name in (("/", "index.html"), *((f"/page/{name}", name) for name in PAGE_PARTS)):
         app.add_api_route(address, _page(name), include_in_schema=False, response_class=FileResponse)
     return app
 

@@ -400,7 +400,15 @@ def test_with_tokens_only_health_and_the_page_are_open(served_config, tmp_path):
     (tmp_path / "keys").chmod(0o600)
     app = make_app(Service(served_config), Access(str(tmp_path / "keys")))
     with TestClient(app, "http://anywhere") as client:
-        for address in ("/healthz", "/readyz", "/", "/page/app.js", "/page/style.css"):
+        for address in (
+            "/healthz",
+            "/readyz",
+            "/",
+            "/page/app.js",
+            "/page/board.js",
+            "/page/results.js",
+            "/page/style.css",
+        ):
             assert client.get(address).status_code == 200, address
         wrong = ({}, {"Authorization": "Bearer no"}, {"Authorization": "t" * 20}, {"Authorization": "Bearer é"})
         for header in wrong:

@@ -1,8 +1,10 @@
 """The page in a real browser: draw, make, download, by mouse and by keyboard, wide and on a phone; and the clients."""
 
+import base64
 import importlib.util
 import io
 import json
+import os
 import shutil
 import socket
 import threading
@@ -165,6 +167,80 @@ def test_by_keyboard_and_on_a_phone(browser, endpoint):
     browser.js("document.querySelector('#steps').value = 9999; document.querySelector('#ask').noValidate = true")
     browser.click("#go")
     browser.until("document.querySelector('#status').textContent.includes('steps = 9999 is more than 200')")
+
+
+def test_the_first_click_makes_a_pair_where_the_example_is_drawn(browser, endpoint):
+    opened(browser, endpoint)
+    assert browser.js("fields().boxes") == [[12, 12, 20, 20]]
+    assert "An example is drawn" in browser.js("document.querySelector('#where').textContent")
+    browser.click("#go")
+    made(browser)
+    assert browser.js("document.querySelector('#results .two img').naturalWidth") == 32
+    assert browser.js("document.querySelector('#results canvas').width") == 512
+    browser.drag("#board", (0.25, 0.25), (0.3, 0.3))
+    assert browser.js("state.shapes.map(shape => shape.kind)") == ["brush"], "one's own mark takes the example's place"
+    assert browser.complaints == []
+
+
+def test_a_pair_starts_from_a_placed_reference_as_strong_as_is_said(browser, endpoint):
+    opened(browser, endpoint)
+    assert browser.js("document.querySelector('#noised').hidden")
+    browser.js("document.querySelector('#from').value = 'reference'")
+    browser.js("document.querySelector('#from').dispatchEvent(new Event('change'))")
+    assert not browser.js("document.querySelector('#noised').hidden")
+    browser.js("document.querySelector('#reference').selectedIndex = 2")
+    browser.js("document.querySelector('#strength').value = 30")
+    browser.js("document.querySelector('#strength').dispatchEvent(new Event('input', { bubbles: true }))")
+    said = browser.js("fields()")
+    assert (said["start"], said["strength"], said["reference_number"]) == ("reference", 0.3, 1)
+    assert "-F 'start=reference'" in browser.js("document.querySelector('#curl').textContent")
+    browser.click("#go")
+    made(browser)
+    del said["drawn"]
+    with Client(endpoint, TOKEN) as client:
+        category = browser.js("state.model.category")
+        (pair,) = client.pairs(category, **{**said, "seed": int(said["seed"])})
+    assert browser.js("state.pairs[0].image") == base64.b64encode(pair.image).decode()
+    browser.js("document.querySelector('#from').value = 'base'")
+    browser.js("document.querySelector('#from').dispatchEvent(new Event('change'))")
+    assert browser.js("fields()")["strength"] == 0.8
+    assert "start" not in browser.js("fields()")
+    assert browser.complaints == []
+
+
+def test_what_was_made_in_this_session_can_be_shown_again(browser, endpoint):
+    opened(browser, endpoint)
+    for seed in (5, 6):
+        browser.js(
+            f"document.querySelector('#seed').value = {seed}; document.querySelector('#status').textContent = ''"
+        )
+        browser.click("#go")
+        made(browser)
+    assert browser.js("document.querySelectorAll('#history button').length") == 2
+    assert browser.js("state.pairs[0].seed") == 6
+    browser.click("#history li:last-child button")
+    browser.until("document.querySelector('#status').textContent.includes('Shown again')")
+    assert browser.js("state.pairs[0].seed") == 5
+    assert "seed 5" in browser.js("document.querySelector('#results figcaption').textContent")
+    assert browser.js("document.querySelectorAll('#results figure').length") == 1
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_the_page_fits_its_window_and_has_names_and_contrast(browser, endpoint, width, scheme):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    opened(browser, endpoint, width=width, phone=width < 500)
+    browser.js("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    browser.js("document.querySelector('#maps').checked = true")
+    for _ in range(2):
+        browser.js("document.querySelector('#status').textContent = ''")
+        browser.click("#go")
+        made(browser)
+    if folder := os.environ.get("DHDIFF_SHOTS"):
+        browser.shot(Path(folder) / f"endpoint-{width}-{scheme}.png")
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    assert browser.faults_of_access() == []
 
 
 def test_the_client_streams_and_sample_fills_a_tree_and_goes_on(endpoint, tmp_path, monkeypatch):

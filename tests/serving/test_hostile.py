@@ -15,7 +15,7 @@ from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.serving.access import Access
-from dhdiff_ray.serving.api import make_app
+from dhdiff_ray.serving.api import PAGE_PARTS, make_app
 from dhdiff_ray.serving.questions import PairQuery
 from dhdiff_ray.serving.responses import as_json
 from dhdiff_ray.serving.sampler import SamplerCore
@@ -216,7 +216,7 @@ def test_a_category_without_a_name_is_refused_in_the_body_too(client):
     refused(client.post("/v1/pairs", json={"category": "", "defect": "bent"}), 422, "category: String should have at l")
 
 
-@pytest.mark.parametrize("address", ["/", "/page/app.js", "/page/style.css"])
+@pytest.mark.parametrize("address", ["/", *(f"/page/{name}" for name in PAGE_PARTS)])
 @pytest.mark.parametrize("name", ["/etc/hostname", "../api.py"])
 def test_no_query_chooses_the_pages_file(client, address, name):
     assert client.get(address, params={"name": name}).content == client.get(address).content
