@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,7 @@ class Split:
     @property
     def categories(self) -> list[str]:
         """Sorted names of the categories."""
-        return sorted({sample.category for sample in (*self.train, *self.test)})
+        return sorted(self._sides)
 
     def category(self, name: str) -> Split:
         """The part of the split that belongs to one category.
@@ -73,12 +74,20 @@ class Split:
         Raises:
             SplitError: the split has no such category.
         """
-        if name not in self.categories:
+        if name not in self._sides:
             raise SplitError(f"the split has no category {name!r}; there are: {', '.join(self.categories)}")
-        train = tuple(sample for sample in self.train if sample.category == name)
-        test = tuple(sample for sample in self.test if sample.category == name)
-        files = {file for sample in (*train, *test) for file in _files(sample, self.root)}
-        return replace(self, train=train, test=test, hashes={f: h for f, h in self.hashes.items() if f in files})
+        train, test = (tuple(side) for side in self._sides[name])
+        files = sorted({file for sample in (*train, *test) for file in _files(sample, self.root)})
+        return replace(self, train=train, test=test, hashes={f: self.hashes[f] for f in files if f in self.hashes})
+
+    @cached_property
+    def _sides(self) -> dict[str, tuple[list[Sample], list[Sample]]]:
+        """Both sides of each category: looked through once, however many categories are asked for."""
+        sides: dict[str, tuple[list[Sample], list[Sample]]] = {}
+        for at, side in enumerate((self.train, self.test)):
+            for sample in side:
+                sides.setdefault(sample.category, ([], []))[at].append(sample)
+        return sides
 
     def defects(self) -> list[tuple[str, str]]:
         """Sorted (category, defect) pairs, normal images left out."""

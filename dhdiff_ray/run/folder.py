@@ -91,6 +91,12 @@ class RunFolder:
         infos = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
         return dict(sorted((i.path[len(base) :].lstrip("/"), i.size) for i in infos))
 
+    def folders(self, name: str = "") -> list[str]:
+        """Sorted names of the folders directly in ``name``; looks into none of them."""
+        selector = pafs.FileSelector(self.path(name), recursive=False, allow_not_found=True)
+        infos = self._opened[0].get_file_info(selector)
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
+
     def read_bytes(self, name: str) -> bytes:
         """Content of one file.
 

@@ -13,7 +13,7 @@ from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.pairs.export import export
-from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -49,6 +49,7 @@ def pairs_in(run):
         writer.write_pair(Pair(request, np.full((16, 16, 3), 40 * index, np.uint8), mask))
         requests.append(request)
     writer.finish("mesh", requests, {"weights_sha256": "x"})
+    write_card(writer.folder)
     return requests
 
 
