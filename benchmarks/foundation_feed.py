@@ -23,12 +23,12 @@ import time
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.config.load import load_config
+from dhdiff_ray.config.load import load_config, with_values
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.run.sources import lay_out_sources, parts_of
@@ -59,7 +59,7 @@ def laid_out(place: Path, categories: int) -> Config:
     pool.MOST_ROWS = SHARD_ROWS
     root = place / f"images{categories}"
     drawn(root, categories)
-    sets = (f'run.storage="{place}"', f"run.name=feed{categories}")
+    sets = (f'run.storage="{place}"', f"run.name=feed{categories}", "model.backbone=")
     config = load_config(preset="tiny", sets=sets, environ={}).config
     config = Config.model_validate({**config.model_dump(), "sources": [{"dataset": "mvtec", "root": str(root)}]})
     run = Run(config)
@@ -89,7 +89,7 @@ class Trainer:
         from dhdiff_ray.training.loop import PlainEngine, fit
         from dhdiff_ray.training.pooled import PoolSource
 
-        config = self.config.model_copy(update={"train": self.config.train.model_copy(update={"steps": steps})})
+        config = with_values(self.config, {"train.steps": steps}, "benchmark")
         eras = Eras(self.pool, config)
         source: Any = RayFeed(eras, self.words) if kind == "ray" else PoolSource(eras, self.words)
         if kind == "memory":
@@ -153,8 +153,9 @@ def with_cluster(config: Config, what: list[tuple[str, int]]) -> tuple[list[dict
     from dhdiff_ray.on_ray.cluster.local import local_cluster
 
     with local_cluster(num_cpus=2), Readers() as readers:
-        trainer = ray.remote(num_cpus=1)(Trainer).remote(config)
-        rows = [{"kind": kind, **ray.get(trainer.train.remote(kind, steps))} for kind, steps in what]
+        trainer: Any = cast(Any, ray.remote(num_cpus=1)(Trainer)).remote(config)
+        answers: list[Any] = [ray.get(trainer.train.remote(kind, steps)) for kind, steps in what]
+        rows = [{"kind": kind, **answer} for (kind, _), answer in zip(what, answers, strict=True)]
     return rows, readers.peak_mb
 
 

@@ -87,7 +87,15 @@ def main():
 def measured(asked, category, way, steps, seed):
     """The figures of one cell."""
     places = [f'run.storage="{asked.storage}"', f'data.root="{asked.root}"', f"data.dataset={asked.dataset}"]
-    common = [*places, f"run.seed={seed}", f"data.categories=['{category}']", *asked.common]
+    common = [
+        *places,
+        "synthesize.start=noise",
+        "synthesize.strength=1.0",
+        "synthesize.placement=free",
+        f"run.seed={seed}",
+        f"data.categories=['{category}']",
+        *asked.common,
+    ]
     real = laid_out(asked.preset, [*common, f"run.name=real-{category}-{seed}", 'model.backbone=""'])
     if not real.folder.exists("figures.json"):
         real.folder.write_json(

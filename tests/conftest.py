@@ -28,6 +28,9 @@ def pytest_unconfigure(config):
 SETS = (
     "data.dataset=procedural",
     "model.backbone=''",
+    "synthesize.start=noise",
+    "synthesize.strength=1.0",
+    "synthesize.placement=free",
     "train.learning_rate=3e-3",
     "data.resolution=32",
     "data.grid=4",

@@ -26,6 +26,7 @@ from dhdiff_ray.cli.commands import (
     score,
     serve,
     submit,
+    verify,
 )
 from dhdiff_ray.cli.help import Group, group
 from dhdiff_ray.cli.output import Output
@@ -57,6 +58,7 @@ app.add_typer(data.app, name="data", rich_help_panel=BEGIN)
 app.add_typer(config.app, name="config", rich_help_panel=BEGIN)
 app.add_typer(submit.app, name="submit", rich_help_panel=RUNS)
 app.add_typer(jobs.app, name="jobs", rich_help_panel=RUNS)
+app.command("verify", no_args_is_help=True, rich_help_panel=RUNS)(verify.verify)
 app.add_typer(cluster.app, name="cluster", rich_help_panel=RUNS)
 app.command("report", no_args_is_help=True, rich_help_panel=RESULTS)(report.report)
 app.command("score", no_args_is_help=True, rich_help_panel=RESULTS)(score.score)

@@ -83,8 +83,12 @@ class CategoryPairs:
         """Pairs that are there."""
         return len(self.requests) - sum(len(unit.missing) for unit in self.units)
 
-    def finish(self, run: Run) -> str:
+    def finish(self, run: Run, config_digest: str = "") -> str:
         """Complete a category whose pairs are all there: real normal images beside them, metadata.
+
+        Args:
+            run: of the pairs.
+            config_digest: what rows tell of the configuration; empty for the run's as it is now.
 
         Returns:
             Of which defects masks stayed empty after all tries; empty if there are none.
@@ -97,13 +101,13 @@ class CategoryPairs:
         made_with = {
             "control": "raw_mask" if run.config.synthesize.control else None,
             "weights_sha256": self.facts["weights_sha256"],
-            "config_digest": run.config.digest(),
+            "config_digest": config_digest or run.config.digest(),
             "split_digest": split.digest,
         }
         if "foundation" in self.facts:
             made_with["foundation_sha256"] = self.facts["foundation"]["weights_sha256"]
         tries = kept_tries(run.folder, self.requests, run.config.synthesize.shard_size)
-        writer.finish(self.category, self.requests, made_with, tries)
+        writer.finish(self.category, self.requests, made_with, tries, marked=True)
         return empty_masks(read_pair_rows(run.folder, self.category))
 
 

@@ -111,6 +111,7 @@ class PairWriter:
         requests: Sequence[Request],
         extra: Mapping[str, Any],
         by_pair: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
+        marked: bool = False,
     ) -> None:
         """Check that exactly the requested pairs are there; then write the category's metadata.
 
@@ -119,6 +120,7 @@ class PairWriter:
             requests: all requests of the category, over all defects.
             extra: plain values (no lists or tables) that go into every row, such as the configuration's hash.
             by_pair: plain values of one pair, by defect and index.
+            marked: leave a marker with the hashes of metadata and normal images, as runs have it.
 
         Raises:
             PairsError: pairs are missing, or files lie there that no request asks for. Readers match images and
@@ -138,8 +140,9 @@ class PairWriter:
         rows = [{**_row(r), **(by_pair or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
-        told = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
-        self.folder.write_json(finished_file(category), told | self._goods(category))
+        if marked:
+            told = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
+            self.folder.write_json(finished_file(category), told | self._goods(category))
 
     def _goods(self, category: str) -> dict[str, Any]:
         """Size and hash of the normal images beside the pairs; on an object store of those alone that have changed."""

@@ -22,6 +22,7 @@ from dhdiff_ray.data.images import ImageError, read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask, reference_image
 from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
+from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import SPLIT, Run
 
@@ -58,6 +59,8 @@ class CategoryGallery:
     defects: dict[str, list[Thumb]] = field(default_factory=dict)
     made: dict[str, int] = field(default_factory=dict)
     """Pairs there are per defect."""
+    damaged: str = ""
+    """Why they cannot be shown, where a file of theirs is damaged."""
 
 
 def galleries(run: Run, thumbs: int) -> list[CategoryGallery]:
@@ -113,7 +116,14 @@ def _category(run: Run, name: str, thumbs: int) -> CategoryGallery:
     gallery = CategoryGallery(name)
     if not run.folder.exists(f"{PAIRS}/{name}/{METADATA}"):
         return gallery
-    rows = read_pair_rows(run.folder, name)
+    try:
+        return _filled(gallery, run, read_pair_rows(run.folder, name), thumbs)
+    except DamagedError as error:
+        return CategoryGallery(name, damaged=str(error))
+
+
+def _filled(gallery: CategoryGallery, run: Run, rows: list[dict[str, Any]], thumbs: int) -> CategoryGallery:
+    name = gallery.name
     samples = {s.key: s for s in (run.category(name).train if run.folder.exists(SPLIT) else ())}
     real = _readable((s for s in samples.values() if not s.is_good), run.config.data.resolution)
     for defect in sorted({row["defect"] for row in rows}):

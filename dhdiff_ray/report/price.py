@@ -60,7 +60,8 @@ def measured(config: Config) -> dict[str, Any]:
         folder = storage.below(run)
         if not (folder.exists("config.json") and folder.exists("events.jsonl")):
             continue
-        if _alike(config, folder.read_json("config.json")) and (pace := _pace(read_events(folder))):
+        other = folder.readable("config.json")  # a damaged run beside this one is its own affair
+        if other and _alike(config, other) and (pace := _pace(read_events(folder))):
             return {"run": run, **pace}
     return {}
 

@@ -38,9 +38,7 @@ class RunFolder:
         if not run or "/" in run or run.startswith("."):
             raise ValueError(f"run name {run!r} must be one folder name; pass --run NAME")
         if (size := len(run.encode())) > NAME_BYTES:
-            raise ValueError(
-                f"run name {run[:20]}... has {size} bytes, and {NAME_BYTES} fit; pass a shorter --run NAME"
-            )
+            raise ValueError(f"run name {run[:20]}... has {size} bytes, and {NAME_BYTES} fit; shorten --run NAME")
         return cls.at(storage).below(run)
 
     @classmethod

@@ -73,7 +73,7 @@ def shipped() -> list[str]:
 
 
 def weights_hash(folder: Path) -> str:
-    """The hash that ``training.checkpoint.publish`` writes down: of the hashes of all weight files, by name."""
+    """One hash of all weights of a model's folder: of the hashes of its files, by name."""
     files = sorted(folder.rglob("*.safetensors"))
     return hashlib.sha256(b"".join(hashlib.sha256(f.read_bytes()).digest() for f in files)).hexdigest()
 

@@ -18,7 +18,7 @@ from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import configured
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.records import Sample
-from dhdiff_ray.run.run import SPLIT, Run
+from dhdiff_ray.run.run import FOUNDATION, SPLIT, Run
 
 FREE = ("cc0", "public domain", "unlicense")
 """Words of licences that ask for nothing."""
@@ -99,6 +99,8 @@ def lay_out_sources(run: Run, emit: Callable[..., None]) -> list[str]:
                 raise ValueError(f"the source {name}: {error}") from None
             rows.append({"name": name, "asked": list(data.categories), **split.to_json()})
         run.folder.write_json(SPLIT, {"sources": rows})
+    if run.foundation is not None and not run.folder.exists(FOUNDATION):
+        run.folder.write_json(FOUNDATION, run.foundation.about)
     run.write_config()
     return [FOUNDATION_NAME]
 
@@ -122,8 +124,9 @@ def digest_of(parts: Sequence[Part]) -> str:
     return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
-def foundation_facts(parts: Sequence[Part], images: int) -> dict[str, Any]:
+def foundation_facts(run: Run, images: int) -> dict[str, Any]:
     """What is written beside a foundation that was trained on so many images."""
+    parts = parts_of(run)
     about = [part.split.about for part in parts]
     strictest = max(about, key=lambda one: (bool(one.get("non_commercial")), not _is_free(one)))
     return {
@@ -143,6 +146,7 @@ def foundation_facts(parts: Sequence[Part], images: int) -> dict[str, Any]:
             }
             for part in parts
         ],
+        **({"begun_from": run.foundation.about} if run.foundation else {}),
     }
 
 

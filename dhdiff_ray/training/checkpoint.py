@@ -5,7 +5,6 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
 if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # drivers ask what is trained and need no diffusers for it
     from dhdiff_ray.training.build import Parts
 
 MARKER = "dhdiff.json"
+MANIFEST = "manifest-{rank}.json"
+"""Size and hash of what one rank wrote of a checkpoint."""
 FILES = "files.json"
 """Size and hash of every other file of a model but its card."""
 
@@ -59,7 +61,7 @@ def check_model(folder: Path) -> None:
         facts = json.loads(marker.read_text()) if marker.is_file() else {}
         promises = json.loads(files.read_text()) if files.is_file() else {}
         problem = first_broken(folder, promises)
-        if not problem and facts and not promises and model_digest(folder) != facts["weights_sha256"]:
+        if not problem and facts and not promises and weights_hash(folder) != facts["weights_sha256"]:
             problem = "its weights are not those that were published"
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         problem, facts = f"{MARKER} or {FILES} cannot be read: {error}", {}
@@ -70,10 +72,19 @@ def check_model(folder: Path) -> None:
         )
 
 
-def model_digest(folder: Path) -> str:
-    """One hash of all weights of a model's folder."""
-    hashes = (hashlib.sha256(file.read_bytes()).digest() for file in sorted(folder.rglob("*.safetensors")))
-    return hashlib.sha256(b"".join(hashes)).hexdigest()
+def broken_checkpoint(place: Path, may_be_old: bool = True) -> str:
+    """What is not as it was written in a checkpoint on this machine; empty for nothing."""
+    try:
+        ranks = json.loads((place / MARKER).read_text())["world_size"]
+        manifests = {rank: place / MANIFEST.format(rank=rank) for rank in range(ranks)}
+        if may_be_old and not any(file.is_file() for file in manifests.values()):
+            return ""
+        told = [json.loads(file.read_text()) for file in manifests.values()]
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).name} is missing"
+    except (ValueError, LookupError, TypeError) as error:
+        return f"what was written of it cannot be read: {error}"
+    return next((problem for promises in told if (problem := first_broken(place, promises))), "")
 
 
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
@@ -94,7 +105,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         parts.pipeline().save_pretrained(target, safe_serialization=True)
         facts = {
             "category": category,
-            "weights_sha256": model_digest(target),
+            "weights_sha256": weights_hash(target),
             "config_digest": run.config.digest(),
             "steps": run.config.train.steps,
             "resolution": run.config.data.resolution,

@@ -54,7 +54,7 @@ def train_foundation(run: Run, on_step: Callable[[int, dict[str, float]], None] 
     pool.check_autoencoder(parts.vae)
     average = new_average(parts.objective, config.train)
     fit(PlainEngine(parts.objective, config.train), source, config.train, average=average, on_step=on_step)
-    publish(parts, average, run, FOUNDATION_NAME, foundation_facts(sources, pool.images))
+    publish(parts, average, run, FOUNDATION_NAME, foundation_facts(run, pool.images))
 
 
 class PoolSource:

@@ -138,7 +138,7 @@ class Lines:
         self.folder, self.name = folder, f"metrics/{category}.jsonl"
         self.text = ""
         if folder.exists(self.name):
-            kept = folder.read_bytes(self.name).decode().splitlines(keepends=True)
+            kept = folder.read_bytes(self.name).decode(errors="replace").splitlines(keepends=True)
             self.text = "".join(line for line in kept if 0 < _step(line) <= start)
         folder.write_bytes(self.name, self.text.encode())
         place = Path(folder.path(self.name))

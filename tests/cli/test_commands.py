@@ -2,10 +2,10 @@
 
 import json
 
-from dhdiff_ray.cli.commands.demo import STAGES
 from dhdiff_ray.config import Config
 from dhdiff_ray.config.base import Rank
 from dhdiff_ray.config.load import ConfigError, load_config
+from dhdiff_ray.run.status import STAGES
 
 
 def test_config_show_tells_where_each_value_came_from(invoke):

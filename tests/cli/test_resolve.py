@@ -73,8 +73,9 @@ def test_filter_wins_over_set_and_pairs_does_not(stored):
     assert (config.synthesize.min_iou, config.synthesize.pairs_per_defect) == (0.3, 5)
 
 
-def test_dry_run_shows_the_plan_and_sends_nothing(invoke, stored):
-    result = invoke("submit", "synthesize", "--run", "first", "--storage", stored, "-n", 3, "--dry-run", "--json")
+def test_dry_run_shows_the_plan_and_sends_nothing(invoke, stored, images):
+    words = ("--run", "first", "--storage", stored, "--dataset", "procedural", "--root", images)
+    result = invoke("submit", "synthesize", *words, "-n", 3, "--dry-run", "--json")
     plan = json.loads(result.stdout)
     assert plan["verb"] == "synthesize"
     assert plan["resources"]["workers"] == 1

@@ -71,7 +71,7 @@ def test_a_run_may_have_the_name_of_a_verb(invoke, stored):
 
 def test_a_recipe_stands_behind_the_verb(invoke, tmp_path, stored):
     recipe = tmp_path / "mine.toml"
-    recipe.write_text("[synthesize]\npairs_per_defect = 4\n")
+    recipe.write_text('[synthesize]\npairs_per_defect = 4\n[score]\nfeatures = "standin"\n')
     words = ("--run", "first", "--storage", stored, "--dry-run", "--json")
     plan = json.loads(invoke("submit", "all", recipe, *words).stdout)
     assert plan["origins"]["synthesize.pairs_per_defect"] == str(recipe)

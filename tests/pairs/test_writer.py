@@ -150,7 +150,7 @@ def test_a_card_that_is_written_once_tells_the_same_as_rows_that_are_counted_ane
         requests = [request_of("bent", index, category) for index in range(2)]
         for request in requests:
             writer.write_pair(pair_of(request))
-        writer.finish(category, requests, {"weights_sha256": "ab" * 32})
+        writer.finish(category, requests, {"weights_sha256": "ab" * 32}, marked=True)
     assert not writer.folder.exists("pairs/README.md")
     write_card(writer.folder)
     card = writer.folder.read_bytes("pairs/README.md")
@@ -167,7 +167,7 @@ def test_a_card_lists_no_files_of_pairs(writer, monkeypatch):
     requests = [request_of("bent", index, "mesh") for index in range(2)]
     for request in requests:
         writer.write_pair(pair_of(request))
-    writer.finish("mesh", requests, {})
+    writer.finish("mesh", requests, {}, marked=True)
     monkeypatch.setattr(type(writer.folder), "sizes", lambda *_: pytest.fail("all files were listed"))
     write_card(writer.folder)
     assert finished_categories(writer.folder) == ["mesh"]

@@ -58,3 +58,11 @@ def test_the_reference_is_shown_as_the_network_sees_it(finished_run):
 def test_a_category_without_pairs_has_no_defects(started_run):
     folder, config, _ = started_run
     assert all(gallery.defects == {} for gallery in galleries(Run(config, folder), thumbs=6))
+
+
+def test_a_category_whose_rows_are_damaged_is_named_and_the_others_are_shown(paired):
+    run = Run(paired())
+    run.folder.write_bytes("pairs/mesh/metadata.jsonl", b'{"file_na')
+    capsule, mesh = galleries(run, thumbs=1)
+    assert capsule.defects and not capsule.damaged
+    assert "pairs/mesh/metadata.jsonl is damaged" in mesh.damaged

@@ -144,10 +144,11 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
     from dhdiff_ray.run.run import Run
 
     output = Output(job.as_json)
+    detached = job.detach and not job.dry_run
+    cluster = needed_address(job.address) if detached else address_or_environment(job.address)
     config = prepared(verb, typed, job)
     if config is None:
         return
-    cluster = needed_address(job.address) if job.detach else address_or_environment(job.address)
     is_table = verb == "train" and bool(config.ablation.rows)
     name = "ablate" if is_table else verb
     folder = Run(config).folder

@@ -27,15 +27,13 @@ import torch
 from filelock import FileLock
 from torch import distributed as dist
 
-from dhdiff_ray.run.damage import first_broken, promises_below
+from dhdiff_ray.run.damage import promises_below
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.training.checkpoint import MANIFEST, MARKER, broken_checkpoint
 
 TAG = "engine"
 UNIVERSAL = "universal"
-FACTS = "dhdiff.json"
 AVERAGE = "average.pt"
-MANIFEST = "manifest-{rank}.json"
-"""Size and hash of what one rank wrote."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def write(folder: Path, engine: Any, average: Any, done: int, rank: int, world_s
     """Write this rank's part of a checkpoint; called by every rank."""
     engine.save_checkpoint(str(folder), tag=TAG, client_state={"done": done})
     if rank == 0:
-        (folder / FACTS).write_text(json.dumps({"done": done, "world_size": world_size}))
+        (folder / MARKER).write_text(json.dumps({"done": done, "world_size": world_size}))
         if average is not None:
             torch.save(average.state_dict(), folder / AVERAGE)
 
@@ -107,7 +105,7 @@ def newest_whole(folder: RunFolder, latest: str, warn: Callable[[str], object]) 
     for name in [latest, *(name for name in there if name < latest)] if latest else there:
         try:
             with checkpoint_of(folder, name).as_directory() as place:
-                problem = what_is_broken(Path(place), may_be_old=name == latest)
+                problem = broken_checkpoint(Path(place), may_be_old=name == latest)
         except OSError as error:
             problem = str(error)
         if not problem:
@@ -119,21 +117,6 @@ def newest_whole(folder: RunFolder, latest: str, warn: Callable[[str], object]) 
     return ""
 
 
-def what_is_broken(place: Path, may_be_old: bool = True) -> str:
-    """What is not as it was written in a checkpoint on this machine; empty for nothing."""
-    try:
-        ranks = json.loads((place / FACTS).read_text())["world_size"]
-        manifests = {rank: place / MANIFEST.format(rank=rank) for rank in range(ranks)}
-        if may_be_old and not any(file.is_file() for file in manifests.values()):
-            return ""
-        told = [json.loads(file.read_text()) for file in manifests.values()]
-    except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
-    except (ValueError, LookupError, TypeError) as error:
-        return f"what was written of it cannot be read: {error}"
-    return next((problem for promises in told if (problem := first_broken(place, promises))), "")
-
-
 def checkpoint_of(folder: RunFolder, name: str) -> ray.train.Checkpoint:
     """A checkpoint by its name below a folder."""
     return ray.train.Checkpoint(folder.path(name), folder.filesystem)
@@ -142,7 +125,7 @@ def checkpoint_of(folder: RunFolder, name: str) -> ray.train.Checkpoint:
 @contextlib.contextmanager
 def loadable(folder: Path, zero_stage: int, world_size: int) -> Iterator[Stored]:
     """A checkpoint as so many workers can load it; what was converted is removed when all ranks are done with it."""
-    written_by = json.loads((folder / FACTS).read_text())["world_size"]
+    written_by = json.loads((folder / MARKER).read_text())["world_size"]
     if zero_stage == 0 or written_by == world_size:
         yield Stored(folder, folder, TAG)
         converted = None
@@ -167,7 +150,7 @@ def universal(folder: Path) -> Path:
     Raises:
         RuntimeError: it could not be converted.
     """
-    written = f"{folder.resolve()} {(folder / FACTS).stat().st_mtime_ns}"
+    written = f"{folder.resolve()} {(folder / MARKER).stat().st_mtime_ns}"
     place = Path(tempfile.gettempdir()) / f"dhdiff-universal-{hashlib.sha256(written.encode()).hexdigest()[:16]}"
     with FileLock(f"{place}.lock"):
         if place.exists():
@@ -181,7 +164,7 @@ def universal(folder: Path) -> Path:
             if done.returncode:
                 raise RuntimeError(
                     f"the checkpoint {folder} could not be made one for another number of workers; set train.workers "
-                    f"to {json.loads((folder / FACTS).read_text())['world_size']}, which wrote it. DeepSpeed said: "
+                    f"to {json.loads((folder / MARKER).read_text())['world_size']}, which wrote it. DeepSpeed said: "
                     + done.stderr.strip()[-2000:]
                 )
             target.rename(place)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
 
+from ray.exceptions import RayTaskError
+
 from dhdiff_ray.on_ray.events import Hub
 from dhdiff_ray.on_ray.pool import TRIES, map_units
 from dhdiff_ray.on_ray.ray_private import finished_rows
@@ -52,7 +54,11 @@ def write(run: Run, hub: Hub) -> None:
 
 
 def stream(eras: Eras, start: int, rank: int, world_size: int) -> Iterator[dict[str, Any]]:
-    """The rows of one rank, step by step in order: ``step``, and ``cut``, a pickled :class:`Cut`."""
+    """The rows of one rank, step by step in order: ``step``, and ``cut``, a pickled :class:`Cut`.
+
+    Raises:
+        ValueError: a shard is gone or damaged; it is named.
+    """
     from ray.data import DataContext, ExecutionResources, TaskPoolStrategy, from_items
 
     context = DataContext.get_current()
@@ -66,7 +72,11 @@ def stream(eras: Eras, start: int, rank: int, world_size: int) -> Iterator[dict[
     rows = from_items(items, override_num_blocks=len(items)).flat_map(
         cast(Any, reader), num_cpus=0, compute=TaskPoolStrategy(size=1), max_retries=TRIES
     )
-    return finished_rows(rows)
+    try:
+        yield from finished_rows(rows)
+    except RayTaskError as error:  # Ray's words about retries would hide which shard it is
+        cause = error.cause
+        raise (ValueError(str(cause).splitlines()[0]) if isinstance(cause, ValueError) else error) from None
 
 
 @dataclass(frozen=True)

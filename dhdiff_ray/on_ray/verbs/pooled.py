@@ -39,7 +39,7 @@ class PoolWorker(Worker):
 
     def facts(self, pictures: Pictures) -> dict[str, Any]:
         """What is written beside the model."""
-        return foundation_facts(parts_of(self.run), read_pool(self.run).images)
+        return foundation_facts(self.run, read_pool(self.run).images)
 
 
 class RayFeed:

@@ -94,7 +94,7 @@ def test_a_defect_without_saturation_area_is_named(root):
     sample = next(s for s in scan(root) if s.defect == "overflow")
     file = root / "breakfast_box" / "defects_config.json"
     file.write_text(file.read_text().replace('"pixel_value": 241', '"pixel_value": 240'))
-    with pytest.raises(DatasetError, match=r"pixel value 241, of which defects_config\.json"):
+    with pytest.raises(DatasetError, match=r"pixel value 241, for which defects_config\.json"):
         open_dataset("loco").instances(root, sample)
     file.write_text('[{"pixel_value": 241}]')
     with pytest.raises(DatasetError, match="expected a list of pixel_value, saturation_threshold"):

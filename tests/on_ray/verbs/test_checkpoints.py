@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.on_ray.verbs.checkpoints import FACTS, MANIFEST, newest_whole
+from dhdiff_ray.on_ray.verbs.checkpoints import newest_whole
 from dhdiff_ray.on_ray.verbs.train import SNAPSHOT, forget_what_is_lost
 from dhdiff_ray.run.damage import promises_below
 from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.training.checkpoint import MANIFEST
+from dhdiff_ray.training.checkpoint import MARKER as FACTS
 
 NAMES = ("step_0000002", "step_0000004", "step_0000006")
 

@@ -1,0 +1,122 @@
+"""Is everything in a run as it was written: every file that can be checked, without a cluster.
+
+Not in the paper. Decided: what a verb would mend or refuse when it comes to it is looked for at once; a pair that is
+damaged is named with its file, a whole category with what to type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from dhdiff_ray.config import SynthesizeConfig
+from dhdiff_ray.pairs.intact import damaged_normals, looked_through
+from dhdiff_ray.pairs.writer import METADATA, PAIRS, SETTINGS, finished_categories, read_pair_rows
+from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
+from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.run import CONFIG, SPLIT, Run
+from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model
+
+MODELS, CHECKPOINTS, DETECTORS = "models", "checkpoints", "detectors"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One file that is not as it was written."""
+
+    path: str
+    """Its name in the run."""
+    problem: str
+    remedy: str
+
+    @property
+    def category(self) -> str:
+        """Whose pairs are concerned; empty where it is none's."""
+        parts = self.path.split("/")
+        return parts[1] if parts[0] in (PAIRS, SETTINGS) and len(parts) > 2 else ""
+
+
+def faults_of(folder: RunFolder) -> list[Fault]:
+    """Every fault that can be found, by file."""
+    found: dict[str, str] = {}
+    for name in folder.files():
+        if name.endswith(".json") and not name.startswith(CHECKPOINTS):
+            _try(found, name, partial(folder.read_json, name))
+    for name, read in ((CONFIG, lambda: Run.stored(folder)), (SPLIT, lambda: Run.stored(folder).split)):
+        if folder.exists(name) and name not in found:
+            _try(found, name, read)
+    found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
+    for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
+        found |= looked_through(folder, category).damaged
+        found |= dict.fromkeys(damaged_normals(folder, category), "another content than was written")
+    for category in finished_categories(folder):
+        found |= dict(_rows(folder, category))
+    return [Fault(name, problem, remedy_of(name)) for name, problem in sorted(found.items())]
+
+
+def repairable(run: Run, category: str) -> tuple[Run, str]:
+    """The run, asked for the pairs of a category as they were made, and its digest as their rows tell it."""
+    digest = ""
+    stored = run.folder.readable(f"{SETTINGS}/{category}.json") or {}
+    known = {name: value for name, value in stored.items() if name in SynthesizeConfig.model_fields}
+    try:
+        rows = read_pair_rows(run.folder, category)
+        known["pairs_per_defect"] = 1 + max(row["index"] for row in rows)
+        digest = str(rows[0]["config_digest"])
+    except (ValueError, KeyError):
+        pass  # as many as the run's configuration says
+    synthesize = SynthesizeConfig.model_validate({**run.config.synthesize.model_dump(), **known})
+    return Run(run.config.model_copy(update={"synthesize": synthesize}), run.folder), digest
+
+
+def _try(found: dict[str, str], name: str, read: Callable[[], object]) -> None:
+    try:
+        read()
+    except DamagedError as error:
+        found[name] = _words(error)
+
+
+def _words(error: DamagedError) -> str:
+    """What is wrong, without the file's name before it and the remedy behind it."""
+    return str(error).split(" is damaged (", 1)[-1].rsplit("); ", 1)[0]
+
+
+def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
+    for category in sorted({name.split("/")[1] for name in folder.files(MODELS) if name.count("/") > 1}):
+        try:
+            check_model(folder.local(f"{MODELS}/{category}"))
+        except DamagedError as error:
+            yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+
+
+def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:
+    """Checkpoints of an object store are looked at by who loads them: here they would all be fetched."""
+    if not folder.is_local:
+        return
+    for place in sorted(Path(folder.path(CHECKPOINTS)).glob("*/step_*")):
+        if problem := broken_checkpoint(place):
+            yield place.relative_to(folder.path()).as_posix(), problem
+
+
+def _detectors(folder: RunFolder) -> Iterator[tuple[str, str]]:
+    for name in folder.files(DETECTORS):
+        told = (folder.readable(name.replace(".safetensors", ".json")) or {}) if name.endswith(".safetensors") else {}
+        if "weights" in told and promise(folder.read_bytes(name)) != told["weights"]:
+            yield name, "another content than was written"
+
+
+def _rows(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
+    """Rows that cannot be read, and files that they name and that are gone."""
+    try:
+        rows = read_pair_rows(folder, category)
+    except DamagedError as error:
+        yield f"{PAIRS}/{category}/{METADATA}", _words(error)
+        return
+    there = folder.sizes(f"{PAIRS}/{category}")
+    for row in rows:
+        for key in ("file_name", "mask_file_name"):
+            name = f"{PAIRS}/{category}/{row.get(key)}"
+            if name not in there:
+                yield name, "it is missing"
