@@ -66,6 +66,11 @@ def test_a_run_on_s3_is_written_read_listed_and_deleted(bucket, tmp_path):
     (tmp_path / "card" / "README.md").write_text("hello")
     run.upload(tmp_path / "card", "models/capsule")
     assert (run.local("models/capsule") / "README.md").read_text() == "hello"
+    with run.fetched("models/capsule") as copy:
+        assert (copy / "README.md").read_text() == "hello"
+    assert not copy.exists(), "nothing is left in the temporary folder"
+    assert run.folders("models") == ["capsule", "mesh"]
+    assert {size for size, date in run.stamps("models/mesh").values() if date} == {3}
     run.delete("models/mesh")
     assert list(run.files("models")) == ["models/capsule/README.md"]
     with pytest.raises(FileNotFoundError, match="nothing"):

@@ -141,9 +141,9 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
         facts = {**run.training_facts(category, len(samples)), "parameters": weights, "last_loss": last["loss"]}
         publish(parts, average, run, category, facts)
     marker = model_facts(folder, category)
-    model = folder.local(f"models/{category}")
-    check_model(model)
-    pipeline = DHDiffPipeline.from_pretrained(model)
+    with folder.fetched(f"models/{category}") as model:
+        check_model(model)
+        pipeline = DHDiffPipeline.from_pretrained(model)
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 

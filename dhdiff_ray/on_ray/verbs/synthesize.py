@@ -236,8 +236,9 @@ class Maker:
     def _pipeline(self, category: str) -> DHDiffPipeline:
         if category not in self._pipelines:
             self._pipelines.clear()  # first let the other one go
-            model, gpus = self.run.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
-            self._pipelines[category] = open_pipeline(self.config, model, gpus)
+            with self.run.folder.fetched(f"models/{category}") as model:
+                gpus = self.config.synthesize.gpus_per_worker
+                self._pipelines[category] = open_pipeline(self.config, model, gpus)
         return self._pipelines[category]
 
 
