@@ -76,7 +76,7 @@ VOLUME = closed(
     name=NAME,
     emptyDir=closed(medium=one_of("Memory"), sizeLimit=QUANTITY),
     configMap=closed("name", name=NAME),
-    secret=closed("secretName", secretName=NAME),
+    secret=closed("secretName", secretName=NAME, defaultMode={"const": 0o440}),
     persistentVolumeClaim=closed("claimName", claimName=NAME, readOnly=FLAG),
 ) | {"minProperties": 2, "maxProperties": 2}
 POD = closed(

@@ -95,9 +95,11 @@ def _is_all_trained(config: Config, samples: list[Sample]) -> bool:
 
 def _check_model(loaded: Loaded, here: bool) -> None:
     """What a model is begun from is there."""
+    from dhdiff_ray.run.foundation import foundation_of
+
     model = loaded.config.model
     if model.backbone:
-        if here:
+        if here and foundation_of(loaded.config) is None:
             _check_backbone(model.backbone)
         return
     if "preset sd15" in loaded.origins.values():

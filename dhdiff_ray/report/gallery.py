@@ -1,14 +1,15 @@
-"""Pictures of the page: what each pair was made from, what came out, and the real image it resembles most.
+"""Pictures of the page: each pair beside the real defect it was drawn after, and the real image it resembles most.
 
-The columns follow the paper's Fig. 4 and 5. What we decided: the first pairs of each defect are shown, never the best;
-the nearest real image is looked for among all training anomalies of the category, so that a copy would show.
+After the paper's Fig. 4 and 5. What we decided: masks are outlines that can be switched off, not drawn into pictures;
+the first pairs of each defect are shown, never the best; the nearest real image is looked for among all training
+anomalies of the category, so that a copy would show.
 """
 
 from __future__ import annotations
 
 import base64
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,25 +27,43 @@ from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import SPLIT, Run
 
-SIDE = 192
+SIDE = 288
 """Largest side of a picture on the page, in pixels."""
+ASIDE = 128
+"""Largest side of the pictures that stand folded below a pair."""
+EXACT = 128
+"""Side up to which a picture is kept to the pixel; photographs above it would make the page heavy."""
+TRACED = 144
+"""Side at which outlines are drawn."""
 COMPARED_SIDE = 32
 """Side at which the nearest real image is looked for."""
-OUTLINE = (255, 0, 200)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A mask's border as an SVG path in a square of ``side`` units; an empty mask has an empty path."""
+
+    side: int
+    path: str
 
 
 @dataclass
 class Thumb:
-    """One pair's row of pictures, as data URIs; None where an image is not readable from here."""
+    """One pair beside a real one; pictures are data URIs, None where an image is not readable from here."""
 
     name: str
     prompt: str
     seed: int
-    base: str | None
-    reference: str | None
     image: str
     mask: str
-    overlay: str
+    outline: Outline
+    real: str | None
+    """The real anomaly that the pair was drawn after; without one, the nearest."""
+    real_outline: Outline | None
+    real_name: str
+    base: str | None
+    reference: str | None
+    """The reference as the network sees it."""
     nearest: str | None
     nearest_name: str
     empty: bool
@@ -78,19 +97,28 @@ def served_pair(folder: RunFolder) -> dict[str, Any] | None:
     return {"request": folder.read_json("served/request.json").get("request", {}), **uris}
 
 
-def outlined(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The image enlarged to about ``SIDE`` pixels, with a thin line just outside the mask.
+def outline(mask: np.ndarray) -> Outline:
+    """The line around a mask, one pixel of the drawing outside it, so that it hides nothing of the defect.
 
     Args:
-        image: uint8 (h, w, 3).
-        mask: (h, w), above zero is defect.
+        mask: (h, w), above zero is defect; made smaller first where it is larger than ``TRACED``.
     """
-    factor = max(1, SIDE // image.shape[0])
-    large = image.repeat(factor, axis=0).repeat(factor, axis=1)
-    inside = (mask > 0).repeat(factor, axis=0).repeat(factor, axis=1)
-    grown = np.asarray(binary_dilation(inside, iterations=max(1, large.shape[0] // 96)), dtype=bool)
-    large[grown & ~inside] = OUTLINE
-    return large
+    inside = np.asarray(mask) > 0
+    if inside.shape[0] > TRACED:
+        small = Image.fromarray(inside.astype(np.uint8) * 255).resize((TRACED, TRACED), Image.Resampling.BOX)
+        inside = np.asarray(small) > 0
+    factor = max(1, TRACED // inside.shape[0])
+    inside = inside.repeat(factor, axis=0).repeat(factor, axis=1)
+    grown = np.pad(
+        np.asarray(binary_dilation(inside, np.ones((3, 3))), dtype=np.int8) if inside.any() else inside.astype(np.int8),
+        1,
+    )
+    parts = []
+    for line, column, length in _runs(np.diff(grown, axis=0)[:, 1:-1] != 0):
+        parts.append(f"M{column} {line}h{length}")
+    for line, column, length in _runs((np.diff(grown, axis=1)[1:-1] != 0).T):
+        parts.append(f"M{line} {column}v{length}")
+    return Outline(inside.shape[0], "".join(parts))
 
 
 def nearest(image: np.ndarray, others: Sequence[np.ndarray] | np.ndarray) -> int:
@@ -99,12 +127,13 @@ def nearest(image: np.ndarray, others: Sequence[np.ndarray] | np.ndarray) -> int
     return int(np.argmin(distances))
 
 
-def picture(array: np.ndarray) -> str:
-    """Data URI of an image or mask: small ones exactly, larger ones as a JPEG of at most ``SIDE`` pixels."""
-    if array.shape[0] <= SIDE:
+def picture(array: np.ndarray, side: int = SIDE) -> str:
+    """Data URI of an image or mask: small ones exactly, larger ones as a JPEG of at most ``side`` pixels."""
+    if array.shape[0] <= min(EXACT, side):
         return data_uri(png_bytes(array), "png")
-    small = Image.fromarray(array).resize((SIDE, SIDE), Image.Resampling.BOX)
-    return data_uri(jpeg_bytes(np.array(small), quality=88), "jpeg")
+    if array.shape[0] > side:
+        array = np.array(Image.fromarray(array).resize((side, side), Image.Resampling.BOX))
+    return data_uri(jpeg_bytes(array, quality=88), "jpeg")
 
 
 def data_uri(content: bytes, kind: str) -> str:
@@ -136,22 +165,26 @@ def _filled(gallery: CategoryGallery, run: Run, rows: list[dict[str, Any]], thum
 def _thumb(run: Run, row: dict[str, Any], samples: dict[str, Sample], real: list[tuple[Sample, np.ndarray]]) -> Thumb:
     config = run.config
     image, mask = read_pair(run.folder, row)
-    like, like_image = real[nearest(image, [other for _, other in real])] if real else (None, image)
+    like = real[nearest(image, [other for _, other in real])] if real else None
     base, reference = (
-        _readable([samples[row[role]]] if row[role] in samples else [], config.data.resolution)
+        next(iter(_readable([samples[row[role]]] if row[role] in samples else [], config.data.resolution)), None)
         for role in ("base", "reference")
     )
+    beside = reference if reference and not reference[0].is_good else like
     return Thumb(
         name=f"{row['index']:06d}",
         prompt=row["prompt"],
         seed=row["seed"],
-        base=picture(base[0][1]) if base else None,
-        reference=_reference(config, *reference[0]) if reference else None,
         image=picture(image),
-        mask=picture(mask),
-        overlay=picture(outlined(image, mask)),
-        nearest=picture(like_image) if like else None,
-        nearest_name=like.key if like else "",
+        mask=picture(mask, ASIDE),
+        outline=outline(mask),
+        real=picture(beside[1]) if beside else None,
+        real_outline=outline(read_mask(beside[0], config.data.resolution)) if beside else None,
+        real_name=beside[0].key if beside else "",
+        base=picture(base[1], ASIDE) if base else None,
+        reference=_reference(config, *reference) if reference else None,
+        nearest=picture(like[1], ASIDE) if like else None,
+        nearest_name=like[0].key if like else "",
         empty=not mask.any(),
     )
 
@@ -159,7 +192,7 @@ def _thumb(run: Run, row: dict[str, Any], samples: dict[str, Sample], real: list
 def _reference(config: Config, sample: Sample, image: np.ndarray) -> str:
     """The reference as the network sees it: with the cells that the configuration keeps."""
     cells = raw_mask(read_mask(sample, config.data.resolution), config.data.grid)
-    return picture(reference_image(image, cells, config.train.reference))
+    return picture(reference_image(image, cells, config.train.reference), ASIDE)
 
 
 def _readable(samples: Iterable[Sample], resolution: int) -> list[tuple[Sample, np.ndarray]]:
@@ -169,6 +202,14 @@ def _readable(samples: Iterable[Sample], resolution: int) -> list[tuple[Sample, 
         with contextlib.suppress(ImageError):
             pictures.append((sample, read_image(sample, resolution)))
     return pictures
+
+
+def _runs(edges: np.ndarray) -> Iterator[tuple[int, int, int]]:
+    """Line, start and length of each run of true cells along the lines of a table."""
+    for line, row in enumerate(edges):
+        turns = np.flatnonzero(np.diff(np.pad(row, 1).astype(np.int8)))
+        for start, end in zip(turns[::2], turns[1::2], strict=True):
+            yield line, int(start), int(end - start)
 
 
 def _small(images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

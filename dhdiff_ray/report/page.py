@@ -1,7 +1,8 @@
 """The run's page: everything a run folder holds, in one HTML file that opens anywhere (sections IV-C and IV-D).
 
 Not in the paper. The page reads the run's folder and nothing else but the real images its split names; it needs no
-cluster, no network and no script (one only sorts tables). What was not run yet is named with the command that runs it.
+cluster, no network and no script (one only sorts tables). First stand the verdict and the pairs, then plots; tables
+are folded below them. What was not run yet is named with the command that runs it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,16 @@ from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.detector.results import RESULT, verdicts
 from dhdiff_ray.pairs.card import sampling_told
 from dhdiff_ray.pairs.writer import sampled_with
+from dhdiff_ray.report.charts import ap_charts, mask_charts
 from dhdiff_ray.report.curves import loss_curves
 from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
+from dhdiff_ray.report.shapes import MOST, mask_shapes
+from dhdiff_ray.report.summary import masks_sentence, pairs_sentence
 from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import Run
+from dhdiff_ray.run.run import SPLIT, Run
 from dhdiff_ray.run.status import Status, failures
 
 PAGE = "report.html"
@@ -43,12 +47,12 @@ def run_tables(folder: RunFolder) -> list[Table]:
     Raises:
         ValueError: the folder is not a run.
     """
-    config = Run.stored(folder).config
+    run = Run.stored(folder)
     scores = _json(folder, "scores.json") or {}
     detection = _json(folder, "detection.json") or {}
     rows = scores.get("scores", [])
     tables = [alignment_table(scores.get("pair_alignment", {})), *score_tables(rows), detection_table(detection)]
-    return [table for table in tables if table] + paper_tables(config, rows, detection)
+    return [table for table in tables if table] + paper_tables(run.config, rows, detection, _categories(run))
 
 
 def run_verdicts(folder: RunFolder) -> list[str]:
@@ -73,7 +77,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
     events = read_events(folder)
     storage, _, name = folder.uri.rpartition("/")
     environment = Environment(
-        loader=PackageLoader("dhdiff_ray", "report"),
+        loader=PackageLoader("dhdiff_ray", "report/template"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -92,13 +96,23 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         curves=loss_curves(events),
         scores=score_tables(scores.get("scores", [])),
         alignment=alignment_table(scores.get("pair_alignment", {})),
+        helps=pairs_sentence(detection),
+        agree=masks_sentence(scores.get("pair_alignment", {})),
         verdicts=verdicts(detection),
+        ap=ap_charts(detection),
+        masks=mask_charts(mask_shapes(run)),
+        most=MOST,
         detection=detection_table(detection),
-        paper=paper_tables(config, scores.get("scores", []), detection),
+        paper=paper_tables(config, scores.get("scores", []), detection, _categories(run)),
         timings=timing_table(_json(folder, "timings.json"), events),
         served=served_pair(folder),
         command=lambda verb: f"dhdiff-ray submit {verb} --run {name} --storage {storage}",
     )
+
+
+def _categories(run: Run) -> list[str]:
+    """The run's categories, none while it has no split."""
+    return list(run.split.categories) if run.folder.exists(SPLIT) else []
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:

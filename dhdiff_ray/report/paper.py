@@ -51,9 +51,24 @@ Cells = dict[str, dict[str, tuple[float | None, ...]]]
 """Row (a category, or a kind and a category) -> method -> figures."""
 
 
-def paper_tables(config: Config, scores: Sequence[Mapping[str, Any]], detection: Mapping[str, Any]) -> list[Table]:
-    """The paper's tables for the run's dataset, ours beside or below; none where the paper has no such dataset."""
+def paper_tables(
+    config: Config,
+    scores: Sequence[Mapping[str, Any]],
+    detection: Mapping[str, Any],
+    categories: Sequence[str] = (),
+) -> list[Table]:
+    """The paper's tables for the run's dataset, ours beside or below; none where the run is not on the paper's data.
+
+    Args:
+        config: the run's.
+        scores: the rows of ``scores.json``.
+        detection: ``detection.json``.
+        categories: the run's, as far as they are known; with one that the paper has not, only the layout is the
+            dataset's.
+    """
     shown: list[Table] = []
+    if not set(map(category_name, categories)) <= papers_categories(config.data.dataset):
+        return shown
     for paper in TABLES:
         if paper.dataset != config.data.dataset:
             continue
@@ -103,6 +118,12 @@ def read(paper: PaperTable) -> tuple[Cells, dict[str, tuple[float | None, ...]]]
         else:
             cells.setdefault(row, {}).update(methods)
     return cells, averages
+
+
+def papers_categories(dataset: str) -> set[str]:
+    """The categories of a dataset that the paper measured, as the archives name them."""
+    rows = [row for paper in TABLES if paper.dataset == dataset for row in read(paper)[0]]
+    return {row.split(" (")[0] for row in rows}
 
 
 def recomputed(cells: Cells) -> dict[str, tuple[float | None, ...]]:

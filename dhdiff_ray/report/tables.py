@@ -79,6 +79,8 @@ class Table:
     kinds: list[str] = field(default_factory=list)
     conditions: dict[str, str] = field(default_factory=dict)
     note: str = ""
+    standin: bool = False
+    """Whether its figures were measured with other networks than the published ones."""
 
 
 def score_tables(scores: Sequence[Mapping[str, Any]]) -> list[Table]:
@@ -210,7 +212,7 @@ def _scores(metric: str, scores: Sequence[Mapping[str, Any]]) -> Table:
     scaled = any(score.get("reference") is not None for score in scores)
     reference = ["Real against real"] if scaled else []
     table = Table(title, ["Category", "Defect", metric, *reference, "Images", *map(in_words, differing)])
-    table.conditions = shared
+    table.conditions, table.standin = shared, bool(standin[1])
     notes = [f"{standin[1]} The figures compare runs of this tool at best, never papers."] if standin[1] else []
     notes += [NOTES[base_name(metric)]] if base_name(metric) in NOTES else []
     notes += ["Real against real: the same for the held-out real anomalies."] if scaled else []

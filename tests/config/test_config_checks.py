@@ -4,9 +4,11 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config.checks import idle_switches
 from dhdiff_ray.config.load import ConfigError, load_config
 
+FROM_NOISE = ("model.backbone=''", "synthesize.start=noise", "synthesize.strength=1.0", "synthesize.placement=free")
+
 
 def told(*sets):
-    config = load_config(preset="tiny", sets=sets).config
+    config = load_config(preset="tiny", sets=(*FROM_NOISE, *sets)).config
     return idle_switches(config, [s.split("=")[0] for s in sets])
 
 
@@ -105,5 +107,5 @@ def test_a_range_of_strengths_is_for_a_start_from_a_reference(strength):
 
 
 def test_a_strength_typed_as_a_whole_number_has_the_digest_of_the_same_float():
-    one, same = (load_config(preset="tiny", sets=(f"synthesize.strength={s}",)).config for s in ("1", "1.0"))
-    assert one.digest() == same.digest() == load_config(preset="tiny").config.digest()
+    one, same = (load_config(sets=(f"synthesize.strength={s}",)).config for s in ("1", "1.0"))
+    assert one.digest() == same.digest() == Config().digest()

@@ -11,7 +11,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.config.load import ConfigError
 from dhdiff_ray.on_ray.__main__ import run
 from dhdiff_ray.on_ray.events import Events
-from dhdiff_ray.run.events import FILE, PREFIX, read_events
+from dhdiff_ray.run.events import FILE, PREFIX, REFUSED, read_events
 from dhdiff_ray.run.folder import RunFolder
 
 
@@ -97,7 +97,7 @@ def test_a_line_cut_short_by_a_crash_is_left_out(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"), [(ValueError("a"), 1), (ConfigError("b"), 2), (FileNotFoundError("c"), 1)], ids=str
+    ("error", "code"), [(ValueError("a"), 1), (ConfigError("b"), REFUSED), (FileNotFoundError("c"), 1)], ids=str
 )
 def test_what_a_user_can_mend_is_one_line_and_an_exit_code(tmp_path, capsys, error, code):
     file = tmp_path / "config.json"

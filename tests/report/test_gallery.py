@@ -1,10 +1,12 @@
 import base64
 import io
+import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from dhdiff_ray.report.gallery import OUTLINE, SIDE, galleries, nearest, outlined, picture
+from dhdiff_ray.report.gallery import SIDE, TRACED, galleries, nearest, outline, picture
 from dhdiff_ray.run.run import Run
 
 
@@ -12,17 +14,25 @@ def opened(uri):
     return np.array(Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))))
 
 
-def test_the_outline_lies_just_outside_the_mask_and_hides_nothing_of_the_defect():
-    image = np.full((64, 64, 3), 50, np.uint8)
-    mask = np.zeros((64, 64), np.uint8)
-    mask[20:30, 20:30] = 255
-    large = outlined(image, mask)
-    assert large.shape == (192, 192, 3)
-    line = (large == OUTLINE).all(axis=-1)
-    assert line.any()
-    assert not line[60:90, 60:90].any()
-    assert line[58:60, 60:90].all()
-    assert (outlined(image, mask * 0) == 50).all()
+def strokes(path):
+    """Points of a path's lines, in cells of the drawing."""
+    for x, y, way, length in re.findall(r"M(\d+) (\d+)([hv])(\d+)", path):
+        for at in range(int(length) + 1):
+            yield (int(x) + at, int(y)) if way == "h" else (int(x), int(y) + at)
+
+
+@pytest.mark.parametrize("side", [64, 1024])
+def test_the_outline_lies_just_outside_the_mask_and_hides_nothing_of_the_defect(side):
+    mask = np.zeros((side, side), np.uint8)
+    mask[20 * side // 64 : 30 * side // 64, 20 * side // 64 : 30 * side // 64] = 255
+    drawn = outline(mask)
+    assert drawn.side <= TRACED
+    points = np.array(list(strokes(drawn.path)))
+    low, high = 20 * drawn.side / 64, 30 * drawn.side / 64
+    inside = ((points > low - 0.5) & (points < high + 0.5)).all(axis=1)
+    assert not inside.any()
+    assert low - 2 <= points.min() < low < high < points.max() <= high + 2
+    assert outline(mask * 0).path == ""
 
 
 def test_the_nearest_image_is_the_one_that_was_copied():
@@ -44,6 +54,8 @@ def test_the_first_pairs_of_each_defect_are_shown(finished_run):
     assert all([thumb.name for thumb in thumbs] == ["000000"] for g in shown for thumbs in g.defects.values())
     thumb = shown[0].defects["crack"][0]
     assert thumb.base and thumb.reference and thumb.nearest
+    assert thumb.real and thumb.real_outline.path and thumb.outline.path
+    assert thumb.real_name.startswith("capsule/test/crack/"), "a real one of the same defect stands beside it"
     assert thumb.nearest_name.startswith("capsule/test/")
     assert not thumb.empty
 

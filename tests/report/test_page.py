@@ -1,15 +1,16 @@
 import json
 import re
 import shutil
-import subprocess
+import sys
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from dhdiff_ray.report.page import build_report, run_tables, write_report
 from dhdiff_ray.run.folder import RunFolder
 
-VOID = {"meta", "img", "line", "polyline", "br", "link"}
+VOID = {"meta", "img", "line", "polyline", "path", "rect", "circle", "input", "br", "link"}
 
 
 class Page(HTMLParser):
@@ -119,6 +120,24 @@ def test_the_page_is_written_into_the_run(finished_run):
     assert folder.read_bytes("report.html").startswith(b"<!doctype html>")
 
 
+def test_the_verdict_stands_first_then_the_pairs_then_plots_then_folded_tables(finished_run):
+    html = build_report(finished_run[0])
+    order = [html.index(part) for part in ("class=\"verdicts\"", "id=\"gallery\"", "id=\"detection\"", "id=\"masks\"",
+        "id=\"training\"", "Do image and mask agree", "Stand-in scores", "is_standin")]  # fmt: skip
+    assert order == sorted(order)
+    assert "How well masks lie on their defects has no scale" in html
+    before = html[: html.index("<table")]
+    assert before.rindex("<details") > before.rindex("</details"), "tables are folded"
+
+
+def test_the_papers_tables_stand_only_beside_the_papers_data(finished_run):
+    folder = finished_run[0]
+    config = folder.read_json("config.json")
+    folder.write_json("config.json", {**config, "data": {**config["data"], "dataset": "mvtec"}})
+    assert "of the paper" not in build_report(folder)
+    assert not [table for table in run_tables(folder) if "paper" in table.title]
+
+
 def test_the_tables_can_be_had_without_the_page(finished_run, tmp_path):
     from typer.testing import CliRunner
 
@@ -159,19 +178,48 @@ def test_a_folder_that_is_no_run_is_an_error(tmp_path):
         build_report(RunFolder.of(str(tmp_path), "nothing"))
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="needs chromium on this machine")
-def test_a_browser_draws_the_page_and_its_script_runs_without_complaint(finished_run, tmp_path):
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    if not shutil.which("chromium"):
+        pytest.skip("needs chromium on this machine")
+    pytest.importorskip("websockets")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+    try:
+        from browser import Browser
+    finally:
+        sys.path.pop(0)
+    with Browser(tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+def test_a_browser_draws_the_page_and_its_script_runs_without_complaint(finished_run, browser, tmp_path):
     _, config, _ = finished_run
-    page, shot = write_report(config), tmp_path / "page.png"
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--enable-logging=stderr",
-    ]
-    size = ["--window-size=1400,2000", f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}"]
-    done = subprocess.run([*command, *size, f"file://{page}"], capture_output=True, text=True, timeout=90, check=True)
-    assert shot.stat().st_size > 50_000
-    assert "CONSOLE" not in done.stderr
+    browser.open(f"file://{write_report(config)}", width=1400)
+    browser.shot(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 50_000
+    assert browser.js("document.querySelectorAll('th button').length") > 0
+    assert browser.complaints == []
+
+
+def test_outlines_are_switched_by_key_and_a_table_is_sorted_by_its_head(finished_run, browser):
+    browser.open(f"file://{write_report(finished_run[1])}")
+    shown = "getComputedStyle(document.querySelector('.outline')).display !== 'none'"
+    assert browser.js(shown)
+    browser.js("document.querySelector('#outlines').focus()")
+    browser.press(" ", 32, " ")
+    assert not browser.js(shown)
+    first = "document.querySelector('table.sortable tbody td:nth-child(2)').textContent"
+    browser.js("document.querySelectorAll('details').forEach(one => { one.open = true })")
+    browser.js("document.querySelectorAll('table.sortable th button')[1].click()")
+    assert browser.js(first) == "made pairs"
+    browser.js("document.querySelectorAll('table.sortable th button')[1].click()")
+    assert browser.js(first) == "real pairs"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 800, 390])
+def test_the_page_fits_its_window_and_can_be_read_in_both_schemes(finished_run, browser, width, scheme):
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.open(f"file://{write_report(finished_run[1])}", width=width, phone=width < 500)
+    assert browser.js("document.documentElement.scrollWidth") <= width
+    assert browser.faults_of_access() == []

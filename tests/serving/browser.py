@@ -12,6 +12,7 @@ from pathlib import Path
 
 from websockets.sync.client import connect
 
+ACCESS = Path(__file__).with_name("access_faults.js")
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -119,6 +120,10 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
         Path(file).write_bytes(base64.b64decode(data))
+
+    def faults_of_access(self):
+        """What a person who does not see, or sees little, would miss: names, landmarks, order of heads, contrast."""
+        return self.js(ACCESS.read_text())
 
     def downloaded(self, name, seconds=20):
         """The bytes of a file that the page hands out."""

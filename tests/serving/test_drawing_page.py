@@ -28,6 +28,7 @@ def endpoint(served_config, tmp_path_factory):
     """The application on a port of this machine, asking for a token."""
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text(f"test {TOKEN}\n")
+    keys.chmod(0o600)
     app = make_app(Service(served_config), Access(str(keys)), served_config.serve)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run)

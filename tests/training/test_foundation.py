@@ -8,10 +8,11 @@ import torch
 from dhdiff_ray.config.load import load_config
 from dhdiff_ray.data.datasets.procedural import generate
 from dhdiff_ray.data.images import read_many
+from dhdiff_ray.data.products import DEMO
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.model.text import tokenize
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.foundation import foundation_of
+from dhdiff_ray.run.foundation import foundation_of, shipped
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.build import build, build_source, fit_look
 from dhdiff_ray.training.checkpoint import publish
@@ -138,3 +139,17 @@ def test_a_name_that_does_not_ship_is_answered_with_those_that_do(tmp_path):
 
 def test_a_stable_diffusion_is_no_foundation(stable_diffusion, tmp_path):
     assert foundation_of(configured(tmp_path, "x", f'model.backbone="{stable_diffusion}"')) is None
+
+
+def test_the_model_that_ships_is_small_has_seen_no_product_of_the_demo_and_is_what_tiny_adapts(tmp_path):
+    config = load_config(preset="tiny", sets=(f'run.storage="{tmp_path}"', "run.name=x")).config
+    foundation = foundation_of(config)
+    assert config.model.backbone in shipped()
+    assert sum(file.stat().st_size for file in foundation.folder.rglob("*") if file.is_file()) < 8e6
+    seen = {name for source in foundation.facts["sources"] for name in source["categories"]}
+    assert len(seen) >= 12
+    assert not seen & set(DEMO)
+    generate(tmp_path / "drawn", resolution=64, categories=["mesh"], defects_per_type=1, train_good=1, test_good=1)
+    samples, images, _ = read_many(open_dataset("procedural").scan(tmp_path / "drawn"), 64, False, print)
+    parts = build(config, samples, images)
+    assert {p.dtype for p in parts.objective.parameters()} == {torch.float32}, "it ships in half, and trains in whole"

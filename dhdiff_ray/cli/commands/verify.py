@@ -21,7 +21,7 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Make damaged and missing pairs again, here.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Compare every file of a run with the hash that was written beside it.
+    """Compare every file of a run with the hash beside it.
 
     Models, checkpoints, pairs, rows, scores; no cluster is needed. Leaves with 1 while one is damaged. A dataset's
     own images are looked at by: dhdiff-ray data verify.
