@@ -6,6 +6,7 @@ Standard library and numpy only, so that every layer may import it.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -97,3 +98,11 @@ def pair_seed(run_seed: int, category: str, defect: str, index: int, attempt: in
     words = f"{category}|{defect}|{index}|{run_seed}" + (f"|{attempt}" if attempt else "")
     digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+def by_category(samples: Iterable[Sample]) -> dict[str, tuple[Sample, ...]]:
+    """Samples by category, each in the order given."""
+    found: dict[str, list[Sample]] = {}
+    for sample in samples:
+        found.setdefault(sample.category, []).append(sample)
+    return {category: tuple(same) for category, same in found.items()}

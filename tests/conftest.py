@@ -205,6 +205,7 @@ def paired_once(trained_once, images, tmp_path_factory):
     """The trained run with its pairs, made in this process."""
     from dhdiff_ray.on_ray.verbs import synthesize
     from dhdiff_ray.pairs.units import CategoryPairs, units_of
+    from dhdiff_ray.pairs.writer import write_card
     from dhdiff_ray.run.run import Run
 
     storage = tmp_path_factory.mktemp("paired")
@@ -216,6 +217,7 @@ def paired_once(trained_once, images, tmp_path_factory):
         for unit in units:
             maker(unit)
         CategoryPairs(run.folder.read_json(f"models/{category}/dhdiff.json"), requests, units).finish(run)
+    write_card(run.folder)
     return storage / "trained"
 
 

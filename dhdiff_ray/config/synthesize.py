@@ -39,6 +39,8 @@ class SynthesizeConfig(Frozen):
     """Most further tries of a pair whose mask is empty, or agrees less than ``min_iou``; 0 keeps what comes first."""
     shard_size: int = Field(default=8, ge=1)
     """Pairs made together in one batch; fixed, so that the number of workers cannot change a pixel."""
+    unit_seconds: float = Field(default=0, ge=0)
+    """Longest a batch may take before its worker is ended and it is begun elsewhere; 0 follows the batches so far."""
     workers: int = Field(default=0, ge=0)
     """Samplers; 0 means as many as the cluster has room for."""
     cpus_per_worker: int = Field(default=1, ge=1)

@@ -14,12 +14,13 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import DataConfig
 from dhdiff_ray.data.mirror import local_root
-from dhdiff_ray.records import GOOD, Sample
+from dhdiff_ray.records import GOOD, Sample, by_category
 
 TRAIN, TEST = "train", "test"
 NORMAL_FRACTION = 0.8
@@ -65,7 +66,7 @@ class Split:
     @property
     def categories(self) -> list[str]:
         """Sorted names of the categories."""
-        return sorted({sample.category for sample in (*self.train, *self.test)})
+        return sorted(set().union(*self._sides))
 
     def category(self, name: str) -> Split:
         """The part of the split that belongs to one category.
@@ -73,12 +74,15 @@ class Split:
         Raises:
             SplitError: the split has no such category.
         """
-        if name not in self.categories:
+        if not any(name in side for side in self._sides):
             raise SplitError(f"the split has no category {name!r}; there are: {', '.join(self.categories)}")
-        train = tuple(sample for sample in self.train if sample.category == name)
-        test = tuple(sample for sample in self.test if sample.category == name)
-        files = {file for sample in (*train, *test) for file in _files(sample, self.root)}
-        return replace(self, train=train, test=test, hashes={f: h for f, h in self.hashes.items() if f in files})
+        train, test = (side.get(name, ()) for side in self._sides)
+        files = sorted({file for sample in (*train, *test) for file in _files(sample, self.root)})
+        return replace(self, train=train, test=test, hashes={f: self.hashes[f] for f in files if f in self.hashes})
+
+    @cached_property
+    def _sides(self) -> tuple[Mapping[str, tuple[Sample, ...]], ...]:
+        return by_category(self.train), by_category(self.test)  # once, however many categories are asked for
 
     def defects(self) -> list[tuple[str, str]]:
         """Sorted (category, defect) pairs, normal images left out."""
@@ -124,8 +128,9 @@ class Split:
         missing = [file for file, digest in now.items() if not digest]
         changed = [file for file, digest in now.items() if digest and self.hashes.get(file, digest) != digest]
         if missing or changed:
-            parts = [_list("missing", missing), _list("changed", changed)]
-            changes = "; ".join(part for part in parts if part)
+            told = (("missing", missing), ("changed", changed))
+            more = {word: f" and {len(files) - 3} more" * (len(files) > 3) for word, files in told}
+            changes = "; ".join(f"{word} {', '.join(files[:3])}{more[word]}" for word, files in told if files)
             raise SplitError(f"the images in {root} are not those this run was split on: {changes}. Use a new run name")
 
     def check_settings(self, data: DataConfig, seed: int | None = None) -> None:
@@ -343,8 +348,3 @@ def _sample(row: Mapping[str, Any], root: str) -> Sample:
     more = tuple(f"{root}/{mask}" for mask in row.get("more_masks", ()))
     values = tuple(row.get("values", ()))
     return Sample(row["key"], row["category"], row["defect"], row["subset"], image, mask, row["group"], more, values)
-
-
-def _list(word: str, files: Sequence[str]) -> str:
-    more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-    return f"{word} {', '.join(files[:3])}{more}" if files else ""

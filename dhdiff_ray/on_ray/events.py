@@ -20,11 +20,13 @@ import ray
 from ray.actor import ActorHandle
 
 from dhdiff_ray.on_ray.pool import RemoteMethod, beside_driver
-from dhdiff_ray.run.events import FILE, PREFIX
+from dhdiff_ray.run.events import FILE, PREFIX, SEGMENTS
 from dhdiff_ray.run.folder import RunFolder
 
 FLUSH_SECONDS = 10.0
 """How often events reach a storage that cannot append."""
+SEGMENT_CHARACTERS = 200_000
+"""How large such a file becomes: what is written again each time stays small however long a job is."""
 PROGRESS_SECONDS = 1.0
 """How often one training tells how far it is."""
 
@@ -49,7 +51,9 @@ class Events:
         self._lock = threading.Lock()
         self._last_flush = time.monotonic()
         self._waiting = ""
-        self._earlier: str | None = None
+        self._segment: str | None = None
+        """The file that is written to, with what it holds, on a storage that cannot append."""
+        self._text = ""
 
     def emit(self, event: str = "progress", **fields: Any) -> None:
         """Tell one event.
@@ -114,12 +118,16 @@ class Events:
         self.close()
 
     def _flush(self) -> None:
-        """An object store has no append: the whole file is written again, after what earlier verbs wrote."""
-        if self._earlier is None:
-            self._earlier = self.folder.read_bytes(FILE).decode() if self.folder.exists(FILE) else ""
-        self._earlier += self._waiting
+        """An object store has no append: the last file is written again, until it is large and another one begins."""
+        if self._segment is None:
+            self._segment = max([FILE, *self.folder.files(SEGMENTS)], key=lambda name: (name != FILE, name))
+            self._text = self.folder.read_bytes(self._segment).decode() if self.folder.exists(self._segment) else ""
+        if len(self._text) >= SEGMENT_CHARACTERS:
+            number = 0 if self._segment == FILE else int(Path(self._segment).stem) + 1
+            self._segment, self._text = f"{SEGMENTS}/{number:06d}.jsonl", ""
+        self._text += self._waiting
         self._waiting = ""
-        self.folder.write_bytes(FILE, self._earlier.encode())
+        self.folder.write_bytes(self._segment, self._text.encode())
         self._last_flush = time.monotonic()
 
 

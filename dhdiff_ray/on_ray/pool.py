@@ -1,28 +1,38 @@
-"""Work on a cluster: a pool of actors over fixed units through Ray Data, and a few tasks side by side.
+"""Work on a cluster: a pool of actors over fixed units, and a few tasks side by side.
 
-Not in the paper. Decided: a unit is one row and one block, so what a batch holds never depends on how many actors there
-are; a unit that fails three times, be it that it raises or that its process dies, is told and the others go on (Ray
-Data's own default is to try for ever, or to end the job).
+Not in the paper. Decided: units are drawn from an iterable as actors become free, so that a driver holds a few of them
+and not a job's worth, and the first is begun before the last is planned; what a unit holds never depends on how many
+actors there are; one that fails three times, as it raises, its process dies or its time is up, is told and the others
+go on. Not Ray Data, which was only a queue here and held each unit as a block.
 """
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import ray
-from ray.actor import ActorHandle
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-from dhdiff_ray.on_ray.ray_private import finished_rows
 
 TRIES = 3
 """How often a unit is begun before it counts as failed."""
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
+AHEAD = 2
+"""Units an actor has at once: the one it works on, and the next."""
+FIRST_SECONDS = 1800.0
+"""How long a unit may take while nobody knows how long one takes."""
+LEAST_SECONDS = 300.0
+TIMES_LONGEST = 20.0
+"""How long a unit may take after that: so many times the longest so far, and ``LEAST_SECONDS`` at least."""
+LOOK_SECONDS = 1.0
+"""How often deadlines are looked at."""
 
 Unit = TypeVar("Unit")
 Answer = TypeVar("Answer")
@@ -38,89 +48,202 @@ class RemoteMethod(Protocol):
 
 
 def map_units(
-    units: Sequence[Unit],
+    units: Iterable[Unit],
     worker: Callable[..., Callable[[Unit], Answer]],
     arguments: Mapping[str, object],
     *,
     workers: int = 0,
     cpus: float = 1,
     gpus: float = 0,
+    seconds: float = 0,
 ) -> Iterator[tuple[int, Answer, str]]:
     """Hand each unit to one of a pool of actors.
 
     Args:
-        units: what is to be done; anything that pickles.
+        units: what is to be done; anything that pickles. Drawn one by one as actors become free.
         worker: a class; each actor makes one from ``arguments`` and calls it with a unit at a time.
         arguments: of the class.
         workers: actors; 0 means as many as the cluster has room for.
         cpus: cores of one actor.
         gpus: GPUs of one actor.
+        seconds: longest a unit may take before its actor is ended and it is begun elsewhere; 0 follows the units so
+            far.
 
     Yields:
         (position of the unit, answer, "") or (position, None, why it failed), in the order they are done.
 
     Raises:
-        ray.exceptions.RayError: the cluster itself failed.
+        ray.exceptions.RayError: no actor can be made.
     """
-    if not units:
-        return
-    from ray.data import ActorPoolStrategy, DataContext, from_items
-
-    DataContext.get_current().enable_progress_bars = False  # the events are the progress; bars would fill the log
-    size = min(room(cpus, gpus), len(units), workers or len(units))
-    rows = [{"at": at, "unit": pickle.dumps(unit)} for at, unit in enumerate(units)]
-    ledger = Ledger.remote()
+    needs = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+    actor = PoolActor.options(**needs)
+    most = min(room(cpus, gpus), workers or room(cpus, gpus))
+    pool = Pool(units, lambda: actor.remote(worker, dict(arguments)), most, seconds)
     try:
-        answers = from_items(rows, override_num_blocks=len(rows)).map(
-            cast(Any, Actor),  # Ray's types know functions alone
-            fn_constructor_kwargs={"worker": worker, "arguments": dict(arguments), "ledger": ledger},
-            compute=ActorPoolStrategy(size=size),
-            num_cpus=cpus,
-            num_gpus=gpus or None,
-            max_restarts=-1,  # the ledger ends it
-            max_task_retries=-1,
-        )
-        for row in finished_rows(answers):
-            yield row["at"], pickle.loads(row["answer"]), row["error"]
+        yield from pool.run()
     finally:
-        ray.kill(cast(ActorHandle, ledger))
+        pool.close()
 
 
-class Actor:
+@ray.remote(max_restarts=0, max_task_retries=0)
+class PoolActor:
     """One actor of the pool, around a worker that knows nothing of Ray."""
 
-    def __init__(self, worker: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any], ledger: Any) -> None:
-        self.ledger = ledger
-        self.work = worker(**arguments)
+    def __init__(self, worker: Callable[..., Callable[[Any], Any]], arguments: dict[str, Any]) -> None:
+        self.worker = worker(**arguments)
 
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Do one unit, or say why it cannot be done."""
-        error = ""
-        while cast(int, ray.get(self.ledger.begin.remote(row["at"]))) <= TRIES:
-            try:
-                answer = self.work(pickle.loads(row["unit"]))
-                return {"at": row["at"], "answer": pickle.dumps(answer), "error": ""}
-            except ValueError as caught:  # wrong input does not mend itself
-                error = str(caught)
-                break
-            except Exception as caught:  # noqa: BLE001  whatever it is, the driver tells it with the unit's name
-                error = f"{type(caught).__name__}: {caught}"
-                time.sleep(PAUSE_SECONDS)
-        error = error or f"its process died {TRIES} times; out of memory? See the logs of its worker"
-        return {"at": row["at"], "answer": pickle.dumps(None), "error": error}
+    def ready(self) -> None:
+        """Answers once it is there."""
+
+    def work(self, unit: bytes) -> tuple[str, Any]:
+        """Do one unit: ("", answer), or why it cannot be done and whether another try may help."""
+        try:
+            return "", self.worker(pickle.loads(unit))
+        except ValueError as caught:  # wrong input does not mend itself
+            return str(caught) or "ValueError", False
+        except Exception as caught:  # noqa: BLE001  whatever it is, the driver tells it with the unit's name
+            time.sleep(PAUSE_SECONDS)
+            return f"{type(caught).__name__}: {caught}", True
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
-class Ledger:
-    """Remembers how often each unit was begun, also when the process that began it is no more."""
+@dataclass(eq=False)
+class Ticket:
+    """A unit on its way."""
 
-    def __init__(self) -> None:
-        self._begun: dict[int, int] = {}
+    at: int
+    """Which of all."""
+    data: bytes
+    begun: int = 0
+    """Times its work was begun and did not end."""
 
-    def begin(self, at: int) -> int:
-        """Count one more beginning; returns how many there are now."""
-        self._begun[at] = self._begun.get(at, 0) + 1
-        return self._begun[at]
+
+@dataclass(eq=False)
+class Member:
+    """An actor and what it has to do, the first of which it works on."""
+
+    handle: Any
+    ready: ray.ObjectRef[None]
+    is_ready: bool = False
+    tasks: deque[tuple[ray.ObjectRef[tuple[str, Any]], Ticket]] = field(default_factory=deque)
+    since: float = 0.0
+    """When it began with the first."""
+
+
+class Pool:
+    """Actors, the units they have, and those to be begun again.
+
+    Args:
+        units: drawn as actors become free.
+        make: starts an actor.
+        most: actors at once.
+        seconds: longest a unit may take; 0 follows the units so far.
+    """
+
+    def __init__(self, units: Iterable[Any], make: Callable[[], Any], most: int, seconds: float = 0) -> None:
+        self.units, self.make, self.most, self.seconds = enumerate(units), make, most, seconds
+        self.again: deque[Ticket] = deque()
+        """Units that wait: drawn already, or begun by an actor that is gone."""
+        self.members: list[Member] = []
+        self.longest = 0.0
+        """Seconds of the longest unit so far."""
+        self._stillborn = 0
+        self._waiting: dict[Any, Member] = {}
+        """What is waited for: an actor's beginning, and every unit."""
+
+    def run(self) -> Iterator[tuple[int, Any, str]]:
+        """Every unit's position with its answer or why it failed."""
+        while True:
+            self._feed()
+            if not self._waiting:
+                return
+            done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_SECONDS)
+            for reference in done:
+                member = self._waiting.get(reference)
+                if member is not None:  # else it went with its actor
+                    yield from self._taken(member, reference)
+            for member in [m for m in self.members if m.tasks and time.monotonic() - m.since > self.limit]:
+                yield from self._lost(member, f"it was not done within {self.limit:.0f} s, {TRIES} times")
+
+    def close(self) -> None:
+        """End all actors."""
+        for member in self.members:
+            ray.kill(member.handle)
+        self.members, self._waiting = [], {}
+
+    @property
+    def limit(self) -> float:
+        """Seconds that a unit may take."""
+        return self.seconds or (max(LEAST_SECONDS, TIMES_LONGEST * self.longest) if self.longest else FIRST_SECONDS)
+
+    def _feed(self) -> None:
+        """Give units to actors that have room, one each in turn; start actors while there are units for them."""
+        for held in range(AHEAD):
+            for member in self.members:
+                if member.is_ready and len(member.tasks) == held and self._has(1):
+                    self._give(member, self.again.popleft())
+        while len(self.members) < self.most and self._has(1 + sum(not member.is_ready for member in self.members)):
+            handle = self.make()
+            member = Member(handle, handle.ready.remote())
+            self.members.append(member)
+            self._waiting[member.ready] = member
+
+    def _has(self, count: int) -> bool:
+        """Whether so many units wait; draws them if not."""
+        for at, unit in itertools.islice(self.units, max(0, count - len(self.again))):
+            self.again.append(Ticket(at, pickle.dumps(unit)))
+        return len(self.again) >= count
+
+    def _give(self, member: Member, ticket: Ticket) -> None:
+        if not member.tasks:
+            member.since = time.monotonic()
+        reference = member.handle.work.remote(ticket.data)
+        member.tasks.append((reference, ticket))
+        self._waiting[reference] = member
+
+    def _taken(self, member: Member, reference: Any) -> Iterator[tuple[int, Any, str]]:
+        """What came of something that was waited for."""
+        try:
+            answer = ray.get(reference)
+        except (ActorDiedError, ActorUnavailableError):
+            if not member.is_ready:
+                self._stillborn += 1
+                if self._stillborn >= TRIES and not any(other.is_ready for other in self.members):
+                    raise
+            yield from self._lost(member)
+            return
+        except RayTaskError as error:  # an answer that does not travel
+            answer = reason(error), False
+        del self._waiting[reference]
+        if reference == member.ready:
+            member.is_ready, self._stillborn = True, 0
+            return
+        ticket = next(ticket for task, ticket in member.tasks if task == reference)
+        now = time.monotonic()
+        self.longest = max(self.longest, now - member.since)
+        member.tasks = deque(pair for pair in member.tasks if pair[1] is not ticket)
+        member.since = now
+        error, content = answer
+        if not error:
+            yield ticket.at, content, ""
+        elif content and ticket.begun + 1 < TRIES:
+            ticket.begun += 1
+            self.again.append(ticket)
+        else:
+            yield ticket.at, None, error
+
+    def _lost(self, member: Member, words: str = "") -> Iterator[tuple[int, Any, str]]:
+        """An actor is gone, or ended here: the unit it worked on counts one more beginning, the next one none."""
+        ray.kill(member.handle)
+        self.members.remove(member)
+        for reference in [reference for reference, owner in self._waiting.items() if owner is member]:
+            del self._waiting[reference]
+        tickets = [ticket for _, ticket in member.tasks]
+        if tickets:
+            tickets[0].begun += 1
+            if tickets[0].begun >= TRIES:
+                died = f"its process died {TRIES} times; out of memory? See the logs of its worker"
+                yield tickets.pop(0).at, None, words or died
+        self.again.extendleft(reversed(tickets))
 
 
 def room(cpus: float, gpus: float = 0) -> int:

@@ -13,11 +13,22 @@ from typing import Any
 
 LICENCES = {"CC BY-NC-SA 4.0": "cc-by-nc-sa-4.0", "CC BY 4.0": "cc-by-4.0", "CC0-1.0": "cc0-1.0"}
 """Names that Hugging Face gives to licences of our loaders."""
+Counts = Mapping[str, Any]
+"""What the card tells of a category: pairs by ``defects``, hashes of ``weights``, number of ``seeds``."""
 MODEL_LICENCE = "the models of this run, and those they were built from, keep their own terms"
 
 
+def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the card tells of a category with these rows."""
+    return {
+        "defects": dict(sorted(Counter(row["defect"] for row in rows).items())),
+        "weights": sorted({str(row.get("weights_sha256", "unknown")) for row in rows}),
+        "seeds": len({row["seed"] for row in rows}),
+    }
+
+
 def card_text(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    counts: Mapping[str, Counts],
     *,
     config: Mapping[str, Any] | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
@@ -28,7 +39,7 @@ def card_text(
     """The card as Markdown with a YAML head.
 
     Args:
-        rows: metadata rows of every finished category.
+        counts: of every finished category, see :func:`counted`.
         config: the run's ``config.json``, if it is there.
         settings: what the pairs of each category were sampled with, where that is known.
         about: the dataset's name, licence and source, as the split keeps them.
@@ -36,7 +47,14 @@ def card_text(
         detection: the run's ``detection.json``, if it is there.
     """
     about, config = about or {}, config or {}
-    parts = [_head(about), _INTRODUCTION, _terms(about), _counts(rows), _ROWS, _origin(rows, config, settings or {})]
+    parts = [
+        _head(about),
+        _INTRODUCTION,
+        _terms(about),
+        _counts(counts),
+        _ROWS,
+        _origin(counts, config, settings or {}),
+    ]
     return "\n".join(part for part in (*parts, _scored(scores or {}), _detected(detection or {})) if part)
 
 
@@ -61,11 +79,10 @@ def _terms(about: Mapping[str, Any]) -> str:
     )
 
 
-def _counts(rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _counts(counts: Mapping[str, Counts]) -> str:
     lines = []
-    for category in sorted(rows):
-        counts = Counter(row["defect"] for row in rows[category])
-        lines += [f"| {_cell(category)} | {_cell(defect)} | {counts[defect]} |" for defect in sorted(counts)]
+    for category, told in sorted(counts.items()):
+        lines += [f"| {_cell(category)} | {_cell(name)} | {n} |" for name, n in sorted(told["defects"].items())]
     return _table("category | defect | pairs", lines)
 
 
@@ -90,16 +107,14 @@ def sampling_told(settings: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _origin(
-    rows: Mapping[str, Sequence[Mapping[str, Any]]],
+    counts: Mapping[str, Counts],
     config: Mapping[str, Any],
     settings: Mapping[str, Mapping[str, Any]],
 ) -> str:
     lines = []
-    for category in sorted(rows):
-        hashes = {str(row.get("weights_sha256", "unknown"))[:16] for row in rows[category]}
-        lines.append(
-            f"| {_cell(category)} | {', '.join(sorted(hashes))} | {len({r['seed'] for r in rows[category]})} |"
-        )
+    for category, told in sorted(counts.items()):
+        hashes = sorted({digest[:16] for digest in told["weights"]})
+        lines.append(f"| {_cell(category)} | {', '.join(hashes)} | {told['seeds']} |")
     parts = []
     if config:
         run = config.get("run", {})

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 KEPT = "the first try that is good enough"
 """Which try of a pair is written; pairs made before there were further tries lack this among their settings."""
-EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker"}
+EXECUTION = {"pairs_per_defect", "workers", "cpus_per_worker", "gpus_per_worker", "unit_seconds"}
 """What of the settings changes no pair."""
 
 
@@ -84,7 +84,7 @@ class CategoryPairs:
         return len(self.requests) - sum(len(unit.missing) for unit in self.units)
 
     def finish(self, run: Run, config_digest: str = "") -> str:
-        """Complete a category whose pairs are all there: real normal images beside them, metadata, card.
+        """Complete a category whose pairs are all there: real normal images beside them, metadata.
 
         Args:
             run: of the pairs.
@@ -123,6 +123,15 @@ def refuse_full_disk(run: Run, pairs: int) -> None:
             f"{pairs} pairs need about {need / 1e9:.1f} GB and {run.folder.uri} has {free / 1e9:.1f} GB left; "
             "make room, ask for fewer (-n) or choose another --storage"
         )
+
+
+def surely_fits(run: Run, categories: Sequence[str]) -> bool:
+    """Whether all pairs of these categories fit on the disk, even if none were there yet."""
+    free = run.folder.free_bytes()
+    defects = len([one for one in run.split.defects() if one[0] in set(categories)])
+    size = run.config.synthesize.shard_size
+    most = defects * -(-run.config.synthesize.pairs_per_defect // size) * size
+    return free is None or most * pair_bytes(run.config.data.resolution) <= free
 
 
 def units_of(run: Run, category: str, there: dict[str, dict[int, bool]]) -> tuple[list[Request], list[Unit]]:

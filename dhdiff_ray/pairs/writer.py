@@ -20,7 +20,7 @@ from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import UNREADABLE, read_image
-from dhdiff_ray.pairs.card import card_text
+from dhdiff_ray.pairs.card import Counts, card_text, counted
 from dhdiff_ray.records import GOOD, Pair, Request, Sample
 from dhdiff_ray.run.damage import DamagedError, promise
 from dhdiff_ray.run.folder import RunFolder
@@ -28,6 +28,8 @@ from dhdiff_ray.run.run import Run
 
 PAIRS = "pairs"
 METADATA = "metadata.jsonl"
+COUNTED = "counted"
+"""What a finished category's file says of its rows, for the card."""
 SETTINGS = "synthesis"
 """Folder of a run with what the pairs of each category are sampled with."""
 CARD_FILES = ("config.json", "split.json", "scores.json", "detection.json")
@@ -111,7 +113,7 @@ class PairWriter:
         by_pair: Mapping[tuple[str, int], Mapping[str, Any]] | None = None,
         marked: bool = False,
     ) -> None:
-        """Check that exactly the requested pairs are there; then write the category's metadata and the card.
+        """Check that exactly the requested pairs are there; then write the category's metadata.
 
         Args:
             category: the category that is complete now.
@@ -139,8 +141,8 @@ class PairWriter:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
         if marked:
-            self.folder.write_json(finished_file(category), {METADATA: promise(lines.encode())} | self._goods(category))
-        write_card(self.folder)
+            told = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
+            self.folder.write_json(finished_file(category), told | self._goods(category))
 
     def _goods(self, category: str) -> dict[str, Any]:
         """Size and hash of the normal images beside the pairs; on an object store of those alone that have changed."""
@@ -153,14 +155,15 @@ class PairWriter:
 
 
 def write_card(folder: RunFolder) -> None:
-    """Write the card from what the run holds alone, so that it does not matter who writes it last, or how often."""
+    """Write the card from what the run holds alone: once a job, from what was counted of each category's rows."""
     stored = {name: readable for name in CARD_FILES if (readable := folder.readable(name)) is not None}
-    rows: dict[str, list[dict[str, Any]]] = {}
+    counts: dict[str, Counts] = {}
     for category in finished_categories(folder):
+        told = (folder.readable(finished_file(category)) or {}).get(COUNTED)
         with contextlib.suppress(DamagedError):  # its own turn tells it; here it would stop the others
-            rows[category] = read_pair_rows(folder, category)
+            counts[category] = told or counted(read_pair_rows(folder, category))
     text = card_text(
-        rows,
+        counts,
         config=stored.get("config.json"),
         settings=sampled_with(folder),
         about=stored.get("split.json", {}).get("about"),
@@ -183,8 +186,7 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
 def finished_categories(folder: RunFolder) -> list[str]:
     """Sorted names of the categories whose pairs are complete."""
-    names = [file.split("/")[1] for file in folder.files(PAIRS) if file.count("/") == 2 and file.endswith(METADATA)]
-    return sorted(names)
+    return [name for name in folder.folders(PAIRS) if folder.exists(_name(name, METADATA))]
 
 
 def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:

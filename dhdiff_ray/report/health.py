@@ -86,7 +86,8 @@ def _words(error: DamagedError) -> str:
 def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for category in sorted({name.split("/")[1] for name in folder.files(MODELS) if name.count("/") > 1}):
         try:
-            check_model(folder.local(f"{MODELS}/{category}"))
+            with folder.fetched(f"{MODELS}/{category}") as model:
+                check_model(model)
         except DamagedError as error:
             yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
 

@@ -18,6 +18,8 @@ REFUSED = 78
 too, such as MKL, and says nothing."""
 PREFIX = "@event "
 FILE = "events.jsonl"
+SEGMENTS = "events"
+"""Folder of further files, in order, on a storage that cannot append."""
 
 
 def tell(record: dict[str, Any]) -> None:
@@ -45,9 +47,10 @@ def event_of(line: str) -> dict[str, Any] | None:
 
 def read_events(folder: RunFolder) -> list[dict[str, Any]]:
     """All events of a run, oldest first; a line cut short by a crash is left out."""
-    text = folder.read_bytes(FILE).decode(errors="replace") if folder.exists(FILE) else ""
+    files = [FILE] * folder.exists(FILE) + list(folder.files(SEGMENTS))
     records = []
-    for line in text.splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            records.append(json.loads(line))
+    for file in files:
+        for line in folder.read_bytes(file).decode(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                records.append(json.loads(line))
     return records

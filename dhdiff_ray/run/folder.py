@@ -6,6 +6,7 @@ Nothing here knows what the files mean.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -88,6 +89,19 @@ class RunFolder:
         selector = pafs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
         infos = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
         return dict(sorted((i.path[len(base) :].lstrip("/"), i.size) for i in infos))
+
+    def stamps(self, name: str = "") -> dict[str, tuple[int, int]]:
+        """All files below ``name``, relative to the run, with size in bytes and date: equal where nothing changed."""
+        filesystem, base = self._opened
+        selector = pafs.FileSelector(self.path(name), recursive=True, allow_not_found=True)
+        infos = (i for i in filesystem.get_file_info(selector) if i.type == pafs.FileType.File)
+        return dict(sorted((i.path[len(base) :].lstrip("/"), (i.size, i.mtime_ns or 0)) for i in infos))
+
+    def folders(self, name: str = "") -> list[str]:
+        """Sorted names of the folders directly in ``name``; looks into none of them."""
+        selector = pafs.FileSelector(self.path(name), recursive=False, allow_not_found=True)
+        infos = self._opened[0].get_file_info(selector)
+        return sorted(i.base_name for i in infos if i.type == pafs.FileType.Directory)
 
     def read_bytes(self, name: str) -> bytes:
         """Content of one file.
@@ -176,14 +190,28 @@ class RunFolder:
         pafs.copy_files(str(folder), self.path(name), pafs.LocalFileSystem(), filesystem)
 
     def local(self, name: str) -> Path:
-        """A local path with the content of folder ``name``; a remote one is copied to a temporary folder."""
+        """A local path with the content of folder ``name``, which stays as long as this process.
+
+        A remote one is copied to a temporary folder, again each time; see :meth:`fetched` for a copy that goes sooner.
+        """
         if not self.exists(name):
             raise FileNotFoundError(f"{self.uri}/{name} is not there")
         if self.is_local:
             return Path(self.path(name))
         target = Path(tempfile.mkdtemp(prefix="dhdiff-"))
         pafs.copy_files(self.path(name), str(target), self._opened[0], pafs.LocalFileSystem())
+        atexit.register(shutil.rmtree, target, ignore_errors=True)
         return target
+
+    @contextlib.contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        """The same while the block runs: a copy of a remote folder is gone afterwards."""
+        place = self.local(name)
+        try:
+            yield place
+        finally:
+            if not self.is_local:
+                shutil.rmtree(place, ignore_errors=True)
 
 
 @contextlib.contextmanager

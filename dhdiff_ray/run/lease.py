@@ -169,6 +169,7 @@ def _me() -> Holder:
         "job": _job_id(),
         "host": socket.gethostname(),
         "boot": psutil.boot_time(),
+        "processes": _namespace(),
         "pid": process.pid,
         "process_started": process.create_time(),
         "since": now,
@@ -183,7 +184,17 @@ def _job_id() -> str:
     return ""
 
 
+def _namespace() -> str:
+    """Which numbers processes have: those of a container are its own, though its host's name may be another's too."""
+    try:
+        return os.readlink("/proc/self/ns/pid")  # noqa: PTH115  no path
+    except OSError:
+        return ""
+
+
 def _here(other: Holder) -> bool:
+    if other.get("processes", _namespace()) != _namespace():
+        return False
     return other["host"] == socket.gethostname() and abs(other["boot"] - psutil.boot_time()) < 5
 
 

@@ -116,15 +116,16 @@ class Run:
         """Write down the configuration."""
         self.folder.write_json(CONFIG, self.config.model_dump(mode="json"))
 
-    def check_split(self) -> Split:
-        """The split, compared with what was asked and with the files as they are now.
+    def check_split(self, category: str = "") -> Split:
+        """The split, or one category's part, compared with what was asked and with the files as they are now.
 
         Raises:
             ValueError: images changed since, or another split was asked for.
         """
         self.split.check_settings(self.config.data)
-        self.split.check(self.config.data.root)
-        return self.split
+        part = self.category(category) if category else self.split
+        part.check(self.config.data.root)
+        return part
 
     def category(self, name: str) -> Split:
         """The part of the split that belongs to one category.

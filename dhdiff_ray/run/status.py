@@ -12,6 +12,8 @@ from typing import Any
 
 STAGES = ("train", "synthesize", "score", "detect")
 """Verbs that every category goes through, in order."""
+QUIET_SECONDS = 60.0
+"""Silence of a running stage that is told."""
 STATES = ("waiting", "running", "done", "failed")
 
 
@@ -41,6 +43,11 @@ class Stage:
         """Share of the work done, in [0, 1]; None where it is not known."""
         total = sum(total for _, total in self.parts.values())
         return sum(done for done, _ in self.parts.values()) / total if total else None
+
+    def quiet(self, now: float) -> float:
+        """Seconds without progress of a stage that runs; 0 where they are few."""
+        silent = now - (self.seen or self.since or now)
+        return silent if self.state == "running" and silent >= QUIET_SECONDS else 0.0
 
     def left(self, now: float) -> float | None:
         """Seconds until it is done at the pace so far; None where that cannot be said."""
@@ -85,7 +92,7 @@ class Status:
         categories = {
             category: {
                 verb: {k: v for k, v in asdict(stage).items() if k not in ("parts", "seen", "since", "fresh")}
-                | {"share": stage.share, "seconds_left": stage.left(now)}
+                | {"share": stage.share, "seconds_left": stage.left(now), "quiet_seconds": round(stage.quiet(now), 1)}
                 for verb, stage in stages.items()
             }
             for category, stages in self.stages.items()
@@ -96,7 +103,7 @@ class Status:
     def _turn(stage: Stage, event: dict[str, Any]) -> None:
         state = event["state"]
         if state == "running":
-            stage.since, stage.parts, stage.fresh = event.get("time"), {}, 0.0
+            stage.since, stage.seen, stage.parts, stage.fresh = event.get("time"), None, {}, 0.0
         stage.state, stage.message = state, str(event.get("message", ""))
         stage.seconds = event.get("seconds")
         stage.gpu_seconds += float(event.get("gpu_seconds", 0.0))
@@ -144,8 +151,10 @@ def _cell(stage: Stage | None, now: float) -> str:
         return "done" if stage.seconds is None else f"done {spoken(stage.seconds)}"
     if stage.state == "failed":
         return "FAILED"
-    share, left = stage.share, stage.left(now)
+    share, left, quiet = stage.share, stage.left(now), stage.quiet(now)
     text = "running" if share is None else f"{100 * share:.0f} %"
+    if quiet:
+        return f"{text}, no progress for {spoken(quiet)}"
     return text if left is None else f"{text}, {spoken(left)} left"
 
 

@@ -24,7 +24,9 @@ from dhdiff_ray.training.checkpoint import model_facts
 
 LOG = logging.getLogger("dhdiff_ray.serve")
 FRESH_SECONDS = 2.0
-"""How old the list of models may be before the run folder is read again."""
+"""How old the list of models may be before the run folder is listed again."""
+LISTING_SHARE = 20
+"""Where listing takes long it waits so many times as long: no more than a twentieth of the time goes into it."""
 
 
 class Catalogue:
@@ -43,7 +45,9 @@ class Catalogue:
         if not self.run.folder.exists(SPLIT):
             raise ValueError(f"{uri} is not a trained run; train first: dhdiff-ray submit train --run NAME")
         self.samples = {sample.key: sample for sample in self.run.split.train}
-        self._read_at = 0.0
+        self._read_at, self._fresh_seconds = 0.0, FRESH_SECONDS
+        self._read: dict[str, tuple[Any, dict[str, Any]]] = {}
+        """What was read of each model, and the size and date its file had."""
         self._facts: dict[str, dict[str, Any]] = {}
         self._left_out: dict[str, str] = {}
         """Categories whose model is of another split -> why it is left out."""
@@ -57,13 +61,17 @@ class Catalogue:
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
         """Each category that is served -> what was written down of its model."""
-        if time.monotonic() - self._read_at > FRESH_SECONDS:
-            folder = self.run.folder
-            files = [f for f in folder.files("models") if f.count("/") == 2 and f.endswith("/dhdiff.json")]
+        if time.monotonic() - self._read_at > self._fresh_seconds:
+            folder, begun = self.run.folder, time.monotonic()
             facts, damaged = dict[str, dict[str, Any]](), dict[str, str]()
-            for category in (file.split("/")[1] for file in files):
+            for file, stamp in folder.stamps("models").items():
+                _, category, *name = file.split("/")
+                if name != ["dhdiff.json"]:
+                    continue
                 try:
-                    facts[category] = model_facts(folder, category)
+                    if self._read.get(category, (None,))[0] != stamp:  # else it is as it was read
+                        self._read[category] = stamp, model_facts(folder, category)
+                    facts[category] = self._read[category][1]
                 except DamagedError as error:
                     damaged[category] = f"the model of {category!r} is damaged; the server's log names the file"
                     if category not in self._left_out:
@@ -77,6 +85,7 @@ class Catalogue:
                 LOG.warning("not served: %s", left_out[category])
             self._facts = {category: row for category, row in facts.items() if category not in left_out}
             self._left_out, self._read_at = left_out, time.monotonic()
+            self._fresh_seconds = max(FRESH_SECONDS, LISTING_SHARE * (self._read_at - begun))
         return self._facts
 
     def facts_of(self, category: str) -> dict[str, Any]:

@@ -64,9 +64,9 @@ class SamplerCore:
         Raises:
             RefusedError: its files are not as they were published.
         """
-        model = self.catalogue.run.folder.local(f"models/{category}")
         try:
-            pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
+            with self.catalogue.run.folder.fetched(f"models/{category}") as model:
+                pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
         except DamagedError as error:
             LOG.error("%s", error)
             raise RefusedError(503, f"the model of {category!r} is damaged; the server's log names the file") from None

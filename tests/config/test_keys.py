@@ -23,7 +23,8 @@ serve.models_held serve.port serve.preview_share serve.queue serve.replicas serv
 serve.surge_percent serve.warm sources synthesize.background synthesize.compile synthesize.control
 synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance synthesize.min_iou
 synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws synthesize.shard_size
-synthesize.start synthesize.steps synthesize.strength synthesize.workers train.adapt train.checkpoint_every
+synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds synthesize.workers
+train.adapt train.checkpoint_every
 train.clean_background train.control_dropout train.cpus_per_worker train.decay train.defect_weight
 train.ema_decay train.fine_control train.flips train.global_batch_size train.gpus_per_worker
 train.gradient_checkpointing train.gradient_clip train.keep_checkpoints train.learning_rate train.lora_rank

@@ -13,7 +13,7 @@ from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.pairs.export import export
-from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -49,6 +49,7 @@ def pairs_in(run):
         writer.write_pair(Pair(request, np.full((16, 16, 3), 40 * index, np.uint8), mask))
         requests.append(request)
     writer.finish("mesh", requests, {"weights_sha256": "x"})
+    write_card(writer.folder)
     return requests
 
 
@@ -65,6 +66,11 @@ def test_a_run_on_s3_is_written_read_listed_and_deleted(bucket, tmp_path):
     (tmp_path / "card" / "README.md").write_text("hello")
     run.upload(tmp_path / "card", "models/capsule")
     assert (run.local("models/capsule") / "README.md").read_text() == "hello"
+    with run.fetched("models/capsule") as copy:
+        assert (copy / "README.md").read_text() == "hello"
+    assert not copy.exists(), "nothing is left in the temporary folder"
+    assert run.folders("models") == ["capsule", "mesh"]
+    assert {size for size, date in run.stamps("models/mesh").values() if date} == {3}
     run.delete("models/mesh")
     assert list(run.files("models")) == ["models/capsule/README.md"]
     with pytest.raises(FileNotFoundError, match="nothing"):

@@ -11,7 +11,7 @@ from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.prompts import prompt
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.split import make_split
-from dhdiff_ray.pairs.writer import PairWriter
+from dhdiff_ray.pairs.writer import PairWriter, write_card
 from dhdiff_ray.records import Pair, Request, pair_seed
 from dhdiff_ray.run.folder import RunFolder
 
@@ -42,6 +42,7 @@ def main(folder: str) -> None:
             requests.append(request)
         writer.write_normals(category, goods, [s for s in own.test if s.is_good], 64)
         writer.finish(category, requests, {"control": "raw_mask", "weights_sha256": "drawn, not made"})
+    write_card(run)
 
 
 main(sys.argv[1])

@@ -35,7 +35,7 @@ def test_an_event_is_one_line_in_the_log_and_one_in_the_file(tmp_path, capsys):
 
 
 def test_storage_without_append_keeps_what_earlier_verbs_wrote(tmp_path):
-    folder = NoAppend.of(str(tmp_path), "r")
+    folder = NoAppend(str(tmp_path / "r"))
     for verb in ("train", "synthesize"):
         with Events(folder, verb) as events:
             events.emit("start")
@@ -50,9 +50,31 @@ def test_storage_without_append_keeps_what_earlier_verbs_wrote(tmp_path):
 
 def test_storage_without_append_is_written_now_and_then(tmp_path, monkeypatch):
     monkeypatch.setattr("dhdiff_ray.on_ray.events.FLUSH_SECONDS", 0.0)
-    folder = NoAppend.of(str(tmp_path), "r")
+    folder = NoAppend(str(tmp_path / "r"))
     Events(folder, "train").emit("start")
     assert len(read_events(folder)) == 1
+
+
+def test_storage_without_append_writes_small_files_again_and_never_large_ones(tmp_path, monkeypatch):
+    monkeypatch.setattr("dhdiff_ray.on_ray.events.FLUSH_SECONDS", 0.0)
+    monkeypatch.setattr("dhdiff_ray.on_ray.events.SEGMENT_CHARACTERS", 500)
+    folder, written = NoAppend(str(tmp_path / "r")), []
+    write = NoAppend.write_bytes
+
+    def measured(self, name, data):
+        written.append(len(data))
+        write(self, name, data)
+
+    monkeypatch.setattr(NoAppend, "write_bytes", measured)
+    for verb in ("train", "synthesize", "score"):
+        with Events(folder, verb) as events:
+            for at in range(40):
+                events.emit(n=at)
+    assert [(e["verb"], e["n"]) for e in read_events(folder)] == [
+        (verb, at) for verb in ("train", "synthesize", "score") for at in range(40)
+    ]
+    assert max(written) < 1000
+    assert len(list(folder.files("events"))) > 5
 
 
 def test_several_threads_never_tear_a_line(tmp_path):

@@ -10,7 +10,7 @@ from dhdiff_ray.config import DataConfig
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.verify import verify
-from dhdiff_ray.pairs.card import card_text, sampling_told
+from dhdiff_ray.pairs.card import card_text, counted, sampling_told
 from dhdiff_ray.pairs.export import FORMS, export, run_lengths
 from dhdiff_ray.pairs.writer import PairsError, PairWriter, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
@@ -34,6 +34,7 @@ def run(tmp_path):
         normal = rng.integers(0, 255, (20, 30, 3), dtype=np.uint8)
         folder.write_bytes(f"pairs/mesh v1.2/{side}/good/000000.png", png_bytes(normal))
     writer.finish("mesh v1.2", requests, {"control": "raw_mask", "weights_sha256": "abc"})
+    write_card(writer.folder)
     return folder
 
 
@@ -115,7 +116,7 @@ def test_nothing_is_written_over_and_a_run_without_pairs_is_named(run, tmp_path)
 
 
 def test_the_card_tells_licence_model_seeds_and_scores():
-    rows = {"mesh": [{"defect": "bent", "seed": at, "weights_sha256": "f" * 64} for at in range(3)]}
+    counts = {"mesh": counted([{"defect": "bent", "seed": at, "weights_sha256": "f" * 64} for at in range(3)])}
     about = {"dataset": "mvtec", "licence": "CC BY-NC-SA 4.0", "source": "there", "non_commercial": True}
     score = {"level": "category", "category": "mesh", "metric": "is_standin", "value": 1.5, "n": 3}
     detection = {
@@ -124,7 +125,7 @@ def test_the_card_tells_licence_model_seeds_and_scores():
     }
     scores = {"scores": [score], "pair_alignment": {"mesh": {"iou": 0.25, "n": 3}}}
     config = {"run": {"seed": 5}, "synthesize": {}}
-    card = card_text(rows, about=about, scores=scores, detection=detection, config=config)
+    card = card_text(counts, about=about, scores=scores, detection=detection, config=config)
     assert card.startswith("---\nlicense: cc-by-nc-sa-4.0\n")
     assert "forbids commercial use" in card
     assert "Run seed 5" in card
@@ -133,7 +134,7 @@ def test_the_card_tells_licence_model_seeds_and_scores():
     assert "| mesh | pair alignment, iou | 0.250 | 3 |" in card
     assert "holds training images" in card
     assert "| mesh | synthetic | 0.500 | 0.750 |" in card
-    assert "license: other" in card_text(rows)
+    assert "license: other" in card_text(counts)
 
 
 def test_a_card_tells_what_pairs_were_sampled_with_and_not_what_the_run_was_trained_to(run):

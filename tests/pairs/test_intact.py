@@ -8,7 +8,7 @@ import pytest
 from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.intact import FILES, existing, looked_through
 from dhdiff_ray.pairs.units import CategoryPairs
-from dhdiff_ray.pairs.writer import read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import read_pair, read_pair_rows, write_card
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.run import Run
 
@@ -28,6 +28,7 @@ def made_again(run):
         for unit in lot.units:
             maker(unit)
         lot.finish(run)
+    write_card(run.folder)
     return damaged
 
 
@@ -105,6 +106,7 @@ def test_a_broken_row_of_one_category_stops_no_other(run):
     card = run.folder.read_bytes("pairs/README.md")
     lot = CategoryPairs.of(run, "mesh")
     lot.finish(run)
+    write_card(run.folder)
     assert b"mesh" in run.folder.read_bytes("pairs/README.md")
     with pytest.raises(DamagedError, match=r"pairs/capsule/metadata.jsonl is damaged .*submit synthesize"):
         read_pair_rows(run.folder, "capsule")

@@ -6,7 +6,15 @@ import pytest
 
 from dhdiff_ray.data.encode import jpeg_bytes, png_bytes
 from dhdiff_ray.data.registry import open_dataset
-from dhdiff_ray.pairs.writer import PairsError, PairWriter, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import (
+    PairsError,
+    PairWriter,
+    finished_categories,
+    finished_file,
+    read_pair,
+    read_pair_rows,
+    write_card,
+)
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -111,6 +119,7 @@ def test_the_card_lists_every_finished_category(writer):
         for request in requests:
             writer.write_pair(pair_of(request))
         writer.finish(category, requests, {})
+    write_card(writer.folder)
     card = writer.folder.read_bytes("pairs/README.md").decode()
     head = card.split("---")[1]
     assert 'path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]' in head
@@ -133,3 +142,32 @@ def test_unfinished_pairs_say_which_verb_is_missing(writer):
 
 def test_previews_are_jpeg():
     assert jpeg_bytes(np.zeros((4, 4, 3), np.uint8), 80)[:2] == b"\xff\xd8"
+
+
+def test_a_card_that_is_written_once_tells_the_same_as_rows_that_are_counted_anew(writer):
+    """Else every card would read all rows again, and a job of many categories would take the square of its time."""
+    for category in ("mesh", "capsule"):
+        requests = [request_of("bent", index, category) for index in range(2)]
+        for request in requests:
+            writer.write_pair(pair_of(request))
+        writer.finish(category, requests, {"weights_sha256": "ab" * 32}, marked=True)
+    assert not writer.folder.exists("pairs/README.md")
+    write_card(writer.folder)
+    card = writer.folder.read_bytes("pairs/README.md")
+    for category in ("mesh", "capsule"):
+        file = finished_file(category)
+        told = writer.folder.read_json(file)
+        assert told.pop("counted") == {"defects": {"bent": 2}, "seeds": 2, "weights": ["ab" * 32]}
+        writer.folder.write_json(file, told)  # as runs of before have it
+    write_card(writer.folder)
+    assert writer.folder.read_bytes("pairs/README.md") == card
+
+
+def test_a_card_lists_no_files_of_pairs(writer, monkeypatch):
+    requests = [request_of("bent", index, "mesh") for index in range(2)]
+    for request in requests:
+        writer.write_pair(pair_of(request))
+    writer.finish("mesh", requests, {}, marked=True)
+    monkeypatch.setattr(type(writer.folder), "sizes", lambda *_: pytest.fail("all files were listed"))
+    write_card(writer.folder)
+    assert finished_categories(writer.folder) == ["mesh"]

@@ -11,7 +11,7 @@ from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.data.prompts import prompt
 from dhdiff_ray.data.registry import open_dataset
 from dhdiff_ray.data.split import make_split
-from dhdiff_ray.pairs.writer import PairWriter
+from dhdiff_ray.pairs.writer import PairWriter, write_card
 from dhdiff_ray.records import Pair, Request
 from dhdiff_ray.run.folder import RunFolder
 
@@ -56,6 +56,7 @@ def finished_run(started_run):
             requests.append(Request(category, real.defect, index, 11, text, base.key, reference.key))
             writer.write_pair(Pair(requests[-1], read_image(real, SIDE), read_mask(real, SIDE)))
         writer.finish(category, requests, {})
+        write_card(writer.folder)
     events = [
         {
             "event": "progress",

@@ -51,6 +51,16 @@ def test_a_job_that_was_killed_here_is_followed_at_once(folder):
         assert time.monotonic() - start < 5
 
 
+def test_a_job_of_another_container_with_this_hosts_name_is_not_taken_for_dead(folder):
+    """Its process has a number that means nothing here, or means another one."""
+    mine = module._me()
+    gone = {**mine, "pid": 2**22 - 1}
+    assert module._running(gone) is False
+    assert module._running({**gone, "processes": "pid:[1]"}) is None
+    old = {name: value for name, value in mine.items() if name != "processes"}
+    assert module._running(old) is True, "as jobs of before wrote it"
+
+
 def test_a_silent_job_of_another_machine_is_taken_over_after_a_while(folder):
     elsewhere(folder)
     start = time.monotonic()

@@ -27,6 +27,17 @@ def test_work_that_was_there_already_does_not_make_the_pace_look_faster():
     assert status.stages["mesh"]["train"].left(10.0) == pytest.approx(40.0)
 
 
+def test_a_stage_that_gives_no_sign_for_a_while_says_so_and_one_that_moves_does_not():
+    status = Status([stage("train", "mesh", "running", 100.0), progress("train", "mesh", 25, 100, 110.0)])
+    assert as_cells(status, 120.0)[0][1] == "25 %, 20 s left"
+    assert as_cells(status, 110.0 + 150)[0][1] == "25 %, no progress for 2 min"
+    assert status.as_dict(260.0)["categories"]["mesh"]["train"]["quiet_seconds"] == 150
+    status.read(progress("train", "mesh", 26, 100, 260.0))
+    assert "no progress" not in as_cells(status, 261.0)[0][1]
+    status.read(stage("train", "mesh", "done", 300.0, seconds=200.0))
+    assert as_cells(status, 900.0)[0][1] == "done 3 min"
+
+
 def test_the_detectors_of_a_category_are_one_stage():
     status = Status([progress("detect", "mesh, real", 50, 50, 1.0), progress("detect", "mesh, synthetic", 0, 50, 2.0)])
     assert list(status.stages) == ["mesh"]

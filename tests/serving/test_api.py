@@ -22,12 +22,14 @@ from dhdiff_ray.data.regions import drawn_control
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan
 from dhdiff_ray.run.run import Run
+from dhdiff_ray.serving import catalogue
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.api import make_app
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.questions import BusyError, PairQuery, RefusedError
 from dhdiff_ray.serving.sampler import SamplerCore
 from dhdiff_ray.serving.service import Service
+from dhdiff_ray.training.checkpoint import model_facts
 
 ASK = {"category": "mesh", "defect": "bent", "seed": 7}
 
@@ -316,6 +318,22 @@ def test_who_looks_and_who_does_not_share_a_pass(served_config):
     assert b == d
     assert len(b.score_maps) == 5
     assert a == replace(b, score_maps=None) == c
+
+
+def test_models_are_read_again_only_where_their_files_changed(trained, monkeypatch):
+    """Else every two seconds each model of a run would be fetched from its store."""
+    read = []
+    monkeypatch.setattr(catalogue, "model_facts", lambda folder, name: read.append(name) or model_facts(folder, name))
+    config = trained()
+    there, run = Catalogue(config), Run(config)
+    assert read == ["capsule", "mesh"]
+    there._read_at = float("-inf")
+    assert set(there.facts) == {"capsule", "mesh"}
+    assert len(read) == 2
+    run.folder.write_json("models/mesh/dhdiff.json", {**there.facts["mesh"], "last_loss": 0.25})
+    there._read_at = float("-inf")
+    assert there.facts["mesh"]["last_loss"] == 0.25
+    assert read == ["capsule", "mesh", "mesh"]
 
 
 def test_a_model_of_another_split_is_not_served_and_the_others_are(trained, caplog):

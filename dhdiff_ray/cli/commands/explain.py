@@ -91,9 +91,9 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     base = str(draw.choice(sorted(s.key for s in samples if s.is_good)))
     reference = str(draw.choice(sorted(s.key for s in samples if s.defect == defect)))
     request = Request(category, defect, 0, seed, prompt(category, defect), base, reference)
-    model = trained.folder.local(f"models/{category}")
-    check_model(model)
-    pipeline: Any = DHDiffPipeline.from_pretrained(model)
+    with trained.folder.fetched(f"models/{category}") as model:
+        check_model(model)
+        pipeline: Any = DHDiffPipeline.from_pretrained(model)
     ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
     if not made.score_maps:

@@ -70,8 +70,8 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
     if category is None or not is_trained(folder, category):
         wrong = "" if category is None else f"no model of {category!r}{nearest(category, trained)}; "
         raise ConfigError(f"{wrong}pass --category, one of: {', '.join(trained) or 'none is trained yet'}")
-    model = folder.local(f"models/{category}")
-    check_model(model)
-    write_self_contained(model, Path(out))
+    with folder.fetched(f"models/{category}") as model:
+        check_model(model)
+        write_self_contained(model, Path(out))
     how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
     output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

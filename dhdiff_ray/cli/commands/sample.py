@@ -56,7 +56,7 @@ def sample(
     from dhdiff_ray.client import Client, EndpointError
     from dhdiff_ray.config.load import ConfigError
     from dhdiff_ray.on_ray.cluster.local import ClusterError
-    from dhdiff_ray.pairs.writer import PairWriter
+    from dhdiff_ray.pairs.writer import PairWriter, write_card
     from dhdiff_ray.run.folder import RunFolder
 
     output = Output(as_json)
@@ -83,6 +83,7 @@ def sample(
                     made += 1
                 tree.finish(name, list(journal.made.values()), journal.facts)
                 journal.file.unlink(missing_ok=True)  # the tree's own metadata say it all now
+            write_card(folder)
     except EndpointError as error:
         if error.status in (0, 401, 403, 421):
             hint = f"; a token is read from {TOKEN}" if error.status == 401 else ""

@@ -52,6 +52,7 @@ def _repair(run: Run, faults: list[Fault], output: Output) -> None:
     """Make the pairs of every category with a fault whole, in this process."""
     from dhdiff_ray.on_ray.verbs.synthesize import Maker
     from dhdiff_ray.pairs.units import CategoryPairs
+    from dhdiff_ray.pairs.writer import write_card
     from dhdiff_ray.report.health import repairable
     from dhdiff_ray.run.lease import lease
 
@@ -66,3 +67,4 @@ def _repair(run: Run, faults: list[Fault], output: Output) -> None:
                 output.note(f"{category}: {sum(len(unit.missing) for unit in lot.units)} pairs made again")
             except ValueError as error:
                 output.warn(f"{category}: {error}")
+        write_card(run.folder)

@@ -26,7 +26,7 @@ from dhdiff_ray.on_ray.pool import reason
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.units import CategoryPairs
-from dhdiff_ray.pairs.writer import PairWriter
+from dhdiff_ray.pairs.writer import PairWriter, write_card
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -112,6 +112,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
     for pair in pairs:
         writer.write_pair(pair)
     CategoryPairs({"category": category, **facts}, requests, []).finish(run)
+    write_card(run.folder)
     images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
     aligned = alignment(from_bytes(oracle), images, masks)
     with _timed(seconds, "detect"):
@@ -140,9 +141,9 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
         facts = {**run.training_facts(category, len(samples)), "parameters": weights, "last_loss": last["loss"]}
         publish(parts, average, run, category, facts)
     marker = model_facts(folder, category)
-    model = folder.local(f"models/{category}")
-    check_model(model)
-    pipeline = DHDiffPipeline.from_pretrained(model)
+    with folder.fetched(f"models/{category}") as model:
+        check_model(model)
+        pipeline = DHDiffPipeline.from_pretrained(model)
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 

@@ -17,11 +17,12 @@ import ray
 from ray.exceptions import RayError
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.detector import results
 from dhdiff_ray.detector.kinds import refuse_missing
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Relay
 from dhdiff_ray.on_ray.pool import reason
-from dhdiff_ray.on_ray.verbs import VERBS
+from dhdiff_ray.on_ray.verbs import VERBS, score
 from dhdiff_ray.on_ray.verbs.detect import tell_verdict
 from dhdiff_ray.on_ray.verbs.train import lay_out, place_of, slots
 from dhdiff_ray.run.lease import lease
@@ -46,6 +47,8 @@ def main(config: Config, resume: bool = False) -> int:
         categories = lay_out(run, events)
         with events.hub(every=0.5) as hub:
             failed = run_line(run, categories, hub, events)
+        score.collect(run)  # once: each looks at all categories
+        results.collect(run)  # writes the card too
         from dhdiff_ray.report.page import write_report
 
         events.emit("page", place=write_report(config))

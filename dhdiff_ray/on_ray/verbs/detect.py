@@ -38,7 +38,7 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
     """The verb inside a job; ``category`` leaves the others alone; what was tested of the same pairs may be kept."""
     refuse_missing(run.config.detect.network)
     trainings = results.trainings_of(run.config)
-    run.check_split()
+    run.check_split(category)
     damaged: dict[str, str] = {}
     rows = readable_rows(run.folder, [category] if category else run.categories, damaged.__setitem__)
     categories = list(rows)
@@ -59,7 +59,8 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
         events.emit(
             "metric", category=name, **_short(results.together({one: figures[name, *one] for one in trainings}))
         )
-    results.collect(run)
+    if not category:
+        results.collect(run)
     return 1 if errors or damaged else 0
 
 

@@ -57,7 +57,7 @@ def main(config: Config, resume: bool = False) -> int:
 def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> int:
     """The verb inside a job; ``category`` leaves the others alone; what was scored of the same pairs may be kept."""
     settings, folder = run.config.score, run.folder
-    run.check_split()
+    run.check_split(category)
     names = [category] if category else run.categories
     damaged: dict[str, str] = {}
     rows = readable_rows(folder, names, damaged.__setitem__)
@@ -84,12 +84,13 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
         means = {row["metric"]: row["value"] for row in collected(scored) if row["level"] == "category"}
         figures = {k: v for k, v in aligned.get(name, {}).items() if k not in ("oracle", "reference")}
         events.emit("metric", category=name, **means, **figures)
-    collect(run)
+    if not category:
+        collect(run)
     return 1 if broken or errors or damaged else 0
 
 
 def collect(run: Run) -> None:
-    """Write ``scores.json`` from what all categories scored, of the pairs as they are now and alike."""
+    """Write ``scores.json`` from what all categories scored, of the pairs as they are now and alike, and the card."""
     rows: list[Row] = []
     aligned: dict[str, Any] = {}
     settings = describe(run.config.score)

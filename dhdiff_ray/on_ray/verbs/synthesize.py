@@ -1,15 +1,19 @@
 """Make the pairs of every category on all workers (section IV-B; DESIGN: contracts on disk).
 
-Ray Data over fixed units, an actor pool of samplers, each unit laid down by the actor that made it. Decided: a unit is
-always made whole, filled up with the requests a longer plan would have, so that the number of pairs asked for, like the
-number of workers, changes no pixel; what is there is kept and counts, so a rerun makes what is missing; a unit that
-fails does not stop the others.
+A pool of samplers over fixed units, each laid down by the one that made it. Decided: a unit is always made whole,
+filled up with the requests a longer plan would have, so that the number of pairs asked for, like the number of workers,
+changes no pixel; what is there is kept and counts, so a rerun makes what is missing; a unit that fails does not stop
+the others. Categories are planned one after the other while samplers work, and finished as soon as they are whole, so
+that the driver never holds more than a few of them.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
 import ray
@@ -20,8 +24,8 @@ from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
 from dhdiff_ray.pairs.intact import FILES, tries_file
 from dhdiff_ray.pairs.make import open_pipeline
-from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, try_row
-from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter
+from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, surely_fits, try_row
+from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, write_card
 from dhdiff_ray.records import Request
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
@@ -30,6 +34,9 @@ from dhdiff_ray.run.run import Run
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.redraw import Judge
+
+FINISHING = 2
+"""Categories that are finished at once, each by a thread of the driver."""
 
 
 def main(config: Config, resume: bool = False) -> int:
@@ -40,54 +47,128 @@ def main(config: Config, resume: bool = False) -> int:
 
 
 def stage(run: Run, events: Events, category: str = "") -> int:
-    """The verb inside a job; ``category`` leaves the others alone."""
-    run.check_split()
-    lots, failed = _lots(run, events, [category] if category else run.categories)
-    for lot in lots:
-        events.emit("start", category=lot.category, done=lot.done, total=len(lot.requests))
-    units = [unit for lot in lots for unit in lot.units]
-    refuse_full_disk(run, sum(len(unit.missing) for unit in units))
-    s = run.config.synthesize
-    if units and s.precision != "fp32" and not s.gpus_per_worker:  # asked where samplers are: a driver has no torch
-        message = cast(str, ray.get(one_core(slow_precision, 0).remote(run.config)))
-        if message:
-            events.emit("warning", message=message)
-    if run.config.synthesize.min_iou and units:
-        train_judges(run, events, sorted({unit.category for unit in units}))
-    failed |= _make_all(run, events, units, lots)
-    for lot in (lot for lot in lots if lot.category not in failed):
-        try:
-            empty = lot.finish(run)
-        except (DamagedError, PairsError) as error:
-            _fail(events, failed, lot.category, str(error))
-            continue
-        if empty:
-            message = f"no try gave a mask for {empty}, as their rows say; train longer, or more redraws"
-            events.emit("warning", category=lot.category, message=f"{lot.category}: {message}")
-        events.emit("done", category=lot.category, done=len(lot.requests), total=len(lot.requests))
-    return 1 if failed else 0
+    """The verb inside a job; ``category`` leaves the others alone, and the card to whoever does them all."""
+    run.check_split(category)
+    names, s = [category] if category else run.categories, run.config.synthesize
+    work = Work(run, events)
+    lots: Iterable[CategoryPairs] = work.planned(names)
+    if s.min_iou or not surely_fits(run, names):  # judges need their cores, and the disk its answer, before the rest
+        lots = list(lots)
+        refuse_full_disk(run, sum(len(unit.missing) for lot in lots for unit in lot.units))
+        if wanting := sorted({lot.category for lot in lots if lot.units and s.min_iou}):
+            train_judges(run, events, wanting)
+    pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker, "seconds": s.unit_seconds}
+    for at, seconds, error in map_units(work.units(lots), Maker, {"run": run}, **pool):
+        work.take(at, seconds, error)
+    work.close()
+    if not category:
+        write_card(run.folder)
+    return 1 if work.failed else 0
 
 
-def _lots(run: Run, events: Events, categories: Sequence[str]) -> tuple[list[CategoryPairs], set[str]]:
-    """What there is of each category and what is missing, and the categories that are too damaged to go on with."""
-    lots, failed = list[CategoryPairs](), set[str]()
-    for category in categories:
-        try:
-            lots.append(CategoryPairs.of(run, category))
-        except DamagedError as error:
-            _fail(events, failed, category, str(error))
-    for lot in lots:
-        if lot.damaged:
-            (file, problem), *_ = sorted(lot.damaged.items())
-            words = f"{len(lot.damaged)} damaged files, the first is {file} ({problem}); their pairs are made again"
-            events.emit("warning", category=lot.category, message=f"{lot.category}: {words}")
-    return lots, failed
+class Work:
+    """The categories under way: what is missing of them, and what is being finished beside the driver's own work."""
 
+    def __init__(self, run: Run, events: Events) -> None:
+        self.run, self.events = run, events
+        self.failed: set[str] = set()
+        """Categories with a unit, or as a whole, that failed."""
+        self._held: dict[int, Unit] = {}
+        """Units that samplers have, by position."""
+        self._lots: dict[str, CategoryPairs] = {}
+        self._done: Counter[str] = Counter()
+        """Pairs that are there."""
+        self._open: Counter[str] = Counter()
+        """Units that are not done."""
+        self._told: set[tuple[str, str]] = set()
+        self._threads = ThreadPoolExecutor(FINISHING)
+        self._finishing: dict[Future[str], str] = {}
 
-def _fail(events: Events, failed: set[str], category: str, message: str) -> None:
-    failed.add(category)
-    meters.failed("synthesize", category)
-    events.emit("failed", category=category, message=message)
+    def planned(self, categories: Sequence[str]) -> Iterator[CategoryPairs]:
+        """What there is of each category and what is missing, without those too damaged to go on with."""
+        for category in categories:
+            try:
+                lot = CategoryPairs.of(self.run, category)
+            except DamagedError as error:
+                self._fail(category, str(error))
+                continue
+            if lot.damaged:
+                (file, problem), *_ = sorted(lot.damaged.items())
+                words = f"{len(lot.damaged)} damaged files, the first is {file} ({problem}); their pairs are made again"
+                self.events.emit("warning", category=category, message=f"{category}: {words}")
+            yield lot
+
+    def units(self, lots: Iterable[CategoryPairs]) -> Iterator[Unit]:
+        """The units of each category, in order; a category is begun when its first is drawn."""
+        count = itertools.count()
+        for lot in lots:
+            name = lot.category
+            self._lots[name], self._done[name], self._open[name] = lot, lot.done, len(lot.units)
+            self.events.emit("start", category=name, done=lot.done, total=len(lot.requests))
+            if not lot.units:
+                self._finish(name)
+            for unit in lot.units:
+                at = next(count)
+                if not at:
+                    self._warn_of_slow_precision()
+                self._held[at] = unit
+                yield unit
+
+    def take(self, at: int, seconds: float, error: str) -> None:
+        """A unit is done, or failed."""
+        unit = self._held.pop(at)
+        name = unit.category
+        self._open[name] -= 1
+        if error:
+            if (name, error) not in self._told:  # a damaged model fails all its units alike
+                self._fail(name, f"{unit.name}: {error}")
+            self._told.add((name, error))
+        else:
+            self._done[name] += len(unit.missing)
+            of = {"category": name, "done": self._done[name], "total": len(self._lots[name].requests)}
+            self.events.emit("progress", **of, made=len(unit.missing), seconds=round(seconds, 3))
+        if not self._open[name]:
+            self._finish(name)
+        self._tell_finished([future for future in self._finishing if future.done()])
+
+    def close(self) -> None:
+        """Wait for what is being finished."""
+        self._tell_finished(list(self._finishing))
+        self._threads.shutdown()
+
+    def _finish(self, name: str) -> None:
+        if name in self.failed:
+            self._lots.pop(name)
+            return
+        if len(self._finishing) >= 2 * FINISHING:  # else what waits would pile up
+            self._tell_finished(list(self._finishing)[:1])
+        self._finishing[self._threads.submit(self._lots[name].finish, self.run)] = name
+
+    def _tell_finished(self, futures: Sequence[Future[str]]) -> None:
+        for future in futures:
+            name = self._finishing.pop(future)
+            lot = self._lots.pop(name)
+            try:
+                empty = future.result()
+            except (DamagedError, PairsError) as error:
+                self._fail(name, str(error))
+                continue
+            if empty:
+                message = f"no try gave a mask for {empty}, as their rows say; train longer, or more redraws"
+                self.events.emit("warning", category=name, message=f"{name}: {message}")
+            self.events.emit("done", category=name, done=len(lot.requests), total=len(lot.requests))
+
+    def _fail(self, category: str, message: str) -> None:
+        self.failed.add(category)
+        meters.failed("synthesize", category)
+        self.events.emit("failed", category=category, message=message)
+
+    def _warn_of_slow_precision(self) -> None:
+        s = self.run.config.synthesize
+        if s.precision != "fp32" and not s.gpus_per_worker:  # asked where samplers are: a driver has no torch
+            message = cast(str, ray.get(one_core(slow_precision, 0).remote(self.run.config)))
+            if message:
+                self.events.emit("warning", message=message)
 
 
 def slow_precision(config: Config) -> str:
@@ -155,36 +236,10 @@ class Maker:
     def _pipeline(self, category: str) -> DHDiffPipeline:
         if category not in self._pipelines:
             self._pipelines.clear()  # first let the other one go
-            model, gpus = self.run.folder.local(f"models/{category}"), self.config.synthesize.gpus_per_worker
-            self._pipelines[category] = open_pipeline(self.config, model, gpus)
+            with self.run.folder.fetched(f"models/{category}") as model:
+                gpus = self.config.synthesize.gpus_per_worker
+                self._pipelines[category] = open_pipeline(self.config, model, gpus)
         return self._pipelines[category]
-
-
-def _make_all(run: Run, events: Events, units: list[Unit], lots: Sequence[CategoryPairs]) -> set[str]:
-    """Run all units, telling progress; returns the categories in which a unit failed."""
-    s = run.config.synthesize
-    failed, told = set[str](), set[tuple[str, str]]()
-    done, total = {lot.category: lot.done for lot in lots}, {lot.category: len(lot.requests) for lot in lots}
-    pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker}
-    for at, seconds, error in map_units(units, Maker, {"run": run}, **pool):
-        unit = units[at]
-        if error:
-            failed.add(unit.category)
-            meters.failed("synthesize", unit.category)
-            if (unit.category, error) not in told:  # a damaged model fails all its units alike
-                events.emit("failed", category=unit.category, message=f"{unit.name}: {error}")
-            told.add((unit.category, error))
-            continue
-        done[unit.category] += len(unit.missing)
-        events.emit(
-            "progress",
-            category=unit.category,
-            done=done[unit.category],
-            total=total[unit.category],
-            made=len(unit.missing),
-            seconds=round(seconds, 3),
-        )
-    return failed
 
 
 def train_judges(run: Run, events: Events, categories: Sequence[str]) -> None:

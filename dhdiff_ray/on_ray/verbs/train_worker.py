@@ -119,7 +119,7 @@ class Worker:
     def read(self) -> Pictures:
         """The training images, of a split that was checked."""
         data = self.run.config.data
-        samples = self.run.check_split().category(self.category).train
+        samples = self.run.check_split(self.category).train
         return read_many(samples, data.resolution, data.skip_bad, self.warn)
 
     def build(self, pictures: Pictures) -> Parts:
