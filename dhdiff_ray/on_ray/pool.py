@@ -13,7 +13,7 @@ import pickle
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import ray
@@ -24,8 +24,6 @@ TRIES = 3
 """How often a unit is begun before it counts as failed."""
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
-AHEAD = 2
-"""Units an actor has at once: the one it works on, and the next."""
 FIRST_SECONDS = 1800.0
 """How long a unit may take while nobody knows how long one takes."""
 LEAST_SECONDS = 300.0
@@ -119,14 +117,14 @@ class Ticket:
 
 @dataclass(eq=False)
 class Member:
-    """An actor and what it has to do, the first of which it works on."""
+    """An actor and what it works on: one unit and no next one, so that a death is never put down to another."""
 
     handle: Any
     ready: ray.ObjectRef[None]
     is_ready: bool = False
-    tasks: deque[tuple[ray.ObjectRef[tuple[str, Any]], Ticket]] = field(default_factory=deque)
+    ticket: Ticket | None = None
     since: float = 0.0
-    """When it began with the first."""
+    """When it was given its unit."""
 
 
 class Pool:
@@ -161,7 +159,7 @@ class Pool:
                 member = self._waiting.get(reference)
                 if member is not None:  # else it went with its actor
                     yield from self._taken(member, reference)
-            for member in [m for m in self.members if m.tasks and time.monotonic() - m.since > self.limit]:
+            for member in [m for m in self.members if m.ticket and time.monotonic() - m.since > self.limit]:
                 yield from self._lost(member, f"it was not done within {self.limit:.0f} s, {TRIES} times")
 
     def close(self) -> None:
@@ -176,11 +174,10 @@ class Pool:
         return self.seconds or (max(LEAST_SECONDS, TIMES_LONGEST * self.longest) if self.longest else FIRST_SECONDS)
 
     def _feed(self) -> None:
-        """Give units to actors that have room, one each in turn; start actors while there are units for them."""
-        for held in range(AHEAD):
-            for member in self.members:
-                if member.is_ready and len(member.tasks) == held and self._has(1):
-                    self._give(member, self.again.popleft())
+        """Give units to actors that have none; start actors while there are units for them."""
+        for member in self.members:
+            if member.is_ready and member.ticket is None and self._has(1):
+                self._give(member, self.again.popleft())
         while len(self.members) < self.most and self._has(1 + sum(not member.is_ready for member in self.members)):
             handle = self.make()
             member = Member(handle, handle.ready.remote())
@@ -194,11 +191,8 @@ class Pool:
         return len(self.again) >= count
 
     def _give(self, member: Member, ticket: Ticket) -> None:
-        if not member.tasks:
-            member.since = time.monotonic()
-        reference = member.handle.work.remote(ticket.data)
-        member.tasks.append((reference, ticket))
-        self._waiting[reference] = member
+        member.ticket, member.since = ticket, time.monotonic()
+        self._waiting[member.handle.work.remote(ticket.data)] = member
 
     def _taken(self, member: Member, reference: Any) -> Iterator[tuple[int, Any, str]]:
         """What came of something that was waited for."""
@@ -217,11 +211,8 @@ class Pool:
         if reference == member.ready:
             member.is_ready, self._stillborn = True, 0
             return
-        ticket = next(ticket for task, ticket in member.tasks if task == reference)
-        now = time.monotonic()
-        self.longest = max(self.longest, now - member.since)
-        member.tasks = deque(pair for pair in member.tasks if pair[1] is not ticket)
-        member.since = now
+        ticket, member.ticket = cast(Ticket, member.ticket), None
+        self.longest = max(self.longest, time.monotonic() - member.since)
         error, content = answer
         if not error:
             yield ticket.at, content, ""
@@ -232,18 +223,19 @@ class Pool:
             yield ticket.at, None, error
 
     def _lost(self, member: Member, words: str = "") -> Iterator[tuple[int, Any, str]]:
-        """An actor is gone, or ended here: the unit it worked on counts one more beginning, the next one none."""
+        """An actor is gone, or ended here: the unit it worked on counts one more beginning."""
         ray.kill(member.handle)
         self.members.remove(member)
         for reference in [reference for reference, owner in self._waiting.items() if owner is member]:
             del self._waiting[reference]
-        tickets = [ticket for _, ticket in member.tasks]
-        if tickets:
-            tickets[0].begun += 1
-            if tickets[0].begun >= TRIES:
-                died = f"its process died {TRIES} times; out of memory? See the logs of its worker"
-                yield tickets.pop(0).at, None, words or died
-        self.again.extendleft(reversed(tickets))
+        if (ticket := member.ticket) is None:
+            return
+        ticket.begun += 1
+        if ticket.begun < TRIES:
+            self.again.appendleft(ticket)
+            return
+        died = f"its process died {TRIES} times; out of memory? See the logs of its worker"
+        yield ticket.at, None, words or died
 
 
 def room(cpus: float, gpus: float = 0) -> int:

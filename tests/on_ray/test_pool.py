@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dhdiff_ray.on_ray.pool import AHEAD, map_units
+from dhdiff_ray.on_ray.pool import map_units
 
 pytestmark = pytest.mark.ray
 
@@ -77,6 +77,16 @@ def test_a_unit_whose_time_is_up_is_begun_elsewhere(two_cores, tmp_path):
     assert time.monotonic() - start < 120, "an unlimited wait would not end at all"
 
 
+def test_a_death_is_put_down_to_no_other_unit(two_cores, tmp_path):
+    """An answer that its process had no time to send must not make the unit before look like the one that kills."""
+    said = ["well"] * 30
+    said[4] = said[17] = "poison"
+    told = list(map_units(enumerate(said), Odd, {"folder": str(tmp_path)}, workers=2, cpus=0.5))
+    assert sorted(at for at, _, error in told if error) == [4, 17]
+    assert [begun(tmp_path, f"poison {at}") for at in (4, 17)] == [3, 3]
+    assert {begun(tmp_path, f"well {at}") for at, what in enumerate(said) if what == "well"} == {1}
+
+
 def test_units_are_drawn_as_they_are_needed(two_cores, tmp_path):
     drawn = []
 
@@ -89,7 +99,7 @@ def test_units_are_drawn_as_they_are_needed(two_cores, tmp_path):
     for done, _ in enumerate(map_units(planned(), Odd, {"folder": str(tmp_path)}, workers=2, cpus=0.5), 1):
         most = max(most, len(drawn) - done)
     assert len(drawn) == 40
-    assert most <= 2 * AHEAD + 2
+    assert most <= 2 * 2
 
 
 def test_nothing_to_do_starts_nothing_and_a_worker_that_cannot_be_made_says_why(two_cores, tmp_path):
