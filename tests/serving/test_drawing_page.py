@@ -218,6 +218,7 @@ def test_what_was_made_in_this_session_can_be_shown_again(browser, endpoint):
         made(browser)
     assert browser.js("document.querySelectorAll('#history button').length") == 2
     assert browser.js("state.pairs[0].seed") == 6
+    assert browser.js("document.querySelectorAll('#history li:first-child [aria-current]').length") == 1
     browser.click("#history li:last-child button")
     browser.until("document.querySelector('#status').textContent.includes('Shown again')")
     assert browser.js("state.pairs[0].seed") == 5

@@ -1,9 +1,6 @@
 "use strict";
-// The page of the endpoint: what there is to ask for, the asking itself, and the same request elsewhere.
-
-const $ = (id) => document.getElementById(id);
-const state = { models: [], model: null, number: 0, own: null, picture: null, shapes: [], pairs: [], asking: null,
-  history: [], example: false, greeted: false, cross: null, corner: null, token: sessionStorage.getItem("dhdiff-token") || "" };
+// The page of the endpoint: what there is to ask for, the asking itself, and the same request elsewhere. Loaded last: the
+// buttons name functions of board.js and results.js.
 
 // ---- talking to the endpoint
 
@@ -267,4 +264,4 @@ for (const button of document.querySelectorAll(".copy")) {
     setTimeout(() => { button.textContent = "Copy"; }, 1500);
   });
 }
-addEventListener("DOMContentLoaded", begin);
+begin();

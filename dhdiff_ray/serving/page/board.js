@@ -1,5 +1,9 @@
 "use strict";
-// The board: where a defect shall be, drawn by mouse, finger or keys. Shares its names with app.js and results.js.
+// The board: where a defect shall be, drawn by mouse, finger or keys. Loaded first: holds what all three scripts share.
+
+const $ = (id) => document.getElementById(id);
+const state = { models: [], model: null, number: 0, own: null, picture: null, shapes: [], pairs: [], asking: null,
+  history: [], example: false, greeted: false, cross: null, corner: null, token: sessionStorage.getItem("dhdiff-token") || "" };
 
 const board = $("board"), pen = board.getContext("2d");
 const tool = () => document.querySelector("input[name=tool]:checked").value;

@@ -126,6 +126,7 @@ const KEPT = 24;
 function remember(pairs) {
   const made = pairs.filter(Boolean);
   if (!made.length) return;
+  state.pairs = made;
   state.history.unshift(made);
   state.history.length = Math.min(state.history.length, KEPT);
   tellHistory();
