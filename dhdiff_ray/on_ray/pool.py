@@ -152,8 +152,8 @@ class Pool:
         """Every unit's position with its answer or why it failed."""
         while True:
             self._feed()
-            if not self._waiting:
-                return
+            if not self.again and not any(member.ticket for member in self.members):
+                return  # an actor that is still to start may wait for the core that an idle one here holds
             done, _ = ray.wait(list(self._waiting), num_returns=1, timeout=LOOK_SECONDS)
             for reference in done:
                 member = self._waiting.get(reference)
