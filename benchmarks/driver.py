@@ -92,8 +92,8 @@ def _split(categories: list[str], sample: Any) -> Any:
     for category in categories:
         for defect in ("good", *(f"defect{at}" for at in range(DEFECTS))):
             names = [f"{category}/{defect}/{at}.png" for at in range(10)]
-            samples += [sample(name, category, defect, "train", f"/root/{name}", None, None) for name in names]
-    return Split(tuple(samples), (), 0, 0.5, "/root")
+            samples += [sample(name, category, defect, "train", f"/images/{name}", None, None) for name in names]
+    return Split(tuple(samples), (), 0, 0.5, "/images")
 
 
 def _cards(config: Any, split: Any, storage: str) -> dict[str, float]:

@@ -16,14 +16,8 @@ import numpy as np
 import torch
 
 from dhdiff_ray.config.load import load_config
-from dhdiff_ray.detector.evaluate import alignment
 from dhdiff_ray.detector.kinds import Detectors
-from dhdiff_ray.detector.unet import from_bytes
-from dhdiff_ray.on_ray.verbs.ablate import trained
-from dhdiff_ray.pairs.make import make
-from dhdiff_ray.pairs.plan import plan, shards
-from dhdiff_ray.pairs.units import CategoryPairs
-from dhdiff_ray.pairs.writer import PairWriter
+from dhdiff_ray.on_ray.verbs.ablate import model_cell, trained
 from dhdiff_ray.run.run import Run
 
 FIGURES = ("iou", "pixel_ap", "real_pixel_ap", "train_seconds", "last_loss")
@@ -33,13 +27,13 @@ COLOURS = {"scratch": "#888888", "full": "#1f6fb2", "lora": "#c2571a"}
 
 
 class Quiet:
-    """Takes what a training tells."""
+    """Takes what trainings and detectors tell, and keeps it to itself."""
 
-    def __call__(self, *_):
+    def __call__(self, *_, **__):
         pass
 
     def __getattr__(self, name):
-        return self.__call__
+        return self
 
 
 def main():
@@ -101,26 +95,18 @@ def measured(asked, category, way, steps, seed):
         real.folder.write_json(
             "figures.json", {"pixel_ap": Detectors(real, category, Quiet()).examined("real")["pixel_ap"]}
         )
-    oracle = from_bytes(real.folder.read_bytes(f"detectors/{category}/real.safetensors"))
+    oracle = real.folder.read_bytes(f"detectors/{category}/real.safetensors")
     backbone = "" if way == "scratch" else asked.backbone
     sets = [f"run.name={way}-{category}-{steps}-{seed}", f'model.backbone="{backbone}"', f"train.steps={steps}"]
     sets += [f"synthesize.pairs_per_defect={asked.pairs}", f"train.checkpoint_every={steps}"]
     sets += SCRATCH if way == "scratch" else [f"train.adapt={way}", *asked.sets]
     run = laid_out(asked.preset, [*common, *sets])
     start = time.process_time()
-    pipeline, facts = trained(run, category, Quiet())
+    trained(run, category, Quiet())
     seconds = time.process_time() - start
-    requests = plan(run.config, run.split, category)
-    units = shards(requests, run.config.synthesize.shard_size)
-    pairs = [pair for unit in units for pair in make(unit, pipeline, run.config, run.split.train)]
-    writer = PairWriter(run.folder)
-    for pair in pairs:
-        writer.write_pair(pair)
-    CategoryPairs({"category": category, **facts}, requests, []).finish(run)
-    aligned = alignment(oracle, np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs]))
-    figures = Detectors(run, category, Quiet()).examined("synthetic")
-    found = (aligned["iou"], figures["pixel_ap"], real.folder.read_json("figures.json")["pixel_ap"], seconds)
-    return {name: round(value, 4) for name, value in zip(FIGURES, (*found, facts["last_loss"]), strict=True)}
+    figures = model_cell(run, category, Quiet(), Quiet(), oracle)  # of the model that is there
+    found = (figures["iou"], figures["pixel_ap"], real.folder.read_json("figures.json")["pixel_ap"], seconds)
+    return {name: round(value, 4) for name, value in zip(FIGURES, (*found, figures["last_loss"]), strict=True)}
 
 
 def laid_out(preset, sets):

@@ -2,7 +2,7 @@
 
     python -m benchmarks.ship RUN_FOLDER NAME
 
-Its facts go along: recipe by its hash, sources, seed, seconds; the weights' hash is that of what ships.
+Its facts go along: recipe, sources, seed, seconds; the weights' hash is that of what ships.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import torch
 
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.run.foundation import weights_hash
+from dhdiff_ray.training.checkpoint import card, write_pipeline
 
 MODEL = "models/foundation"
 
@@ -28,12 +29,13 @@ def main():
     shutil.rmtree(target, ignore_errors=True)
     pipeline = DHDiffPipeline.from_pretrained(source)
     pipeline.unet.to(torch.float16)
-    pipeline.save_pretrained(target, safe_serialization=True)
+    write_pipeline(pipeline, target)
     facts = json.loads((source / "dhdiff.json").read_text())
     config = json.loads((asked.run / "config.json").read_text())
     facts |= {"weights_sha256": weights_hash(target), "precision": "fp16", "seed": config["run"]["seed"]}
+    facts["recipe"] = f"jobs/foundation_{asked.name}.toml"
     (target / "dhdiff.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
-    (target / "README.md").write_text((source / "README.md").read_text())
+    (target / "README.md").write_text(card(facts))
     for file in target.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
     size = sum(f.stat().st_size for f in target.rglob("*") if f.is_file())

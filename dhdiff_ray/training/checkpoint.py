@@ -102,7 +102,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
     parts.objective.eval()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category
-        parts.pipeline().save_pretrained(target, safe_serialization=True)
+        write_pipeline(parts.pipeline(), target)
         facts = {
             "category": category,
             "weights_sha256": weights_hash(target),
@@ -111,12 +111,26 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
             "resolution": run.config.data.resolution,
             **facts,
         }
-        lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-        (target / "README.md").write_text(CARD.format(category=facts["category"], facts=lines))
+        (target / "README.md").write_text(card(facts))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)
+
+
+def write_pipeline(pipeline: Any, target: Path) -> None:
+    """Write a diffusers folder; where its parts were loaded from is no fact of the model and is left out."""
+    pipeline.save_pretrained(target, safe_serialization=True)
+    for file in target.rglob("*.json"):
+        content = json.loads(file.read_text())
+        if content.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def card(facts: dict[str, Any]) -> str:
+    """A model card with its facts."""
+    lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
+    return CARD.format(category=facts["category"], facts=lines)
 
 
 CARD = """---

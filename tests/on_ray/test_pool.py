@@ -1,8 +1,10 @@
 """The pool: every unit once and in time, whatever its actors do, and no more of them held than there is work for."""
 
 import os
+import queue
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -106,3 +108,16 @@ def test_nothing_to_do_starts_nothing_and_a_worker_that_cannot_be_made_says_why(
     assert list(map_units([], Odd, {"folder": str(tmp_path)})) == []
     with pytest.raises(Exception, match="no such thing"):
         list(map_units([(0, "well")], Stillborn, {}, workers=1))
+
+
+def test_an_actor_that_finds_no_core_is_not_waited_for_when_all_units_are_done(two_cores, tmp_path):
+    """Two pools side by side, each with a core and waiting for another, would wait for ever."""
+    import ray
+
+    other = ray.remote(num_cpus=1)(Odd).remote(str(tmp_path))
+    ray.get(other.__call__.remote((99, "well")))
+    told = map_units(enumerate(["well"] * 6), Odd, {"folder": str(tmp_path)}, workers=2)
+    answered = queue.Queue()
+    threading.Thread(target=lambda: answered.put(sorted(told)), daemon=True).start()
+    assert answered.get(timeout=90) == [(at, at * 10, "") for at in range(6)]
+    ray.kill(other)
