@@ -95,11 +95,13 @@ def _is_all_trained(config: Config, samples: list[Sample]) -> bool:
 
 def _check_model(loaded: Loaded, here: bool) -> None:
     """What a model is begun from is there."""
-    from dhdiff_ray.run.foundation import foundation_of
+    from dhdiff_ray.run.foundation import is_ours
+    from dhdiff_ray.run.run import Run
 
     model = loaded.config.model
     if model.backbone:
-        if here and foundation_of(loaded.config) is None:
+        ours = Run(loaded.config).foundation is not None if here else is_ours(loaded.config)
+        if here and not ours:
             _check_backbone(model.backbone)
         return
     if "preset sd15" in loaded.origins.values():

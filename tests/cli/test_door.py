@@ -182,3 +182,15 @@ def test_no_driver_imports_torch(paired, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stdout[-1500:] + done.stderr[-3000:]
     assert "none of them" in done.stdout
+
+
+def test_a_foundation_that_does_not_ship_is_told_also_for_a_cluster_elsewhere(begin):
+    words = begin("train", "--preset", "tiny", "--set", "model.backbone=dhdiff-ray/large")
+    for more in ((), ("--address", "http://127.0.0.1:1")):
+        assert "no model 'dhdiff-ray/large' comes with this package" in refused(*words, *more)
+
+
+def test_a_foundation_that_is_another_than_the_run_was_begun_from_is_told(begin, tmp_path):
+    folder = RunFolder.of(str(tmp_path / "runs"), "new")
+    folder.write_json("foundation.json", {"name": "dhdiff-ray/tiny", "weights_sha256": "0" * 64})
+    assert "put the old ones back, or begin a new --run" in refused(*begin("train", "--preset", "tiny"))

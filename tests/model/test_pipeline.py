@@ -239,7 +239,9 @@ def test_in_bf16_a_pair_differs_a_little_and_comes_in_fp32(pipeline, tmp_path, b
     quick = DHDiffPipeline.from_pretrained(tmp_path).speed_up("bf16")
     exact, near = (draw(p, reference=base).images for p in (pipeline, quick))
     assert near.dtype == torch.float32
-    assert 0 < (near - exact).abs().mean() < 0.02  # weights are random: a pixel may jump
+    difference = (near - exact).abs()
+    assert 0 < difference.mean() < 0.005
+    assert (difference > 0.1).float().mean() < 0.01, "weights are random: a pixel may jump, but few"
 
 
 @pytest.mark.slow

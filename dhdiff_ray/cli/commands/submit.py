@@ -168,15 +168,15 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
 def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
     """The configuration of a verb, with a warning for each switch that cannot work; None if ``--dry-run`` showed it."""
     from dhdiff_ray.config.checks import idle_switches
-    from dhdiff_ray.run.run import Run
+    from dhdiff_ray.run.foundation import is_ours
 
     output = Output(job.as_json)
     loaded = resolve(verb, typed, resume=job.resume)
     here = job.address == "local" or address_or_environment(job.address) is None
     samples = check_door(verb, loaded, here) if verb != "report" else []
     given = [key for key, origin in loaded.origins.items() if not origin.startswith(("preset ", "run"))]
-    foundation = Run(loaded.config).foundation if verb in ("train", "all") else None
-    for line in idle_switches(loaded.config, given, from_foundation=foundation is not None):
+    from_foundation = verb in ("train", "all") and is_ours(loaded.config)
+    for line in idle_switches(loaded.config, given, from_foundation=from_foundation):
         output.warn(line)
     if not job.dry_run:
         return loaded.config
