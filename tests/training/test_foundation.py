@@ -91,6 +91,8 @@ def test_adapting_trains_and_publishes_with_where_it_came_from(storage, drawn):
         about["weights_sha256"]
         == json.loads((storage / "first/models/capsule/dhdiff.json").read_text())["weights_sha256"]
     )
+    told = [file.read_text() for file in (storage / "third/models/mesh").rglob("*.json")]
+    assert told and not any(str(storage) in text for text in told), "what is published names no place of this machine"
 
 
 @pytest.mark.parametrize(
