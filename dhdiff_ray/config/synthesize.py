@@ -39,6 +39,9 @@ class SynthesizeConfig(Frozen):
     """Most further tries of a pair whose mask is empty, or agrees less than ``min_iou``; 0 keeps what comes first."""
     shard_size: int = Field(default=8, ge=1)
     """Pairs made together in one batch; fixed, so that the number of workers cannot change a pixel."""
+    layout: Literal["mvtec", "webdataset"] = "mvtec"
+    """How pairs lie on the storage: two PNG each in MVTec's tree, or 512 at a time as a tar and a Parquet file of rows,
+    for a hundred thousand pairs and more. A run has one layout; tables of runs always have the first."""
     unit_seconds: float = Field(default=0, ge=0)
     """Longest a batch may take before its worker is ended and it is begun elsewhere; 0 follows the batches so far."""
     workers: int = Field(default=0, ge=0)

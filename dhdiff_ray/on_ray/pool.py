@@ -25,10 +25,10 @@ TRIES = 3
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
 FIRST_SECONDS = 1800.0
-"""How long a unit may take while nobody knows how long one takes."""
+"""How long a batch may take while nobody knows how long one takes."""
 LEAST_SECONDS = 300.0
 TIMES_LONGEST = 20.0
-"""How long a unit may take after that: so many times the longest so far, and ``LEAST_SECONDS`` at least."""
+"""How long a batch may take after that: so many times the longest so far; a unit ``LEAST_SECONDS`` at least."""
 LOOK_SECONDS = 1.0
 """How often deadlines are looked at."""
 
@@ -54,6 +54,7 @@ def map_units(
     cpus: float = 1,
     gpus: float = 0,
     seconds: float = 0,
+    batches: Callable[[Unit], int] = lambda _: 1,
 ) -> Iterator[tuple[int, Answer, str]]:
     """Hand each unit to one of a pool of actors.
 
@@ -64,8 +65,9 @@ def map_units(
         workers: actors; 0 means as many as the cluster has room for.
         cpus: cores of one actor.
         gpus: GPUs of one actor.
-        seconds: longest a unit may take before its actor is ended and it is begun elsewhere; 0 follows the units so
-            far.
+        seconds: longest a batch may take before its actor is ended and the unit is begun elsewhere; 0 follows the units
+            so far.
+        batches: how much of it a unit is.
 
     Yields:
         (position of the unit, answer, "") or (position, None, why it failed), in the order they are done.
@@ -76,7 +78,7 @@ def map_units(
     needs = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
     actor = PoolActor.options(**needs)
     most = min(room(cpus, gpus), workers or room(cpus, gpus))
-    pool = Pool(units, lambda: actor.remote(worker, dict(arguments)), most, seconds)
+    pool = Pool(units, lambda: actor.remote(worker, dict(arguments)), most, seconds, batches)
     try:
         yield from pool.run()
     finally:
@@ -111,6 +113,8 @@ class Ticket:
     at: int
     """Which of all."""
     data: bytes
+    batches: int = 1
+    """How much work it is."""
     begun: int = 0
     """Times its work was begun and did not end."""
 
@@ -134,16 +138,24 @@ class Pool:
         units: drawn as actors become free.
         make: starts an actor.
         most: actors at once.
-        seconds: longest a unit may take; 0 follows the units so far.
+        seconds: longest a batch may take; 0 follows the units so far.
+        batches: how much of it a unit is.
     """
 
-    def __init__(self, units: Iterable[Any], make: Callable[[], Any], most: int, seconds: float = 0) -> None:
-        self.units, self.make, self.most, self.seconds = enumerate(units), make, most, seconds
+    def __init__(
+        self,
+        units: Iterable[Any],
+        make: Callable[[], Any],
+        most: int,
+        seconds: float = 0,
+        batches: Callable[[Any], int] = lambda _: 1,
+    ) -> None:
+        self.units, self.make, self.most, self.seconds, self.batches = enumerate(units), make, most, seconds, batches
         self.again: deque[Ticket] = deque()
         """Units that wait: drawn already, or begun by an actor that is gone."""
         self.members: list[Member] = []
         self.longest = 0.0
-        """Seconds of the longest unit so far."""
+        """Seconds of the longest batch so far."""
         self._stillborn = 0
         self._waiting: dict[Any, Member] = {}
         """What is waited for: an actor's beginning, and every unit."""
@@ -159,8 +171,9 @@ class Pool:
                 member = self._waiting.get(reference)
                 if member is not None:  # else it went with its actor
                     yield from self._taken(member, reference)
-            for member in [m for m in self.members if m.ticket and time.monotonic() - m.since > self.limit]:
-                yield from self._lost(member, f"it was not done within {self.limit:.0f} s, {TRIES} times")
+            for member in [m for m in self.members if m.ticket and time.monotonic() - m.since > self.limit(m.ticket)]:
+                words = f"it was not done within {self.limit(cast(Ticket, member.ticket)):.0f} s, {TRIES} times"
+                yield from self._lost(member, words)
 
     def close(self) -> None:
         """End all actors."""
@@ -168,10 +181,11 @@ class Pool:
             ray.kill(member.handle)
         self.members, self._waiting = [], {}
 
-    @property
-    def limit(self) -> float:
+    def limit(self, ticket: Ticket) -> float:
         """Seconds that a unit may take."""
-        return self.seconds or (max(LEAST_SECONDS, TIMES_LONGEST * self.longest) if self.longest else FIRST_SECONDS)
+        if self.seconds or not self.longest:
+            return (self.seconds or FIRST_SECONDS) * ticket.batches
+        return max(LEAST_SECONDS, TIMES_LONGEST * self.longest * ticket.batches)
 
     def _feed(self) -> None:
         """Give units to actors that have none; start actors while there are units for them."""
@@ -187,7 +201,7 @@ class Pool:
     def _has(self, count: int) -> bool:
         """Whether so many units wait; draws them if not."""
         for at, unit in itertools.islice(self.units, max(0, count - len(self.again))):
-            self.again.append(Ticket(at, pickle.dumps(unit)))
+            self.again.append(Ticket(at, pickle.dumps(unit), self.batches(unit)))
         return len(self.again) >= count
 
     def _give(self, member: Member, ticket: Ticket) -> None:
@@ -212,7 +226,7 @@ class Pool:
             member.is_ready, self._stillborn = True, 0
             return
         ticket, member.ticket = cast(Ticket, member.ticket), None
-        self.longest = max(self.longest, time.monotonic() - member.since)
+        self.longest = max(self.longest, (time.monotonic() - member.since) / ticket.batches)
         error, content = answer
         if not error:
             yield ticket.at, content, ""

@@ -35,6 +35,7 @@ def card_text(
     about: Mapping[str, Any] | None = None,
     scores: Mapping[str, Any] | None = None,
     detection: Mapping[str, Any] | None = None,
+    archived: bool = False,
 ) -> str:
     """The card as Markdown with a YAML head.
 
@@ -45,24 +46,25 @@ def card_text(
         about: the dataset's name, licence and source, as the split keeps them.
         scores: the run's ``scores.json``, if it is there.
         detection: the run's ``detection.json``, if it is there.
+        archived: pairs lie in archives, not in files of their own.
     """
     about, config = about or {}, config or {}
     parts = [
-        _head(about),
-        _INTRODUCTION,
+        _head(about, archived),
+        _INTRODUCTION + ("\n" if archived else f"{_REAL}\n"),
         _terms(about),
         _counts(counts),
-        _ROWS,
+        (_IN_ARCHIVES if archived else _IN_FILES) + _ROWS,
         _origin(counts, config, settings or {}),
     ]
     return "\n".join(part for part in (*parts, _scored(scores or {}), _detected(detection or {})) if part)
 
 
-def _head(about: Mapping[str, Any]) -> str:
+def _head(about: Mapping[str, Any], archived: bool) -> str:
     licence = str(about.get("licence", ""))
     name = LICENCES.get(licence)
     named = [f"license: {name}"] if name else ["license: other", f"license_name: {json.dumps(licence or 'unknown')}"]
-    return "\n".join(["---", *named, *_HEAD, "---"])
+    return "\n".join(["---", *named, *_HEAD, _ARCHIVES if archived else _FILES, "---"])
 
 
 def _terms(about: Mapping[str, Any]) -> str:
@@ -170,16 +172,25 @@ configs:
 - config_name: pairs
   default: true
   data_files:
-  - split: train
-    path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]""".splitlines()
+  - split: train""".splitlines()
+_FILES = '    path: ["*/metadata.jsonl", "*/test/**/*.png", "*/ground_truth/**/*.png"]'
+_ARCHIVES = '    path: "*/*/*.tar"'
 
 _INTRODUCTION = """# Made pairs: defect images with their masks
 
-Drawn by a Double Helix Diffusion model; no photograph shows these defects. Images in `train/good` and `test/good` are
-real, resized, and under the licence of the dataset they come from.
-"""
+Drawn by a Double Helix Diffusion model; no photograph shows these defects."""
+_REAL = """ Images in `train/good` and `test/good` are
+real, resized, and under the licence of the dataset they come from."""
 
-_ROWS = """Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `prompt`,
+_IN_FILES = """\
+Each row of `<category>/metadata.jsonl` names an image, its mask, and what the pair was made from: `prompt`,
+"""
+_IN_ARCHIVES = """\
+Each `<category>/<defect>/NNNNNN.tar` holds pairs as WebDataset names them: `image.png`, `mask.png`, `json`. The Parquet
+file beside it has their rows, with `files`: where both lie in the tar. A row tells what the pair was made from
+(`config_digest` stands in `<category>/archives.json`): `prompt`,
+"""
+_ROWS = """\
 `seed`, `base` (the normal image), `reference` (the real anomaly), `control` (`raw_mask`: the reference's cells were the
 control map), `attempt` (0: the first try; a pair of no use is drawn again), `empty` (where no try gave a mask),
 `weights_sha256` (the model), `foundation_sha256` (the model it was adapted from, if one), `config_digest` and

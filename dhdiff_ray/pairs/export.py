@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from dhdiff_ray.pairs.writer import PAIRS, PairsError, finished_categories, read_pair, read_pair_rows
+from dhdiff_ray.pairs.archives import Row, add_pair, key_of
+from dhdiff_ray.pairs.writer import PAIRS, PairsError, finished_categories, read_encoded, read_pair, read_pair_rows
 from dhdiff_ray.records import GOOD
 from dhdiff_ray.run.folder import RunFolder
 
-Row = dict[str, Any]
 COLUMNS: tuple[str, ...] = ("image", "mask", "category", "defect", "split", "group",
                             "prompt", "seed", "base", "reference", "control")  # fmt: skip
 
@@ -57,18 +57,13 @@ def export(run: RunFolder, out: RunFolder, form: str, *, shard_size: int = 1000)
 
 def webdataset(run: RunFolder, out: RunFolder, rows: list[Row], shard_size: int) -> int:
     """Shards ``pairs-000000.tar`` with ``<key>.image.png``, ``<key>.json`` and ``<key>.mask.png``."""
-    ordered = sorted(rows, key=_key)
+    ordered = sorted(rows, key=key_of)
     shards = [ordered[at : at + shard_size] for at in range(0, len(ordered), shard_size)]
     for number, shard in enumerate(shards):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for row in shard:
-                image, mask = _bytes(run, row)
-                record = json.dumps(row, sort_keys=True, ensure_ascii=False).encode()
-                for ending, data in (("image.png", image), ("json", record), ("mask.png", mask)):
-                    info = tarfile.TarInfo(f"{_key(row)}.{ending}")
-                    info.size = len(data)  # times, owners and modes keep tarfile's fixed defaults
-                    tar.addfile(info, io.BytesIO(data))
+                add_pair(tar, row, *_bytes(run, row))
         out.write_bytes(f"pairs-{number:06d}.tar", buffer.getvalue())
     return len(shards)
 
@@ -167,14 +162,9 @@ def _regions(mask: np.ndarray) -> Iterator[tuple[np.ndarray, tuple[int, int, int
 
 
 def _bytes(run: RunFolder, row: Row) -> tuple[bytes, bytes]:
-    image, mask = (run.read_bytes(f"{PAIRS}/{row['category']}/{row[key]}") for key in ("file_name", "mask_file_name"))
-    return image, mask
+    pair = read_encoded(run, row)
+    return pair.image, pair.mask
 
 
 def _place(row: Row) -> str:
     return f"{row['category']}/{row['defect']}/{row['index']:06d}"
-
-
-def _key(row: Row) -> str:
-    """WebDataset ends a key at the first full stop, and takes what is before the last slash as part of it."""
-    return _place(row).replace(".", "_")

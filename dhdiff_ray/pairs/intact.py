@@ -1,6 +1,7 @@
 """Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
 
-A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files.
+A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files;
+an archive's is written behind its two files, and tells the same of them.
 Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
 whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
@@ -11,17 +12,17 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from dhdiff_ray.pairs.archives import FILES, ROWS, TAR, Row, read_markers
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
 from dhdiff_ray.records import GOOD, Request
-from dhdiff_ray.run.damage import DamagedError, Promise, promise
+from dhdiff_ray.run.damage import DamagedError, Promise, promise, sha256_of
 from dhdiff_ray.run.folder import RunFolder
 
 PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
-FILES = "files"
-"""What of a marker's row is about the files and goes into no metadata."""
 THREADS = 4
 
 
@@ -45,6 +46,12 @@ class Found:
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
     """What lies there of each defect's pairs: index -> whether it is a whole pair."""
     return looked_through(folder, category).pairs
+
+
+def damaged_files(folder: RunFolder, category: str) -> dict[str, str]:
+    """Files of a category's pairs that are not as they were written, in either layout -> what is wrong with them."""
+    archived = any(file.endswith((TAR, ROWS)) for file in folder.files(f"{PAIRS}/{category}"))
+    return archives_found(folder, category).damaged if archived else looked_through(folder, category).damaged
 
 
 def looked_through(folder: RunFolder, category: str) -> Found:
@@ -76,6 +83,48 @@ def looked_through(folder: RunFolder, category: str) -> Found:
 def tries_file(category: str, first: Request) -> str:
     """A unit's marker: which try of each of its requests was kept, and size and hash of what was written."""
     return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
+
+
+@dataclass(frozen=True)
+class FoundArchives:
+    """What lies there of a category's archives."""
+
+    whole: dict[str, Row] = field(default_factory=dict)
+    """By name what their markers say."""
+    extents: dict[str, int] = field(default_factory=dict)
+    """By defect the index behind the last pair that a marker tells of, whole or not."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Files that are not as they were written -> what is wrong."""
+    doubtful: tuple[str, ...] = ()
+    """Files that belong to no whole archive."""
+
+
+def archives_found(folder: RunFolder, category: str) -> FoundArchives:
+    """Compare a category's archives with their markers: on a disk every byte, on an object store sizes."""
+    place, settings = f"{PAIRS}/{category}", f"{SETTINGS}/{category}"
+    sizes = folder.sizes(place)
+    found, doubtful = FoundArchives(), []
+    told: dict[str, Row] = {}
+    for file, marker, problem in read_markers(folder, settings):
+        name = file[len(settings) + 1 :].removesuffix(".json")
+        if marker is None:
+            doubtful.append(file)
+            found.damaged.update({file: problem} if problem else {})
+            continue
+        told[name] = marker
+        defect, first = name.rsplit("/", 1)
+        found.extents[defect] = max(found.extents.get(defect, 0), int(first) + marker["pairs"])
+    with ThreadPoolExecutor(THREADS) as pool:
+        problems = pool.map(lambda name: _archive_problems(folder, f"{place}/{name}", sizes, told[name]), told)
+        for name, wrong in zip(told, problems, strict=True):
+            if wrong is None:
+                found.whole[name] = told[name]
+            else:
+                found.damaged.update(wrong)
+                doubtful.append(f"{settings}/{name}.json")
+    known = {f"{place}/{name}{ending}" for name in found.whole for ending in (TAR, ROWS)}
+    doubtful += [file for file in sizes if file.endswith((TAR, ROWS)) and file not in known]
+    return FoundArchives(found.whole, found.extents, found.damaged, tuple(doubtful))
 
 
 def damaged_normals(folder: RunFolder, category: str) -> list[str]:
@@ -160,3 +209,22 @@ def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str
     if told:
         return "" if promise(data)[1] == told[1] else "another content than was written"
     return "" if data.endswith(PNG_END) else "it is cut"
+
+
+def _archive_problems(folder: RunFolder, stem: str, sizes: Mapping[str, int], told: Row) -> dict[str, str] | None:
+    """What is wrong with an archive's files; None where nothing is, and nothing to tell where both are gone."""
+    promises: dict[str, Promise] = {f"{stem}{TAR}": told["tar"], f"{stem}{ROWS}": told["rows"]}
+    there = [file for file in promises if file in sizes]
+    if len(there) < len(promises):
+        other = {TAR: "its rows are missing", ROWS: "its tar is missing"}
+        return {file: other[file[len(stem) :]] for file in there}
+    wrong = {file: _wrong_archive(folder, file, sizes[file], promised) for file, promised in promises.items()}
+    return {file: problem for file, problem in wrong.items() if problem} or None
+
+
+def _wrong_archive(folder: RunFolder, file: str, size: int, told: Promise) -> str:
+    if size != told[0]:
+        return f"{size} bytes, not {told[0]}"
+    if folder.is_local and sha256_of(Path(folder.path(file))) != told[1]:
+        return "another content than was written"
+    return ""

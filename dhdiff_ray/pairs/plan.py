@@ -20,15 +20,24 @@ def plan(config: Config, split: Split, category: str) -> list[Request]:
 
     A longer plan begins with the shorter one, so that asking for more keeps what is there.
     """
-    samples = split.category(category).train
-    bases = sorted(s.key for s in samples if s.is_good)
+    part, indices = split.category(category), range(config.synthesize.pairs_per_defect)
+    return [request for defect in defects_of(part) for request in requests_of(config, part, category, defect, indices)]
+
+
+def defects_of(part: Split) -> list[str]:
+    """Sorted defects that a category's part of the split has training anomalies of."""
+    return sorted({s.defect for s in part.train if not s.is_good})
+
+
+def requests_of(config: Config, part: Split, category: str, defect: str, indices: range) -> list[Request]:
+    """The requests of one defect with these indices; ``part`` is the category's part of the split."""
+    bases = sorted(s.key for s in part.train if s.is_good)
+    references = sorted(s.key for s in part.train if s.defect == defect)
     requests = []
-    for defect in sorted({s.defect for s in samples if not s.is_good}):
-        references = sorted(s.key for s in samples if s.defect == defect)
-        for index in range(config.synthesize.pairs_per_defect):
-            seed = pair_seed(config.run.seed, category, defect, index)
-            base, reference = draw_request(seed, bases, references)
-            requests.append(Request(category, defect, index, seed, prompt(category, defect), base, reference))
+    for index in indices:
+        seed = pair_seed(config.run.seed, category, defect, index)
+        base, reference = draw_request(seed, bases, references)
+        requests.append(Request(category, defect, index, seed, prompt(category, defect), base, reference))
     return requests
 
 

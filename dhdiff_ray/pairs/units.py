@@ -79,9 +79,14 @@ class CategoryPairs:
         return self.facts["category"]
 
     @property
+    def total(self) -> int:
+        """Pairs that are wanted."""
+        return len(self.requests)
+
+    @property
     def done(self) -> int:
         """Pairs that are there."""
-        return len(self.requests) - sum(len(unit.missing) for unit in self.units)
+        return self.total - sum(len(unit.missing) for unit in self.units)
 
     def finish(self, run: Run, config_digest: str = "") -> str:
         """Complete a category whose pairs are all there: real normal images beside them, metadata.
@@ -98,17 +103,20 @@ class CategoryPairs:
         for name in damaged_normals(run.folder, self.category):
             run.folder.delete(name)
         writer.write_normals(self.category, train, test, run.config.data.resolution)
-        made_with = {
-            "control": "raw_mask" if run.config.synthesize.control else None,
-            "weights_sha256": self.facts["weights_sha256"],
-            "config_digest": config_digest or run.config.digest(),
-            "split_digest": split.digest,
-        }
-        if "foundation" in self.facts:
-            made_with["foundation_sha256"] = self.facts["foundation"]["weights_sha256"]
+        told = made_with(run, self.facts) | {"config_digest": config_digest or run.config.digest()}
         tries = kept_tries(run.folder, self.requests, run.config.synthesize.shard_size)
-        writer.finish(self.category, self.requests, made_with, tries, marked=True)
+        writer.finish(self.category, self.requests, told, tries, marked=True)
         return empty_masks(read_pair_rows(run.folder, self.category))
+
+
+def made_with(run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What every row of a category tells of its model, split and control."""
+    told = {
+        "control": "raw_mask" if run.config.synthesize.control else None,
+        "weights_sha256": facts["weights_sha256"],
+        "split_digest": run.category(facts["category"]).digest,
+    }
+    return told | ({"foundation_sha256": facts["foundation"]["weights_sha256"]} if "foundation" in facts else {})
 
 
 def refuse_full_disk(run: Run, pairs: int) -> None:

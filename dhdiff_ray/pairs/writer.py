@@ -20,6 +20,7 @@ from PIL import Image
 
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.data.images import UNREADABLE, read_image
+from dhdiff_ray.pairs import archives
 from dhdiff_ray.pairs.card import Counts, card_text, counted
 from dhdiff_ray.records import GOOD, Pair, Request, Sample
 from dhdiff_ray.run.damage import DamagedError, promise
@@ -28,6 +29,8 @@ from dhdiff_ray.run.run import Run
 
 PAIRS = "pairs"
 METADATA = "metadata.jsonl"
+TOLD_IN = {"mvtec": METADATA, "webdataset": archives.MANIFEST}
+"""By ``synthesize.layout``, the file of a finished category that tells of its pairs."""
 COUNTED = "counted"
 """What a finished category's file says of its rows, for the card."""
 SETTINGS = "synthesis"
@@ -137,11 +140,11 @@ class PairWriter:
         if strangers := sorted(files - expected):
             message = f"{len(strangers)} files were not asked for, the first is {strangers[0]}"
             raise PairsError(f"pairs of {category!r}: {message}; ask for as many pairs as before, or use a new run")
-        rows = [{**_row(r), **(by_pair or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
+        rows = [{**pair_row(r), **(by_pair or {}).get((r.defect, r.index), {}), **extra} for r in ordered]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
         if marked:
-            told = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
+            told: dict[str, Any] = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
             self.folder.write_json(finished_file(category), told | self._goods(category))
 
     def _goods(self, category: str) -> dict[str, Any]:
@@ -158,7 +161,8 @@ def write_card(folder: RunFolder) -> None:
     """Write the card from what the run holds alone: once a job, from what was counted of each category's rows."""
     stored = {name: readable for name in CARD_FILES if (readable := folder.readable(name)) is not None}
     counts: dict[str, Counts] = {}
-    for category in finished_categories(folder):
+    finished = finished_categories(folder)
+    for category in finished:
         told = (folder.readable(finished_file(category)) or {}).get(COUNTED)
         with contextlib.suppress(DamagedError):  # its own turn tells it; here it would stop the others
             counts[category] = told or counted(read_pair_rows(folder, category))
@@ -169,6 +173,7 @@ def write_card(folder: RunFolder) -> None:
         about=stored.get("split.json", {}).get("about"),
         scores=stored.get("scores.json"),
         detection=stored.get("detection.json"),
+        archived=bool(finished) and layout_of(folder, finished[0]) == "webdataset",
     )
     folder.write_bytes(f"{PAIRS}/README.md", text.encode())
 
@@ -186,28 +191,47 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
 def finished_categories(folder: RunFolder) -> list[str]:
     """Sorted names of the categories whose pairs are complete."""
-    return [name for name in folder.folders(PAIRS) if folder.exists(_name(name, METADATA))]
+    return [name for name in folder.folders(PAIRS) if layout_of(folder, name)]
+
+
+def layout_of(folder: RunFolder, category: str) -> str:
+    """The layout of a category's finished pairs, as ``synthesize.layout`` names it; empty where they are not complete.
+
+    Raises:
+        PairsError: both layouts lie there.
+    """
+    found = [layout for layout, file in TOLD_IN.items() if folder.exists(_name(category, file))]
+    if len(found) > 1:
+        raise PairsError(
+            f"{folder.uri}/{_name(category, '')} holds pairs in two layouts, {' and '.join(found)}; remove it, or the "
+            "files of one layout, and type: dhdiff-ray submit synthesize"
+        )
+    return found[0] if found else ""
 
 
 def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
-    """The metadata rows of one finished category, by defect and index.
+    """The metadata rows of one finished category, by defect and index; alike in both layouts but for ``files``.
 
     Raises:
-        PairsError: the category has no finished pairs.
+        PairsError: the category has no finished pairs, or some in two layouts.
         DamagedError: a line is no row.
     """
-    name = _name(category, METADATA)
-    if not folder.exists(name):
+    layout = layout_of(folder, category)
+    if not layout:
         raise PairsError(f"no finished pairs of {category!r} in {folder.uri}; submit synthesize for this run first")
+    file = TOLD_IN[layout]
+    name = _name(category, file)
     try:
         data = folder.read_bytes(name)
-        rows = [json.loads(line) for line in data.decode().splitlines()]
+        lines = [json.loads(line) for line in data.decode().splitlines()]
     except ValueError as error:
         raise DamagedError.of(folder.uri, name, f"a line is no JSON: {error}") from None
-    told = (folder.readable(finished_file(category)) or {}).get(METADATA)
+    told = (folder.readable(finished_file(category)) or {}).get(file)
     if told and promise(data) != told:
         raise DamagedError.of(folder.uri, name, "rows are missing or are not those that were written")
-    return rows
+    if layout == "mvtec":
+        return lines
+    return [row for line in lines for row in archives.read_manifest(folder, _name(category, ""), line)]
 
 
 def readable_rows(
@@ -229,9 +253,10 @@ def readable_rows(
 
 def pairs_digest(folder: RunFolder, category: str) -> str:
     """Hash of what a category's pairs were made from: every request, the model, the settings; empty without pairs."""
-    if not folder.exists(_name(category, METADATA)):
+    layout = layout_of(folder, category)
+    if not layout:
         return ""
-    return hashlib.sha256(folder.read_bytes(_name(category, METADATA))).hexdigest()[:16]
+    return hashlib.sha256(folder.read_bytes(_name(category, TOLD_IN[layout]))).hexdigest()[:16]
 
 
 def conditions_of(run: Run, category: str) -> dict[str, Any]:
@@ -242,8 +267,30 @@ def conditions_of(run: Run, category: str) -> dict[str, Any]:
 
 def read_pair(folder: RunFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     """Image uint8 (h, w, 3) and mask uint8 (h, w) of 0 and 255 that a metadata row names."""
-    image, mask = (_pixels(folder, _name(row["category"], row[key])) for key in ("file_name", "mask_file_name"))
+    pair = read_encoded(folder, row)
+    image, mask = (
+        _pixels(folder, name, data) for name, data in zip(files_of(row), (pair.image, pair.mask), strict=True)
+    )
     return image, mask
+
+
+def read_encoded(folder: RunFolder, row: Mapping[str, Any]) -> Encoded:
+    """The same as the bytes that were written.
+
+    Raises:
+        DamagedError: a file that holds them is gone or cut short.
+    """
+    if archives.FILES in row:
+        return Encoded(*archives.read_pictures(folder, _name(row["category"], ""), row))
+    image, mask = (_content(folder, name) for name in files_of(row))
+    return Encoded(image, mask)
+
+
+def files_of(row: Mapping[str, Any]) -> tuple[str, str]:
+    """The files of the run that hold the image and the mask of a row: of an archive twice its tar."""
+    if archives.FILES in row:
+        return (_name(row["category"], row[archives.FILES]["tar"]),) * 2
+    return _name(row["category"], row["file_name"]), _name(row["category"], row["mask_file_name"])
 
 
 def pair_bytes(resolution: int) -> int:
@@ -256,10 +303,17 @@ def finished_file(category: str) -> str:
     return f"{SETTINGS}/{category}/finished.json"
 
 
-def _pixels(folder: RunFolder, name: str) -> np.ndarray:
+def _content(folder: RunFolder, name: str) -> bytes:
     try:
-        return np.array(Image.open(io.BytesIO(folder.read_bytes(name))))
-    except (*UNREADABLE, FileNotFoundError) as error:
+        return folder.read_bytes(name)
+    except FileNotFoundError as error:
+        raise DamagedError.of(folder.uri, name, error) from None
+
+
+def _pixels(folder: RunFolder, name: str, data: bytes) -> np.ndarray:
+    try:
+        return np.array(Image.open(io.BytesIO(data)))
+    except UNREADABLE as error:
         raise DamagedError.of(folder.uri, name, error) from None
 
 
@@ -277,5 +331,6 @@ def mask_file(request: Request) -> str:
     return f"ground_truth/{request.defect}/{request.name}_mask.png"
 
 
-def _row(request: Request) -> dict[str, Any]:
+def pair_row(request: Request) -> dict[str, Any]:
+    """What a row tells of a request, and the names of its pictures in MVTec's tree."""
     return {"file_name": image_file(request), "mask_file_name": mask_file(request), **request.as_dict()}

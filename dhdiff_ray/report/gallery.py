@@ -21,7 +21,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.encode import jpeg_bytes, png_bytes
 from dhdiff_ray.data.images import ImageError, read_image, read_mask
 from dhdiff_ray.data.regions import raw_mask, reference_image
-from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import layout_of, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.folder import RunFolder
@@ -143,7 +143,7 @@ def data_uri(content: bytes, kind: str) -> str:
 
 def _category(run: Run, name: str, thumbs: int) -> CategoryGallery:
     gallery = CategoryGallery(name)
-    if not run.folder.exists(f"{PAIRS}/{name}/{METADATA}"):
+    if not layout_of(run.folder, name):
         return gallery
     try:
         return _filled(gallery, run, read_pair_rows(run.folder, name), thumbs)

@@ -6,14 +6,16 @@ damaged is named with its file, a whole category with what to type.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from dhdiff_ray.config import SynthesizeConfig
-from dhdiff_ray.pairs.intact import damaged_normals, looked_through
-from dhdiff_ray.pairs.writer import METADATA, PAIRS, SETTINGS, finished_categories, read_pair_rows
+from dhdiff_ray.pairs.archives import MANIFEST
+from dhdiff_ray.pairs.intact import damaged_files, damaged_normals
+from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, files_of, finished_categories, layout_of, read_pair_rows
 from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import CONFIG, SPLIT, Run
@@ -49,7 +51,7 @@ def faults_of(folder: RunFolder) -> list[Fault]:
             _try(found, name, read)
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
-        found |= looked_through(folder, category).damaged
+        found |= damaged_files(folder, category)
         found |= dict.fromkeys(damaged_normals(folder, category), "another content than was written")
     for category in finished_categories(folder):
         found |= dict(_rows(folder, category))
@@ -61,14 +63,20 @@ def repairable(run: Run, category: str) -> tuple[Run, str]:
     digest = ""
     stored = run.folder.readable(f"{SETTINGS}/{category}.json") or {}
     known = {name: value for name, value in stored.items() if name in SynthesizeConfig.model_fields}
-    try:
-        rows = read_pair_rows(run.folder, category)
-        known["pairs_per_defect"] = 1 + max(row["index"] for row in rows)
-        digest = str(rows[0]["config_digest"])
-    except (ValueError, KeyError):
-        pass  # as many as the run's configuration says
+    with contextlib.suppress(ValueError, KeyError):  # else as many as the run's configuration says
+        known["pairs_per_defect"], digest = _made_before(run.folder, category)
     synthesize = SynthesizeConfig.model_validate({**run.config.synthesize.model_dump(), **known})
     return Run(run.config.model_copy(update={"synthesize": synthesize}), run.folder), digest
+
+
+def _made_before(folder: RunFolder, category: str) -> tuple[int, str]:
+    """The most pairs of a defect, and the configuration's digest, as a finished category tells them."""
+    if layout_of(folder, category) == "webdataset":
+        manifest = folder.read_json(f"{PAIRS}/{category}/{MANIFEST}")
+        ends = [int(name.rsplit("/", 1)[1]) + told["pairs"] for name, told in manifest["archives"].items()]
+        return max(ends), manifest["config_digest"]
+    rows = read_pair_rows(folder, category)
+    return 1 + max(row["index"] for row in rows), str(rows[0].get("config_digest", ""))
 
 
 def _try(found: dict[str, str], name: str, read: Callable[[], object]) -> None:
@@ -113,11 +121,9 @@ def _rows(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
     try:
         rows = read_pair_rows(folder, category)
     except DamagedError as error:
-        yield f"{PAIRS}/{category}/{METADATA}", _words(error)
+        yield str(error).split(" is damaged (", 1)[0].removeprefix(f"{folder.uri}/"), _words(error)
         return
     there = folder.sizes(f"{PAIRS}/{category}")
-    for row in rows:
-        for key in ("file_name", "mask_file_name"):
-            name = f"{PAIRS}/{category}/{row.get(key)}"
-            if name not in there:
-                yield name, "it is missing"
+    for name in dict.fromkeys(name for row in rows for name in files_of(row)):
+        if name not in there:
+            yield name, "it is missing"

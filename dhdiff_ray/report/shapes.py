@@ -13,7 +13,7 @@ import numpy as np
 
 from dhdiff_ray.data.images import ImageError, read_mask
 from dhdiff_ray.metrics.masks import properties
-from dhdiff_ray.pairs.writer import METADATA, PAIRS, read_pair, read_pair_rows
+from dhdiff_ray.pairs.writer import layout_of, read_pair, read_pair_rows
 from dhdiff_ray.records import Sample
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.run import SPLIT, Run
@@ -37,7 +37,7 @@ def mask_shapes(run: Run) -> list[Shapes]:
     wanted = run.config.data.categories
     found = []
     for name in run.split.categories:
-        if (wanted and name not in wanted) or not run.folder.exists(f"{PAIRS}/{name}/{METADATA}"):
+        if (wanted and name not in wanted) or not layout_of(run.folder, name):
             continue
         try:
             made = _made(run, read_pair_rows(run.folder, name)[:MOST])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -22,6 +23,8 @@ from pyarrow import fs as pafs
 
 from dhdiff_ray.run.damage import DamagedError
 
+CANNOT_RENAME = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
+"""What mounted object stores and the like answer a rename or a link with."""
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
 
@@ -112,8 +115,21 @@ class RunFolder:
         with self._opened[0].open_input_stream(self.path(name)) as stream:
             return stream.read()
 
+    def read_part(self, name: str, start: int, size: int) -> bytes:
+        """So many bytes of one file from ``start`` on, fewer where it ends.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        with self._opened[0].open_input_file(self.path(name)) as file:
+            return file.read_at(size, start)
+
     def write_bytes(self, name: str, data: bytes) -> None:
-        """Write one file so that a reader sees either nothing, the old or the whole new content."""
+        """Write one file so that a reader sees either nothing, the old or the whole new content.
+
+        Raises:
+            ValueError: the folder lies on a storage that cannot rename.
+        """
         filesystem, _ = self._opened
         target = self.path(name)
         if not self.is_local:
@@ -121,7 +137,7 @@ class RunFolder:
             with filesystem.open_output_stream(target) as stream:
                 stream.write(data)
             return
-        with _written_beside(target, data) as temporary:
+        with _written_beside(target, data) as temporary, self._appearing():
             os.replace(temporary, target)  # noqa: PTH105
 
     def read_json(self, name: str) -> Any:
@@ -177,10 +193,24 @@ class RunFolder:
             return True
         with _written_beside(target, data) as temporary:
             try:
-                os.link(temporary, target)
+                with self._appearing():
+                    os.link(temporary, target)
             except FileExistsError:
                 return False
         return True
+
+    @contextlib.contextmanager
+    def _appearing(self) -> Iterator[None]:
+        """Says what to do where a disk does not let a written file appear under its name."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in CANNOT_RENAME:
+                raise
+            raise ValueError(
+                f"{self.uri} lies on a storage that cannot rename and link files ({error.strerror}), so that they "
+                "appear as a whole; give --storage a disk, or the store's own address (s3://..., gs://...)"
+            ) from None
 
     def upload(self, folder: str | Path, name: str) -> None:
         """Copy a local folder to ``name``, replacing what is there."""

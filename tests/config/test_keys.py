@@ -21,7 +21,8 @@ serve.in_flight
 serve.max_batch_size serve.max_body_mb serve.max_n serve.max_replicas serve.max_side serve.max_steps
 serve.models_held serve.port serve.preview_share serve.queue serve.replicas serve.requests_per_minute
 serve.surge_percent serve.warm sources synthesize.background synthesize.compile synthesize.control
-synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance synthesize.min_iou
+synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance synthesize.layout
+synthesize.min_iou
 synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws synthesize.shard_size
 synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds synthesize.workers
 train.adapt train.checkpoint_every

@@ -51,7 +51,7 @@ def verify(
 def _repair(run: Run, faults: list[Fault], output: Output) -> None:
     """Make the pairs of every category with a fault whole, in this process."""
     from dhdiff_ray.on_ray.verbs.synthesize import Maker
-    from dhdiff_ray.pairs.units import CategoryPairs
+    from dhdiff_ray.pairs.lots import lot_of
     from dhdiff_ray.pairs.writer import write_card
     from dhdiff_ray.report.health import repairable
     from dhdiff_ray.run.lease import lease
@@ -60,7 +60,7 @@ def _repair(run: Run, faults: list[Fault], output: Output) -> None:
         for category in sorted({fault.category for fault in faults} - {""}):
             try:
                 asked, digest = repairable(run, category)
-                lot, maker = CategoryPairs.of(asked, category), Maker(asked)
+                lot, maker = lot_of(asked, category), Maker(asked)
                 for unit in lot.units:
                     maker(unit)
                 lot.finish(asked, digest)

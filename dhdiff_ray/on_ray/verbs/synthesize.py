@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import ray
 
@@ -22,10 +22,12 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
-from dhdiff_ray.pairs.intact import FILES, tries_file
+from dhdiff_ray.pairs.archives import FILES
+from dhdiff_ray.pairs.intact import tries_file
+from dhdiff_ray.pairs.lots import ArchiveUnit, Lot, crowded, lot_of, refuse_two_layouts
 from dhdiff_ray.pairs.make import open_pipeline
-from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, surely_fits, try_row
-from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, write_card
+from dhdiff_ray.pairs.units import Unit, refuse_full_disk, surely_fits, try_row
+from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, pair_row, write_card
 from dhdiff_ray.records import Request
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
@@ -49,16 +51,20 @@ def main(config: Config, resume: bool = False) -> int:
 def stage(run: Run, events: Events, category: str = "") -> int:
     """The verb inside a job; ``category`` leaves the others alone, and the card to whoever does them all."""
     run.check_split(category)
+    refuse_two_layouts(run)
     names, s = [category] if category else run.categories, run.config.synthesize
     work = Work(run, events)
-    lots: Iterable[CategoryPairs] = work.planned(names)
+    if message := crowded(run):
+        events.emit("warning", message=message)
+    lots: Iterable[Lot] = work.planned(names)
     if s.min_iou or not surely_fits(run, names):  # judges need their cores, and the disk its answer, before the rest
         lots = list(lots)
         refuse_full_disk(run, sum(len(unit.missing) for lot in lots for unit in lot.units))
         if wanting := sorted({lot.category for lot in lots if lot.units and s.min_iou}):
             train_judges(run, events, wanting)
     pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker, "seconds": s.unit_seconds}
-    for at, seconds, error in map_units(work.units(lots), Maker, {"run": run}, **pool):
+    batches = lambda unit: -(-len(unit.missing) // s.shard_size)  # noqa: E731
+    for at, seconds, error in map_units(work.units(lots), Maker, {"run": run}, batches=batches, **pool):
         work.take(at, seconds, error)
     work.close()
     if not category:
@@ -73,9 +79,9 @@ class Work:
         self.run, self.events = run, events
         self.failed: set[str] = set()
         """Categories with a unit, or as a whole, that failed."""
-        self._held: dict[int, Unit] = {}
+        self._held: dict[int, Unit | ArchiveUnit] = {}
         """Units that samplers have, by position."""
-        self._lots: dict[str, CategoryPairs] = {}
+        self._lots: dict[str, Lot] = {}
         self._done: Counter[str] = Counter()
         """Pairs that are there."""
         self._open: Counter[str] = Counter()
@@ -84,11 +90,11 @@ class Work:
         self._threads = ThreadPoolExecutor(FINISHING)
         self._finishing: dict[Future[str], str] = {}
 
-    def planned(self, categories: Sequence[str]) -> Iterator[CategoryPairs]:
+    def planned(self, categories: Sequence[str]) -> Iterator[Lot]:
         """What there is of each category and what is missing, without those too damaged to go on with."""
         for category in categories:
             try:
-                lot = CategoryPairs.of(self.run, category)
+                lot = lot_of(self.run, category)
             except DamagedError as error:
                 self._fail(category, str(error))
                 continue
@@ -98,13 +104,13 @@ class Work:
                 self.events.emit("warning", category=category, message=f"{category}: {words}")
             yield lot
 
-    def units(self, lots: Iterable[CategoryPairs]) -> Iterator[Unit]:
+    def units(self, lots: Iterable[Lot]) -> Iterator[Unit | ArchiveUnit]:
         """The units of each category, in order; a category is begun when its first is drawn."""
         count = itertools.count()
         for lot in lots:
             name = lot.category
             self._lots[name], self._done[name], self._open[name] = lot, lot.done, len(lot.units)
-            self.events.emit("start", category=name, done=lot.done, total=len(lot.requests))
+            self.events.emit("start", category=name, done=lot.done, total=lot.total)
             if not lot.units:
                 self._finish(name)
             for unit in lot.units:
@@ -125,7 +131,7 @@ class Work:
             self._told.add((name, error))
         else:
             self._done[name] += len(unit.missing)
-            of = {"category": name, "done": self._done[name], "total": len(self._lots[name].requests)}
+            of = {"category": name, "done": self._done[name], "total": self._lots[name].total}
             self.events.emit("progress", **of, made=len(unit.missing), seconds=round(seconds, 3))
         if not self._open[name]:
             self._finish(name)
@@ -156,7 +162,7 @@ class Work:
             if empty:
                 message = f"no try gave a mask for {empty}, as their rows say; train longer, or more redraws"
                 self.events.emit("warning", category=name, message=f"{name}: {message}")
-            self.events.emit("done", category=name, done=len(lot.requests), total=len(lot.requests))
+            self.events.emit("done", category=name, done=lot.total, total=lot.total)
 
     def _fail(self, category: str, message: str) -> None:
         self.failed.add(category)
@@ -197,32 +203,55 @@ class Maker:
         self._pipelines: dict[str, DHDiffPipeline] = {}
         self._judges: dict[str, Judge] = {}
 
-    def __call__(self, unit: Unit) -> float:
+    def __call__(self, unit: Unit | ArchiveUnit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
         start = time.monotonic()
-        missing = {r.index for r in unit.missing if not self.writer.has_pair(r)}
-        if missing:  # else another try had got this far
-            import torch
-
-            torch.set_flush_denormal(True)
-            for request, pair in self._made(unit):
-                if request.index in missing:
-                    self.writer.write_encoded(request, pair)
-            if ray.is_initialized():
-                meters.made(self.config.run.name, unit.category, len(missing), time.monotonic() - start)
+        made = self._archive(unit) if isinstance(unit, ArchiveUnit) else self._files(unit)
+        if made and ray.is_initialized():
+            meters.made(self.config.run.name, unit.category, made, time.monotonic() - start)
         return time.monotonic() - start
 
+    def _files(self, unit: Unit) -> int:
+        """Each pair in files of its own; returns how many there were to make."""
+        missing = {r.index for r in unit.missing if not self.writer.has_pair(r)}
+        if not missing:  # another try had got this far
+            return 0
+        for request, pair in self._made(unit):
+            if request.index in missing:
+                self.writer.write_encoded(request, pair)
+        return len(missing)
+
     def _made(self, unit: Unit) -> list[tuple[Request, Encoded]]:
+        """One batch, and its marker, which is written before its pairs."""
+        drawn = self._drawn(unit.requests)
+        rows = [{**row, FILES: pair.promises} for _, row, pair in drawn]
+        self.run.folder.write_json(tries_file(unit.category, unit.requests[0]), rows)
+        return [(request, pair) for request, _, pair in drawn]
+
+    def _archive(self, unit: ArchiveUnit) -> int:
+        """Batch after batch into one archive; returns how many pairs there were to make."""
+        if unit.is_there(self.run.folder):
+            return 0
+        pairs = unit.held_pairs(self.run.folder)
+        for requests in unit.batches(self.run):
+            for request, row, pair in self._drawn(requests):
+                if request.index in unit.missing:
+                    pairs.append((pair_row(request) | row | unit.told, (pair.image, pair.mask)))
+        unit.write(self.run.folder, pairs)
+        return len(unit.missing)
+
+    def _drawn(self, requests: Sequence[Request]) -> list[tuple[Request, dict[str, Any], Encoded]]:
+        """One batch: each pair's request as it was kept, what its row tells of the try, and its bytes."""
+        import torch
+
         from dhdiff_ray.pairs.redraw import make_usable
 
-        pipeline, category = self._pipeline(unit.category), unit.category
+        torch.set_flush_denormal(True)
+        category = requests[0].category
+        pipeline = self._pipeline(category)
         judge = self._judge(category) if self.config.synthesize.min_iou else None
-        kept = make_usable(unit.requests, pipeline, self.config, self.run.split.train, judge)
-        pairs = [Encoded.of(one.pair) for one in kept]
-        told = [try_row(one, self.config.synthesize) for one in kept]
-        rows = [{**row, FILES: pair.promises} for row, pair in zip(told, pairs, strict=True)]
-        self.run.folder.write_json(tries_file(category, unit.requests[0]), rows)  # before its pairs
-        return [(one.pair.request, pair) for one, pair in zip(kept, pairs, strict=True)]
+        kept = make_usable(requests, pipeline, self.config, self.run.split.train, judge)
+        return [(one.pair.request, try_row(one, self.config.synthesize), Encoded.of(one.pair)) for one in kept]
 
     def _judge(self, category: str) -> Judge:
         if category not in self._judges:
