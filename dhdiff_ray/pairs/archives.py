@@ -196,8 +196,10 @@ def read_markers(folder: RunFolder, place: str) -> Iterator[tuple[str, Row | Non
             told = folder.read_json(file)
         except DamagedError as error:
             return file, None, str(error)
-        if not isinstance(told, dict) or not {"pairs", "seeds", "empty", "tar", "rows"} <= told.keys():
+        if not isinstance(told, dict) or not {"first", "pairs", "seeds", "empty", "tar", "rows"} <= told.keys():
             return file, None, ""  # of a batch of the other layout, whose pairs were removed
+        if not file.endswith(f"/{told['first']:06d}.json"):
+            return file, None, "it is another archive's, renamed"
         return file, told, ""
 
     files = [file for file in folder.files(place) if file.count("/") == place.count("/") + 2]

@@ -84,7 +84,7 @@ class ArchiveUnit:
         rows, pairs = [row for row, _ in held], [pair for _, pair in held]
         assert [row["index"] for row in rows] == list(range(self.first, self.stop)), "an archive has a gap"
         empty, seeds = sum(bool(row.get("empty")) for row in rows), len({row["seed"] for row in rows})
-        told = {"pairs": len(rows), "seeds": seeds, "empty": empty}
+        told = {"first": self.first, "pairs": len(rows), "seeds": seeds, "empty": empty}
         files = archives.packed(self.archive, rows, pairs)
         archives.write(folder, f"{PAIRS}/{self.category}", self.archive, self.marker, told, files)
 
