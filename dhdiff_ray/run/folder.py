@@ -25,6 +25,8 @@ from dhdiff_ray.run.damage import DamagedError
 
 CANNOT_RENAME = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 """What mounted object stores and the like answer a rename or a link with."""
+SINGLE_PUT = "allow_delayed_open=true"
+"""Option of s3:// that writes a small file by one request, where an upload in parts takes three."""
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
 
@@ -62,7 +64,10 @@ class RunFolder:
 
     @cached_property
     def _opened(self) -> tuple[pafs.FileSystem, str]:
-        return pafs.FileSystem.from_uri(self.uri)
+        uri = self.uri
+        if uri.startswith("s3://") and SINGLE_PUT.split("=")[0] not in uri:
+            uri += ("&" if "?" in uri else "?") + SINGLE_PUT
+        return pafs.FileSystem.from_uri(uri)
 
     @property
     def is_local(self) -> bool:
@@ -133,7 +138,8 @@ class RunFolder:
         filesystem, _ = self._opened
         target = self.path(name)
         if not self.is_local:
-            filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
+            if filesystem.type_name != "s3":  # which has no folders: to make each on the way is a request each
+                filesystem.create_dir(target.rsplit("/", 1)[0], recursive=True)
             with filesystem.open_output_stream(target) as stream:
                 stream.write(data)
             return

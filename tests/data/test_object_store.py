@@ -12,9 +12,13 @@ from dhdiff_ray.config import DataConfig
 from dhdiff_ray.data.mirror import local_root
 from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
+from dhdiff_ray.pairs.archives import read_rows
 from dhdiff_ray.pairs.export import export
-from dhdiff_ray.pairs.writer import PairWriter, read_pair, read_pair_rows, write_card
+from dhdiff_ray.pairs.intact import archives_found
+from dhdiff_ray.pairs.lots import ArchiveUnit
+from dhdiff_ray.pairs.writer import Encoded, PairWriter, pair_row, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
+from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.folder import RunFolder
 
 
@@ -90,6 +94,36 @@ def test_pairs_on_s3_are_those_on_a_disk_and_can_be_exported_from_there(bucket, 
     export(far, there, "webdataset")
     export(near, here, "webdataset")
     assert there.read_bytes("pairs-000000.tar") == here.read_bytes("pairs-000000.tar")
+
+
+def archived(run):
+    """Pairs 0 to 2 of a defect in one archive; its unit."""
+    unit = ArchiveUnit("mesh", "bent", 0, 0, 3, {"control": None, "weights_sha256": "x", "split_digest": "y"})
+    pairs = []
+    for index in range(3):
+        request = Request("mesh", "bent", index, 7 + index, "a mesh with bent", "a.png", "b.png")
+        mask = np.full((16, 16), 255 * (index % 2), np.uint8)
+        pair = Encoded.of(Pair(request, np.full((16, 16, 3), 40 * index, np.uint8), mask))
+        pairs.append((pair_row(request) | unit.told, (pair.image, pair.mask)))
+    unit.write(run, pairs)
+    return unit
+
+
+def test_an_archive_on_s3_is_that_on_a_disk_and_one_that_was_cut_short_is_noticed(bucket, tmp_path):
+    far, near = RunFolder.of(bucket("runs"), "first"), RunFolder.of(str(tmp_path), "first")
+    for run in (far, near):
+        unit = archived(run)
+        assert unit.is_there(run)
+    assert list(far.files()) == list(near.files())
+    assert all(far.read_bytes(name) == near.read_bytes(name) for name in near.files())
+    row = read_rows(far, "pairs/mesh", unit.archive)[2]
+    np.testing.assert_array_equal(read_pair(far, row)[0], np.full((16, 16, 3), 80, np.uint8))
+    assert [list(archives_found(run, "mesh").whole) for run in (far, near)] == [["bent/000000"]] * 2
+    tar = "pairs/mesh/bent/000000.tar"
+    far.write_bytes(tar, far.read_bytes(tar)[:5000])
+    assert archives_found(far, "mesh").damaged == {tar: "5000 bytes, not 20480"}
+    with pytest.raises(DamagedError, match=rf"{tar} is damaged .*submit synthesize"):
+        read_pair(far, row)
 
 
 def test_a_dataset_on_s3_is_copied_once_and_its_split_finds_it_again(bucket, tmp_path, monkeypatch):

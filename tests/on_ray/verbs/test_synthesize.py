@@ -12,6 +12,7 @@ from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray.verbs import detect, synthesize
 from dhdiff_ray.on_ray.verbs.synthesize import Maker, main
 from dhdiff_ray.pairs.intact import existing
+from dhdiff_ray.pairs.lots import lot_of
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import Unit, refuse_mixture, units_of
 from dhdiff_ray.pairs.writer import read_pair_rows
@@ -158,19 +159,27 @@ def test_workers_deaths_and_failed_units_change_no_byte(two_cores, trained, monk
 
 
 @pytest.mark.ray
-def test_pairs_that_start_from_their_references_are_the_same_from_two_workers_and_from_none(two_cores, trained):
+def test_archives_of_pairs_that_start_from_their_references_are_the_same_from_two_workers_and_from_none(
+    two_cores, trained
+):
     sets = ("synthesize.start=reference", "synthesize.strength=[0.2,0.9]", "synthesize.steps=6")
+    sets += ("synthesize.layout=webdataset",)
     run = Run(trained(*sets, "synthesize.workers=2"))
     assert main(run.config) == 0
-    two = digests(run.folder)
+    two = {name: run.folder.read_bytes(name) for name in run.folder.files("pairs")}
+    assert [n for n in two if "/mesh/bent/" in n] == [f"pairs/mesh/bent/000000.{end}" for end in ("parquet", "tar")]
     rows = read_pair_rows(run.folder, "mesh")
     assert len({row["strength"] for row in rows}) == len(rows) == 9
     assert all(row["start"] == "reference" and row["placement_seed"] == row["seed"] for row in rows)
     run.folder.delete("pairs")
     for category in ("capsule", "mesh"):
-        for unit in units_of(run, category, {})[1]:
+        lot = lot_of(run, category)
+        for unit in lot.units:
             Maker(run)(unit)
-    assert digests(run.folder) == two
+        lot.finish(run)
+    assert {name: two[name] for name in run.folder.files("pairs")} == {
+        name: run.folder.read_bytes(name) for name in two if not name.endswith("README.md")
+    }
 
 
 @pytest.mark.ray
