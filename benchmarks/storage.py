@@ -12,16 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import random
-import subprocess
-import sys
+import signal
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,8 @@ def main() -> None:
     arguments.add_argument("--archived", type=int, default=100_000)
     arguments.add_argument("--files", type=int, default=1000)
     arguments.add_argument("--result", type=Path, default=RESULT)
-    arguments.add_argument("--inside", choices=("make", "look"))
-    arguments.add_argument("--config")
     asked = arguments.parse_args()
     os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "any"}
-    if asked.inside:
-        from dhdiff_ray.config import Config
-
-        {"make": make, "look": look}[asked.inside](Run(Config.model_validate_json(asked.config)))
-        return
     conditions = {"store": "moto's S3 server on this machine", "cores": os.cpu_count(), "machine": platform.machine()}
     conditions |= {"python": platform.python_version(), "pyarrow": pa.__version__, "pairs_per_batch": 8}
     conditions["beside"] = "much other work: counts are exact, seconds are no speed"
@@ -143,23 +137,29 @@ def measured(store: Store, layout: str, pairs: int) -> dict[str, Any]:
 
 def phase(store: Store, run: Run, part: str, kill_at: Callable[[], bool] | None = None) -> dict[str, Any]:
     """One process, and the requests it took; killed at a moment if asked."""
-    words = [sys.executable, "-m", "benchmarks.storage", "--inside", part, "--config", run.config.model_dump_json()]
-    before, begun, own = sum(store.requests.values()), time.monotonic(), 0
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
-    while kill_at and process.poll() is None:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.storage", "torch"])
+    told, telling = context.Pipe(duplex=False)
+    before, begun = sum(store.requests.values()), time.monotonic()
+    process = context.Process(target=inside, args=(part, run, telling))
+    process.start()
+    telling.close()
+    while kill_at and process.is_alive():
         time.sleep(0.5)
-        asking = sum(store.requests.values())
         if kill_at():
             process.kill()
-        own += sum(store.requests.values()) - asking  # about, and left out of no figure that is told per pair
-    out, _ = process.communicate()
-    if process.returncode and not kill_at:
-        raise SystemExit(f"{part} left with {process.returncode}")
-    told = json.loads(out.splitlines()[-1]) if out.strip() else {}
+    process.join()
     if kill_at:
-        return {"killed": process.returncode < 0}
+        return {"killed": process.exitcode == -signal.SIGKILL}
+    if process.exitcode:
+        raise SystemExit(f"{part} left with {process.exitcode}")
     requests = sum(store.requests.values()) - before
-    return {**told, "requests": requests, "seconds": round(time.monotonic() - begun, 1)}
+    return {**told.recv(), "requests": requests, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def inside(part: str, run: Run, telling: Connection) -> None:
+    """What a process does."""
+    telling.send({"make": make, "look": look}[part](run))
 
 
 def laid_out(storage: str, place: Path, layout: str, pairs: int) -> Run:
@@ -186,7 +186,7 @@ def laid_out(storage: str, place: Path, layout: str, pairs: int) -> Run:
     return run
 
 
-def make(run: Run) -> None:
+def make(run: Run) -> dict[str, int]:
     """What the verb does with one sampler, without a cluster."""
     lot, maker = lot_of(run, CATEGORY), Tiny(run)
     missing = lot.total - lot.done
@@ -194,16 +194,16 @@ def make(run: Run) -> None:
         maker(unit)
     lot.finish(run)
     write_card(run.folder)
-    print(json.dumps({"there": lot.done, "made": missing}))
+    return {"there": lot.done, "made": missing}
 
 
-def look(run: Run) -> None:
+def look(run: Run) -> dict[str, Any]:
     """Count the rows, and compare some pairs with what was drawn."""
     rows = read_pair_rows(run.folder, CATEGORY)
     once = len({(row["defect"], row["index"]) for row in rows}) == len(rows)
     some = random.Random(0).sample(rows, min(LOOKED_AT, len(rows)))
     same = sum(read_encoded(run.folder, row) == noise(row["seed"]) for row in some)
-    print(json.dumps({"rows": len(rows), "each_once": once, "compared": len(some), "as_drawn": same}))
+    return {"rows": len(rows), "each_once": once, "compared": len(some), "as_drawn": same}
 
 
 if __name__ == "__main__":
