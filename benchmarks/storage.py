@@ -20,6 +20,7 @@ import signal
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -33,7 +34,7 @@ from pyarrow import fs as pafs
 from dhdiff_ray.data.encode import png_bytes
 from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.lots import lot_of
-from dhdiff_ray.pairs.writer import Encoded, read_encoded, read_pair_rows, write_card
+from dhdiff_ray.pairs.writer import Encoded, PairWriter, read_encoded, read_pair_rows, write_card
 from dhdiff_ray.records import Request, Sample
 from dhdiff_ray.run.run import Run
 
@@ -60,6 +61,8 @@ class Store:
         self.server = make_server("127.0.0.1", 0, counted, True, request_handler=MotoRequestHandler)
         self.address = f"127.0.0.1:{self.server.server_address[1]}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        with urllib.request.urlopen(f"http://{self.address}/", timeout=600) as answer:  # it loads itself with the first
+            answer.read()
         self.filesystem.create_dir(BUCKET)
         return self
 
@@ -86,6 +89,9 @@ class Store:
 
 class Tiny(Maker):
     """A sampler that draws noise: a pair follows from its seed."""
+
+    def __init__(self, run: Run) -> None:  # no network is asked, so none is loaded
+        self.run, self.config, self.writer = run, run.config, PairWriter(run.folder)
 
     def _drawn(self, requests: Sequence[Request]) -> list[tuple[Request, dict[str, Any], Encoded]]:
         told = ({"index": r.index, "seed": r.seed, "attempt": 0} for r in requests)
@@ -138,7 +144,7 @@ def measured(store: Store, layout: str, pairs: int) -> dict[str, Any]:
 def phase(store: Store, run: Run, part: str, kill_at: Callable[[], bool] | None = None) -> dict[str, Any]:
     """One process, and the requests it took; killed at a moment if asked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.storage", "torch"])
+    context.set_forkserver_preload(["benchmarks.storage"])
     told, telling = context.Pipe(duplex=False)
     before, begun = sum(store.requests.values()), time.monotonic()
     process = context.Process(target=inside, args=(part, run, telling))

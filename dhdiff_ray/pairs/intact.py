@@ -19,7 +19,7 @@ from dhdiff_ray.pairs.archives import FILES, ROWS, TAR, Row, read_markers
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
 from dhdiff_ray.records import GOOD, Request
 from dhdiff_ray.run.damage import DamagedError, Promise, promise, sha256_of
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.folder import UNFINISHED, RunFolder
 
 PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
@@ -123,7 +123,8 @@ def archives_found(folder: RunFolder, category: str) -> FoundArchives:
                 found.damaged.update(wrong)
                 doubtful.append(f"{settings}/{name}.json")
     known = {f"{place}/{name}{ending}" for name in found.whole for ending in (TAR, ROWS)}
-    doubtful += [file for file in sizes if file.endswith((TAR, ROWS)) and file not in known]
+    left = [file for file in sizes if file.rsplit("/", 1)[1].startswith(UNFINISHED)]
+    doubtful += [*left, *(file for file in sizes if file.endswith((TAR, ROWS)) and file not in known)]
     return FoundArchives(found.whole, found.extents, found.damaged, tuple(doubtful))
 
 

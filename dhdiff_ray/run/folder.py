@@ -27,6 +27,8 @@ CANNOT_RENAME = {errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 """What mounted object stores and the like answer a rename or a link with."""
 SINGLE_PUT = "allow_delayed_open=true"
 """Option of s3:// that writes a small file by one request, where an upload in parts takes three."""
+UNFINISHED = ".part-"
+"""How the name of a file begins while it is written on a disk; one of a process that was killed stays."""
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
 
@@ -254,7 +256,7 @@ class RunFolder:
 def _written_beside(target: str, data: bytes) -> Iterator[str]:
     """A temporary file with the data on the target's disk, which is gone afterwards unless it was renamed."""
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=".part-")
+    handle, temporary = tempfile.mkstemp(dir=Path(target).parent, prefix=UNFINISHED)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(data)

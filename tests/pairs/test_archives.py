@@ -184,6 +184,7 @@ def test_a_sampler_killed_within_an_archive_leaves_nothing_that_counts(run):
     run.folder.delete(MARKER)
     run.folder.delete(f"{PLACE}.parquet")
     run.folder.delete(MANIFEST)
+    run.folder.write_bytes("pairs/mesh/bent/.part-a", b"half a tar")
     lot = lot_of(run, "mesh")
     assert lot.damaged == {}
     assert [unit.name for unit in lot.units] == ["bent 000000 to 000003"]
