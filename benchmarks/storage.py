@@ -144,7 +144,7 @@ def measured(store: Store, layout: str, pairs: int) -> dict[str, Any]:
 def phase(store: Store, run: Run, part: str, kill_at: Callable[[], bool] | None = None) -> dict[str, Any]:
     """One process, and the requests it took; killed at a moment if asked."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.storage"])
+    context.set_forkserver_preload(["dhdiff_ray.on_ray.verbs.synthesize"])
     told, telling = context.Pipe(duplex=False)
     before, begun = sum(store.requests.values()), time.monotonic()
     process = context.Process(target=inside, args=(part, run, telling))
