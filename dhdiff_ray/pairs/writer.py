@@ -289,7 +289,8 @@ def read_encoded(folder: RunFolder, row: Mapping[str, Any]) -> Encoded:
 def files_of(row: Mapping[str, Any]) -> tuple[str, str]:
     """The files of the run that hold the image and the mask of a row: of an archive twice its tar."""
     if archives.FILES in row:
-        return (_name(row["category"], row[archives.FILES]["tar"]),) * 2
+        tar = _name(row["category"], row[archives.FILES]["tar"])
+        return tar, tar
     return _name(row["category"], row["file_name"]), _name(row["category"], row["mask_file_name"])
 
 
