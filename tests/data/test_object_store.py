@@ -120,8 +120,9 @@ def test_an_archive_on_s3_is_that_on_a_disk_and_one_that_was_cut_short_is_notice
     np.testing.assert_array_equal(read_pair(far, row)[0], np.full((16, 16, 3), 80, np.uint8))
     assert [list(archives_found(run, "mesh").whole) for run in (far, near)] == [["bent/000000"]] * 2
     tar = "pairs/mesh/bent/000000.tar"
-    far.write_bytes(tar, far.read_bytes(tar)[:5000])
-    assert archives_found(far, "mesh").damaged == {tar: "5000 bytes, not 20480"}
+    whole = far.read_bytes(tar)
+    far.write_bytes(tar, whole[:5000])
+    assert archives_found(far, "mesh").damaged == {tar: f"5000 bytes, not {len(whole)}"}
     with pytest.raises(DamagedError, match=rf"{tar} is damaged .*submit synthesize"):
         read_pair(far, row)
 
