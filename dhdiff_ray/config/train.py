@@ -47,7 +47,7 @@ class TrainConfig(Frozen):
     """Noise schedule; scaled_linear is Stable Diffusion's."""
     noise: Research[Literal["white", "texture"]] = "white"
     """Noise on image latents. ``white``: as in the paper. ``texture``: noise that looks like good product and fits to
-    what surrounds a raw mask, and a filter that draws defects from their masks; from scratch only."""
+    what surrounds a raw mask, and a filter that draws defects from their masks; not on a Stable Diffusion."""
     defect_weight: Research[float] = Field(default=0, ge=0)
     """Weight of an extra loss on the defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
     reference: Research[Literal["defect", "background", "full", "none"]] = "defect"
