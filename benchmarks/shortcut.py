@@ -1,4 +1,4 @@
-"""How large is the shortcut "drawn = defective": can a head tell good products that were drawn anew from untouched ones?
+"""How large is the shortcut "drawn = defective": does a head tell good products that were drawn anew from others?
 
     python -m benchmarks.shortcut STORAGE RUN [CATEGORY] [--pairs 48] [--strengths .2 .35 .6 1] [--seeds 0 1]
         [--twins .35] [--result benchmarks/results/shortcut.json]
@@ -99,7 +99,9 @@ def drawn(unit, config, held, pipeline, strength, without):
     regions = np.zeros(ready.bases.shape[:3], bool)
     for at, cut in enumerate(ready.cuts):
         regions[at][cut] = call["raw_mask"][at, 0].numpy() > 0
-    return [(base, pair.image, region, pair.mask) for base, pair, region in zip(ready.bases, pairs, regions, strict=True)]
+    return [
+        (base, pair.image, region, pair.mask) for base, pair, region in zip(ready.bases, pairs, regions, strict=True)
+    ]
 
 
 def units(requests, config):

@@ -13,7 +13,9 @@ def square(side, top, left, size=64):
 def test_a_mirrored_copy_overlaps_wholly_and_a_mask_of_half_the_width_by_half():
     half = square(16, 4, 8)
     half[:, 16:] = 0
-    rows = overlap_rows(["mirrored", "half", "elsewhere"], [square(16, 44, 8), half, square(4, 30, 30)], [square(16, 4, 8)])
+    rows = overlap_rows(
+        ["mirrored", "half", "elsewhere"], [square(16, 44, 8), half, square(4, 30, 30)], [square(16, 4, 8)]
+    )
     assert [rows[name][0] for name in ("mirrored", "half", "elsewhere")] == pytest.approx([1, 0.5, 0])
 
 
