@@ -20,9 +20,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from benchmarks.trained_run import arguments, one_category
-from dhdiff_ray.data.images import read_image, read_mask
+from dhdiff_ray.data.images import read_image, read_mask, whole_images
 from dhdiff_ray.data.prompts import prompt
-from dhdiff_ray.data.images import whole_images
 from dhdiff_ray.detector.evaluate import evaluate, predict
 from dhdiff_ray.detector.train import train_localiser
 from dhdiff_ray.pairs.make import finished, prepare
