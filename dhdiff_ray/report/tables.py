@@ -22,6 +22,7 @@ TITLES = {
     "mask_position": "Masks: position, distance to real ones",
     "mask_compactness": "Masks: compactness, distance to real ones",
     "mask_pieces": "Masks: number of pieces, distance to real ones",
+    "mask_overlap": "Masks: largest overlap with a real training mask, mirrored ones too",
 }
 NOTES = {
     "is": "It grows with the number of images: never compare two scores of different N. Its scale, real images at the "
