@@ -90,6 +90,8 @@ def broken_checkpoint(place: Path, may_be_old: bool = True) -> str:
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
     """Write the averaged weights, or the last ones, as ``models/<category>/``, with a model card.
 
+    Over a foundation of ours, of adapters alone where those were trained; whole otherwise.
+
     Args:
         parts: the trained model; left with the published weights.
         average: averaged weights, or None.
@@ -97,12 +99,19 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         category: what it draws.
         facts: defects, licence of the images and other plain values for card and marker.
     """
+    from dhdiff_ray.training.adapt import has_adapters
+    from dhdiff_ray.training.published import write_adapters
+
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category
-        write_pipeline(parts.pipeline(), target)
+        if parts.foundation is not None and has_adapters(parts.objective.unet):
+            write_adapters(parts.pipeline(), parts.foundation, target)
+            facts = {"foundation": parts.foundation.about, **facts}
+        else:
+            write_pipeline(parts.pipeline(), target)
         facts = {
             "category": category,
             "weights_sha256": weights_hash(target),
@@ -119,7 +128,10 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
 
 
 def write_pipeline(pipeline: Any, target: Path) -> None:
-    """Write a diffusers folder; where its parts were loaded from is no fact of the model and is left out."""
+    """Write a diffusers folder, adapters added to the weights; where its parts were loaded from is left out."""
+    from dhdiff_ray.training.adapt import without_adapters
+
+    pipeline.register_modules(unet=without_adapters(pipeline.unet))
     pipeline.save_pretrained(target, safe_serialization=True)
     for file in target.rglob("*.json"):
         content = json.loads(file.read_text())
