@@ -50,8 +50,8 @@ class Parts:
     tokenizer: Any
     defaults: dict[str, Any]
     """How the pipeline is called where a caller does not say otherwise."""
-    foundation: Foundation | None = None
-    """The model of ours that it was begun from."""
+    under: Foundation | None = None
+    """The model of ours that its adapters are published over; None where whole weights are."""
 
     def pipeline(self) -> DHDiffPipeline:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
@@ -92,7 +92,7 @@ def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Part
         parts = _from_scratch(config, samples, images)
     unet = parts.objective.unet
     if config.train.adapt == "lora":
-        train_adapters(unet, config.train.lora_rank, EVERY if parts.foundation else PROJECTIONS)
+        train_adapters(unet, config.train.lora_rank, EVERY if parts.under else PROJECTIONS)
     if config.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return parts
@@ -207,7 +207,8 @@ def _adapted(config: Config, samples: Sequence[Sample], images: np.ndarray, foun
     if parts.unet.texture is not None:
         _fit_texture(parts.unet, parts.vae, samples, images)
     objective = Objective(parts.unet, text_encoder, parts.vae, parts.scheduler, config)
-    return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples), foundation)
+    under = foundation if config.train.adapt == "lora" else None
+    return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples), under)
 
 
 @torch.no_grad()

@@ -99,7 +99,6 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         category: what it draws.
         facts: defects, licence of the images and other plain values for card and marker.
     """
-    from dhdiff_ray.training.adapt import has_adapters
     from dhdiff_ray.training.published import write_adapters
 
     if average is not None:
@@ -107,9 +106,9 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
     parts.objective.eval()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category
-        if parts.foundation is not None and has_adapters(parts.objective.unet):
-            write_adapters(parts.pipeline(), parts.foundation, target)
-            facts = {"foundation": parts.foundation.about, **facts}
+        if parts.under is not None:
+            write_adapters(parts.pipeline(), parts.under, target)
+            facts = {"foundation": parts.under.about, **facts}
         else:
             write_pipeline(parts.pipeline(), target)
         facts = {
@@ -120,7 +119,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
             "resolution": run.config.data.resolution,
             **facts,
         }
-        (target / "README.md").write_text(card(facts))
+        (target / "README.md").write_text(card(facts, parts.under is not None))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
@@ -139,12 +138,16 @@ def write_pipeline(pipeline: Any, target: Path) -> None:
             file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def card(facts: dict[str, Any]) -> str:
-    """A model card with its facts."""
+def card(facts: dict[str, Any], adapted: bool = False) -> str:
+    """A model card with its facts; ``adapted`` says that the model is adapters over a foundation."""
     lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-    return CARD.format(category=facts["category"], facts=lines)
+    return CARD.format(category=facts["category"], facts=lines, opened=ADAPTED if adapted else WHOLE)
 
 
+WHOLE = """Open it with `DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
+`DiffusionPipeline.from_pretrained` does not know the class."""
+ADAPTED = """It is adapters over a foundation, which is named below. Open it with `open_model(folder, config)` from \
+`dhdiff_ray.training.published`, or write it whole with `dhdiff-ray export --self-contained`."""
 CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -153,9 +156,7 @@ tags: [anomaly-synthesis, dh-diff]
 
 # Double Helix Diffusion: {category}
 
-Draws defect images together with their pixel masks. Open it with \
-`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
-`DiffusionPipeline.from_pretrained` does not know the class.
+Draws defect images together with their pixel masks. {opened}
 
 The images it was trained on keep their own licence, which may forbid commercial use.
 
