@@ -27,8 +27,8 @@ from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.pairs.make import OwnPictures, finished, prepare
 from dhdiff_ray.pairs.plan import plan
+from dhdiff_ray.pairs.published import open_model
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.training.published import open_model
 
 PAIRS = 24
 BATCH = 8

@@ -17,7 +17,7 @@ from benchmarks.behaviour import with_references
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image
 from dhdiff_ray.pairs.plan import plan
-from dhdiff_ray.training.published import open_model
+from dhdiff_ray.pairs.published import open_model
 
 PAIRS, SIDE, MARGIN = 8, 96, 170
 """Columns, side of each picture in pixels, and room for the words."""

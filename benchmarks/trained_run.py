@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.pairs.published import open_model
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.published import open_model
 
 
 def opened(storage, run):

@@ -34,7 +34,7 @@ def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
     """
     import torch
 
-    from dhdiff_ray.training.published import open_model
+    from dhdiff_ray.pairs.published import open_model
 
     pipeline = open_model(folder, config)
     if gpus and torch.cuda.is_available():

@@ -7,22 +7,33 @@ that serves many products holds it for each of them.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.unet import DHDiffUNet
+from dhdiff_ray.run.foundation import ADAPTERS, Foundation
+from dhdiff_ray.training.foundation import whole_pipeline
 
 PROJECTIONS = r".*\.(to_q|to_k|to_v|to_out\.0)"
 """Layers of a Stable Diffusion that get an adapter: projections of every attention layer, of each domain its own."""
 EVERY = r"backbone\..*"
 """Layers of a foundation of ours that get one: all, since a small network has most of its weights in convolutions."""
 TENSORS = ("lora_A", "lora_B")
+CALLED = "adapters.json"
+"""How the pipeline is called where a caller does not say otherwise."""
+TOKENIZER = "tokenizer"
+PARTS = ("unet", "text_encoder")
+"""What of a product can differ from its foundation in its tensors."""
 
 
 class LowRank(nn.Module):
@@ -77,14 +88,9 @@ def add_adapters(unet: DHDiffUNet, ranks: Mapping[str, int]) -> None:
         setattr(unet.get_submodule(parent), own, LowRank(layer, rank))
 
 
-def has_adapters(unet: nn.Module) -> bool:
-    """Whether any of its layers has one."""
-    return any(isinstance(module, LowRank) for module in unet.modules())
-
-
 def without_adapters(unet: DHDiffUNet) -> DHDiffUNet:
     """The network with its adapters added to the weights, a copy; the same one if it has none."""
-    if not has_adapters(unet):
+    if not any(isinstance(module, LowRank) for module in unet.modules()):
         return unet
     merged = deepcopy(unet)
     for parent in list(merged.modules()):
@@ -93,3 +99,26 @@ def without_adapters(unet: DHDiffUNet) -> DHDiffUNet:
                 setattr(parent, name, child.merged())
     merged.requires_grad_(True)
     return merged
+
+
+def write_adapters(pipeline: DHDiffPipeline, foundation: Foundation, target: Path) -> None:
+    """Write what of a pipeline is not its foundation's to the last bit.
+
+    Args:
+        pipeline: of a network with adapters.
+        foundation: what it was begun from.
+        target: a folder that is not there yet.
+    """
+    known = whole_pipeline(foundation)
+    own: dict[str, Tensor] = {}
+    for part in PARTS:
+        theirs = getattr(known, part).state_dict()
+        for name, value in getattr(pipeline, part).state_dict().items():
+            value = value.detach().cpu()
+            old = theirs.get(name.replace(".base_layer.", "."))
+            if old is None or old.shape != value.shape or not old.equal(value):
+                own[f"{part}.{name}"] = value.contiguous()
+    target.mkdir(parents=True)
+    save_file(own, target / ADAPTERS, {"foundation_sha256": foundation.about["weights_sha256"]})
+    (target / CALLED).write_text(json.dumps(pipeline.config["defaults"], indent=2) + "\n")
+    pipeline.tokenizer.save_pretrained(target / TOKENIZER)

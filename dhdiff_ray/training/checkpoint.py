@@ -99,7 +99,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         category: what it draws.
         facts: defects, licence of the images and other plain values for card and marker.
     """
-    from dhdiff_ray.training.published import write_adapters
+    from dhdiff_ray.training.adapt import write_adapters
 
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
@@ -147,7 +147,7 @@ def card(facts: dict[str, Any], adapted: bool = False) -> str:
 WHOLE = """Open it with `DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
 `DiffusionPipeline.from_pretrained` does not know the class."""
 ADAPTED = """It is adapters over a foundation, which is named below. Open it with `open_model(folder, config)` from \
-`dhdiff_ray.training.published`, or write it whole with `dhdiff-ray export --self-contained`."""
+`dhdiff_ray.pairs.published`, or write it whole with `dhdiff-ray export --self-contained`."""
 CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image

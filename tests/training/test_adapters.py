@@ -8,17 +8,17 @@ import torch
 
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.pairs import published
+from dhdiff_ray.pairs.published import as_whole, open_model
 from dhdiff_ray.report.health import faults_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.foundation import ADAPTERS, foundation_of
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.questions import PairQuery
 from dhdiff_ray.serving.sampler import SamplerCore
-from dhdiff_ray.training import published
 from dhdiff_ray.training.build import build, build_source
 from dhdiff_ray.training.checkpoint import publish
 from dhdiff_ray.training.loop import PlainEngine, fit
-from dhdiff_ray.training.published import as_whole, open_model
 
 LORA = ("model.backbone=trained/capsule", "train.adapt=lora", "train.lora_rank=2", "synthesize.background=keep")
 

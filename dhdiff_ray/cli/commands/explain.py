@@ -69,11 +69,11 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.data.prompts import prompt
     from dhdiff_ray.pairs.make import finished, prepare
+    from dhdiff_ray.pairs.published import open_model
     from dhdiff_ray.records import Request
     from dhdiff_ray.report.explain import SIDE, Explained, defect_maps
     from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.checkpoint import model_facts
-    from dhdiff_ray.training.published import open_model
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()

@@ -62,10 +62,10 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
 
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.model.bundle import write_self_contained
+    from dhdiff_ray.pairs.published import as_whole
     from dhdiff_ray.run.folder import RunFolder
     from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.checkpoint import MARKER, is_trained
-    from dhdiff_ray.training.published import as_whole
 
     folder = RunFolder.of(storage, run)
     trained = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith(f"/{MARKER}")})

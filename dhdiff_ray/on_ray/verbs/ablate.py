@@ -122,10 +122,10 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
 
 def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, dict[str, Any]]:
     """A pipeline trained in this process and published into the run, and the marker's facts."""
+    from dhdiff_ray.pairs.published import open_model
     from dhdiff_ray.training.build import build, build_source, fit_look
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit, new_average
-    from dhdiff_ray.training.published import open_model
 
     config, folder = run.config, run.folder
     if not is_trained(folder, category):

@@ -1,8 +1,8 @@
-"""Published models, whole or as adapters over a foundation: how the latter are written, and how any is opened.
+"""Published models, whole or adapters over a foundation: the one place that opens them.
 
-Not in the paper. Decided: what is the foundation's to the last bit is not in a product's folder, and once it is opened
-it is the foundation's own tensor: a process holds a foundation once, however many of its products it opens. Adapters
-stay beside the weights they change, as they were trained.
+Not in the paper. Decided: what of a product is its foundation's is the foundation's own tensor, so that a process holds
+a foundation once, however many of its products it opens. Adapters stay beside the weights they change, as they were
+trained.
 """
 
 from __future__ import annotations
@@ -16,22 +16,18 @@ from itertools import accumulate, chain
 from pathlib import Path
 from typing import TypeVar
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.text import small_text_encoder
-from dhdiff_ray.run.foundation import ADAPTERS, Foundation, foundation_under, weights_hash
-from dhdiff_ray.training.adapt import TENSORS, add_adapters
+from dhdiff_ray.run.foundation import ADAPTERS, foundation_under, weights_hash
+from dhdiff_ray.training.adapt import CALLED, PARTS, TENSORS, TOKENIZER, add_adapters
 from dhdiff_ray.training.checkpoint import MARKER, card, check_model, write_pipeline
+from dhdiff_ray.training.foundation import whole_pipeline
 
-CALLED = "adapters.json"
-"""How the pipeline is called where a caller does not say otherwise."""
-TOKENIZER = "tokenizer"
-PARTS = ("unet", "text_encoder")
-"""What of a product can differ from its foundation in its tensors."""
 _HELD: dict[str, DHDiffPipeline] = {}
 """The foundation that a model was last opened over, by the hash of its weights."""
 Module = TypeVar("Module", bound=nn.Module)
@@ -54,9 +50,9 @@ def open_model(folder: Path, config: Config) -> DHDiffPipeline:
     facts = json.loads((folder / MARKER).read_text())
     weights = facts["foundation"]["weights_sha256"]
     if weights not in _HELD:
-        known = _opened(foundation_under(facts, config))
-        _HELD.clear()
-        _HELD[weights] = known
+        found = foundation_under(facts, config)
+        _HELD.clear()  # first let the other one go
+        _HELD[weights] = whole_pipeline(found)
     return _over(_HELD[weights], folder)
 
 
@@ -79,29 +75,6 @@ def as_whole(folder: Path, config: Config) -> Iterator[Path]:
         (target / "README.md").write_text(card(facts))
         (target / MARKER).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
         yield target
-
-
-def write_adapters(pipeline: DHDiffPipeline, foundation: Foundation, target: Path) -> None:
-    """Write what of a pipeline is not its foundation's.
-
-    Args:
-        pipeline: of a network with adapters.
-        foundation: what it was begun from.
-        target: a folder that is not there yet.
-    """
-    known = _opened(foundation)
-    own: dict[str, Tensor] = {}
-    for part in PARTS:
-        theirs = getattr(known, part).state_dict()
-        for name, value in getattr(pipeline, part).state_dict().items():
-            value = value.detach().cpu()
-            old = theirs.get(name.replace(".base_layer.", "."))
-            if old is None or old.shape != value.shape or not old.equal(value):
-                own[f"{part}.{name}"] = value.contiguous()
-    target.mkdir(parents=True)
-    save_file(own, target / ADAPTERS, {"foundation_sha256": foundation.about["weights_sha256"]})
-    (target / CALLED).write_text(json.dumps(pipeline.config["defaults"], indent=2) + "\n")
-    pipeline.tokenizer.save_pretrained(target / TOKENIZER)
 
 
 def _over(known: DHDiffPipeline, folder: Path) -> DHDiffPipeline:
@@ -130,14 +103,6 @@ def _over(known: DHDiffPipeline, folder: Path) -> DHDiffPipeline:
         scheduler=deepcopy(known.scheduler),
         defaults=json.loads((folder / CALLED).read_text()),
     )
-
-
-def _opened(foundation: Foundation) -> DHDiffPipeline:
-    """A foundation in single precision, which adapters are trained in."""
-    pipeline = DHDiffPipeline.from_pretrained(foundation.folder)
-    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-        part.float().requires_grad_(False)
-    return pipeline
 
 
 def sharing(network: Module, changed: Mapping[str, Tensor]) -> Module:
