@@ -5,7 +5,9 @@ import shutil
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from dhdiff_ray.cli.app import app
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.pairs import published
@@ -52,6 +54,10 @@ def draw(pipeline):
     return pipeline(defect="x", seed=3, output_type="pt", num_inference_steps=2).images
 
 
+def command(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
 def opened(adapted, category):
     return open_model(adapted[0] / "adapted/models" / category, adapted[1])
 
@@ -93,6 +99,8 @@ def test_without_its_foundation_it_is_refused_until_its_new_place_is_said(storag
     words = r"adapters over the foundation trained/capsule with weights \w{12}, and there is no trained/capsule; put"
     with pytest.raises(DamagedError, match=words):
         open_model(storage / "adapted/models/mesh", config)
+    asked = command("submit", "synthesize", "--run", "adapted", "--storage", storage, "--dry-run")
+    assert "there is no trained/capsule; put the foundation back" in str(asked.exception)
     (fault,) = faults_of(Run(config).folder)
     assert fault.path == "foundation.json"
     assert "there is no trained/capsule" in fault.problem
@@ -111,6 +119,9 @@ def test_what_is_exported_needs_no_foundation_and_draws_alike(adapted, tmp_path)
     with as_whole(adapted[0] / "adapted/models/mesh", adapted[1]) as folder:
         whole = DHDiffPipeline.from_pretrained(folder)
         torch.testing.assert_close(draw(whole), draw(opened(adapted, "mesh")), atol=1e-4, rtol=0)
+    named = ("--run", "adapted", "--storage", adapted[0], "--category", "mesh", "--out", tmp_path / "out")
+    assert command("export", "--self-contained", *named).exit_code == 0
+    assert (tmp_path / "out/unet/diffusion_pytorch_model.safetensors").is_file()
 
 
 def test_adapters_are_no_foundation(adapted, images, load_run):
