@@ -32,7 +32,8 @@ class TrainConfig(Frozen):
     gpus_per_worker: First[float] = Field(default=0, ge=0)
     """GPUs one worker asks for."""
     adapt: First[Literal["full", "lora"]] = "full"
-    """What is trained of a backbone: everything, or low-rank adapters and the layers that are new."""
+    """What is trained of a backbone: everything, or low-rank adapters and the layers that are new. Over a foundation of
+    ours the model is then its adapters alone."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
     gradient_checkpointing: bool = False

@@ -15,7 +15,6 @@ from dhdiff_ray.data.prompts import defect_words
 from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
 from dhdiff_ray.pairs.start import placed_on, strength_of
 from dhdiff_ray.records import Pair, Request, Sample
-from dhdiff_ray.training.checkpoint import check_model
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -26,19 +25,18 @@ def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
     """A published model as sampling is asked to run it, its files compared with their hashes.
 
     Args:
-        config: ``synthesize.precision`` and ``synthesize.compile``.
+        config: ``synthesize.precision`` and ``synthesize.compile``; where a foundation under its adapters is.
         folder: a model folder on this machine.
         gpus: share of a GPU that was asked for; 0 stays on the CPU.
 
     Raises:
-        DamagedError: a file is not as it was published.
+        DamagedError: a file is not as it was published, or its foundation is not there.
     """
     import torch
 
-    from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.published import open_model
 
-    check_model(folder)
-    pipeline = DHDiffPipeline.from_pretrained(folder)
+    pipeline = open_model(folder, config)
     if gpus and torch.cuda.is_available():
         pipeline.to("cuda")
     return pipeline.speed_up(config.synthesize.precision, config.synthesize.compile)

@@ -16,8 +16,9 @@ from dhdiff_ray.pairs.intact import damaged_normals, looked_through
 from dhdiff_ray.pairs.writer import METADATA, PAIRS, SETTINGS, finished_categories, read_pair_rows
 from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import CONFIG, SPLIT, Run
-from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model
+from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
+from dhdiff_ray.run.run import CONFIG, FOUNDATION, SPLIT, Run
+from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model, is_trained, model_facts
 
 MODELS, CHECKPOINTS, DETECTORS = "models", "checkpoints", "detectors"
 
@@ -47,6 +48,8 @@ def faults_of(folder: RunFolder) -> list[Fault]:
     for name, read in ((CONFIG, lambda: Run.stored(folder)), (SPLIT, lambda: Run.stored(folder).split)):
         if folder.exists(name) and name not in found:
             _try(found, name, read)
+    if not found.keys() & {CONFIG, FOUNDATION}:
+        found |= _foundation(folder)
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
         found |= looked_through(folder, category).damaged
@@ -90,6 +93,17 @@ def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
                 check_model(model)
         except DamagedError as error:
             yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+
+
+def _foundation(folder: RunFolder) -> dict[str, str]:
+    """What is wrong with the foundation that models of the run are adapters over."""
+    for category in folder.folders(MODELS):
+        if is_trained(folder, category) and folder.exists(f"{MODELS}/{category}/{ADAPTERS}"):
+            try:
+                foundation_under(model_facts(folder, category), Run.stored(folder).config)
+            except DamagedError as error:
+                return {FOUNDATION: str(error).rsplit("; ", 1)[0]}
+    return {}
 
 
 def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:

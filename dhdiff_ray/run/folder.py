@@ -57,6 +57,12 @@ class RunFolder:
         base, mark, options = self.uri.partition("?")
         return RunFolder(f"{base}/{name}{mark}{options}")
 
+    @property
+    def storage(self) -> str:
+        """The place this folder lies in: undoes :meth:`below`."""
+        base, mark, options = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return base.rpartition("/")[0] + mark + options
+
     @cached_property
     def _opened(self) -> tuple[pafs.FileSystem, str]:
         return pafs.FileSystem.from_uri(self.uri)

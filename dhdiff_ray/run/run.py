@@ -47,7 +47,9 @@ class Run:
         """
         if not folder.exists(CONFIG):
             raise ValueError(f"{folder.uri} is not a run: it has no {CONFIG}; train first: dhdiff-ray submit train ...")
-        return cls(_parsed(folder, CONFIG, Config.model_validate), folder)  # it may have been moved since
+        config = _parsed(folder, CONFIG, Config.model_validate)
+        lies = config.run.model_copy(update={"storage": folder.storage})  # it may have been moved since
+        return cls(config.model_copy(update={"run": lies}), folder)
 
     @cached_property
     def folder(self) -> RunFolder:

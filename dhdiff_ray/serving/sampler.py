@@ -62,14 +62,15 @@ class SamplerCore:
         """The category's pipeline.
 
         Raises:
-            RefusedError: its files are not as they were published.
+            RefusedError: its files are not as they were published, or its foundation is not there.
         """
         try:
             with self.catalogue.run.folder.fetched(f"models/{category}") as model:
                 pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
         except DamagedError as error:
             LOG.error("%s", error)
-            raise RefusedError(503, f"the model of {category!r} is damaged; the server's log names the file") from None
+            what = f"the model of {category!r} is damaged, or what it is adapters over is not there"
+            raise RefusedError(503, f"{what}; the server's log names it") from None
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 

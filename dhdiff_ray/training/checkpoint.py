@@ -90,6 +90,8 @@ def broken_checkpoint(place: Path, may_be_old: bool = True) -> str:
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
     """Write the averaged weights, or the last ones, as ``models/<category>/``, with a model card.
 
+    Over a foundation of ours, of adapters alone where those were trained; whole otherwise.
+
     Args:
         parts: the trained model; left with the published weights.
         average: averaged weights, or None.
@@ -97,12 +99,18 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         category: what it draws.
         facts: defects, licence of the images and other plain values for card and marker.
     """
+    from dhdiff_ray.training.adapt import write_adapters
+
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
         target = Path(temporary) / category
-        write_pipeline(parts.pipeline(), target)
+        if parts.under is not None:
+            write_adapters(parts.pipeline(), parts.under, target)
+            facts = {"foundation": parts.under.about, **facts}
+        else:
+            write_pipeline(parts.pipeline(), target)
         facts = {
             "category": category,
             "weights_sha256": weights_hash(target),
@@ -111,7 +119,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
             "resolution": run.config.data.resolution,
             **facts,
         }
-        (target / "README.md").write_text(card(facts))
+        (target / "README.md").write_text(card(facts, parts.under is not None))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
@@ -119,7 +127,10 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
 
 
 def write_pipeline(pipeline: Any, target: Path) -> None:
-    """Write a diffusers folder; where its parts were loaded from is no fact of the model and is left out."""
+    """Write a diffusers folder, adapters added to the weights; where its parts were loaded from is left out."""
+    from dhdiff_ray.training.adapt import without_adapters
+
+    pipeline.register_modules(unet=without_adapters(pipeline.unet))
     pipeline.save_pretrained(target, safe_serialization=True)
     for file in target.rglob("*.json"):
         content = json.loads(file.read_text())
@@ -127,12 +138,16 @@ def write_pipeline(pipeline: Any, target: Path) -> None:
             file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def card(facts: dict[str, Any]) -> str:
-    """A model card with its facts."""
+def card(facts: dict[str, Any], adapted: bool = False) -> str:
+    """A model card with its facts; ``adapted`` says that the model is adapters over a foundation."""
     lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-    return CARD.format(category=facts["category"], facts=lines)
+    return CARD.format(category=facts["category"], facts=lines, opened=ADAPTED if adapted else WHOLE)
 
 
+WHOLE = """Open it with `DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
+`DiffusionPipeline.from_pretrained` does not know the class."""
+ADAPTED = """It is adapters over a foundation, which is named below. Open it with `open_model(folder, config)` from \
+`dhdiff_ray.pairs.published`, or write it whole with `dhdiff-ray export --self-contained`."""
 CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -141,9 +156,7 @@ tags: [anomaly-synthesis, dh-diff]
 
 # Double Helix Diffusion: {category}
 
-Draws defect images together with their pixel masks. Open it with \
-`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
-`DiffusionPipeline.from_pretrained` does not know the class.
+Draws defect images together with their pixel masks. {opened}
 
 The images it was trained on keep their own licence, which may forbid commercial use.
 
