@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from dhdiff_ray.cli.app import app
 from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT
+from dhdiff_ray.on_ray.serve.doors import environment
 from dhdiff_ray.on_ray.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -162,6 +163,19 @@ def test_the_rayjob_starts_a_verb_as_submit_does():
     (mount,) = [m for m in head["containers"][0]["volumeMounts"] if m["mountPath"] == folder]
     (volume,) = [v for v in head["volumes"] if v["name"] == mount["name"]]
     assert f"create configmap {volume['configMap']['name']} --from-file={file}" in readme()
+
+
+def test_an_endpoint_of_kuberay_has_the_protections_of_serve_up():
+    """Serve's controller and proxy are children of the head's raylet, and have its environment."""
+    ((_, service),) = resources("RayService")
+    served = yaml.safe_load(service["spec"]["serveConfigV2"])
+    assert served["proxy_location"] == "HeadOnly", "else the workers' proxies need the environment too"
+    (head,) = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
+    promised = environment(Config().serve.header_seconds)
+    assert {entry["name"]: entry["value"] for entry in head["env"]} == promised
+    deployed = (ROOT / "jobs" / "serve.yaml").read_text()
+    for name, value in promised.items():
+        assert f"#   export {name}={value}" in deployed
 
 
 def test_the_readmes_line_makes_the_rayjobs_configuration():
