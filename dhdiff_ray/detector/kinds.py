@@ -157,7 +157,7 @@ class Detectors:
             "resolution": config.data.resolution,
             **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule", "seeds", "real_share"}),
         }
-        kept = folder.readable(f"{name}.json") or {}
+        kept = folder.facts(f"{name}.json")
         if kept.get("conditions") == conditions and folder.exists(f"{name}.safetensors"):
             weights = folder.read_bytes(f"{name}.safetensors")
             if kept.get("weights", promise(weights)) == promise(weights):  # else damaged: trained again

@@ -1,13 +1,14 @@
 """Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
 
-A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files.
+A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
+and of what it tells itself.
 Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
 whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
 FILES = "files"
 """What of a marker's row is about the files and goes into no metadata."""
+ROW = "row"
+"""Among them: size and hash of the rest of the row."""
 THREADS = 4
 
 
@@ -73,6 +76,11 @@ def looked_through(folder: RunFolder, category: str) -> Found:
     return Found(pairs, damaged, tuple(doubtful))
 
 
+def marker_row(row: Mapping[str, Any], files: Mapping[str, Promise]) -> dict[str, Any]:
+    """A marker's row about one pair: what its metadata will tell, and size and hash of that and of both files."""
+    return {**row, FILES: {**files, ROW: _promise_of(row)}}
+
+
 def tries_file(category: str, first: Request) -> str:
     """A unit's marker: which try of each of its requests was kept, and size and hash of what was written."""
     return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
@@ -81,9 +89,7 @@ def tries_file(category: str, first: Request) -> str:
 def damaged_normals(folder: RunFolder, category: str) -> list[str]:
     """Normal images beside the pairs that are not as they were written; without a marker those that are cut."""
     sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
-    start, marker, told = len(f"{PAIRS}/{category}/"), finished_file(category), {}
-    with contextlib.suppress(DamagedError):
-        told = folder.read_json(marker) if folder.exists(marker) else {}
+    start, told = len(f"{PAIRS}/{category}/"), folder.facts(finished_file(category))
     checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
     with ThreadPoolExecutor(THREADS) as pool:
         wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1]), checked.items())
@@ -114,9 +120,17 @@ def _promises(
             rows = folder.read_json(name)
             if f"{rows[0]['index']:06d}.json" != parts[3]:
                 raise DamagedError("it is another unit's, renamed")
+            for row in rows:
+                rest = {key: value for key, value in row.items() if key != FILES}
+                if row.get(FILES, {}).get(ROW, _promise_of(rest)) != _promise_of(rest):
+                    raise DamagedError("another content than was written")
             yield from [((parts[2], row["index"]), row.get(FILES, {})) for row in rows]
         except (DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
             damaged[name] = str(error)
+
+
+def _promise_of(row: Mapping[str, Any]) -> Promise:
+    return promise(json.dumps(row, sort_keys=True).encode())
 
 
 def _has_markers(folder: RunFolder, category: str) -> bool:

@@ -141,9 +141,14 @@ class RunFolder:
             return self.read_json(name) if self.exists(name) else None
         return None
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """Content of one JSON object; empty where there is none, or a damaged one that is to be written anew."""
+        content = self.readable(name)
+        return content if isinstance(content, dict) else {}
+
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, indented, keys in the order given."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(name, as_json(value))
 
     def delete(self, name: str) -> None:
         """Remove a file or folder; silent if it is not there."""
@@ -212,6 +217,11 @@ class RunFolder:
         finally:
             if not self.is_local:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+def as_json(value: Any) -> bytes:
+    """What a JSON file of a run holds: indented, keys in the order given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager
