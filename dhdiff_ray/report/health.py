@@ -26,7 +26,7 @@ from dhdiff_ray.pairs.writer import (
 from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import CONFIG, SPLIT, Run
-from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model
+from dhdiff_ray.training.checkpoint import MARKER, broken_checkpoint, check_model, model_facts
 
 MISSING = "it is missing"
 MODELS, CHECKPOINTS, DETECTORS = "models", "checkpoints", "detectors"
@@ -100,11 +100,15 @@ def _words(error: DamagedError) -> str:
 
 def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for category in sorted({name.split("/")[1] for name in folder.files(MODELS) if name.count("/") > 1}):
+        name, unread = f"{MODELS}/{category}/{MARKER}", dict[str, str]()
+        if folder.exists(name):
+            _try(unread, name, partial(model_facts, folder, category))
+            yield from unread.items()
         try:
             with folder.fetched(f"{MODELS}/{category}") as model:
                 check_model(model)
         except DamagedError as error:
-            yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+            yield name, str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
 
 
 def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:

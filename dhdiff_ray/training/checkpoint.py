@@ -10,8 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.damage import DamagedError, first_broken, promise, promises_below, remedy_of
+from dhdiff_ray.run.folder import RunFolder, as_json
 from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
@@ -24,7 +24,7 @@ MARKER = "dhdiff.json"
 MANIFEST = "manifest-{rank}.json"
 """Size and hash of what one rank wrote of a checkpoint."""
 FILES = "files.json"
-"""Size and hash of every other file of a model but its card."""
+"""Size and hash of every other file of a model but its card; older ones lack the marker's."""
 
 
 def is_trained(folder: RunFolder, category: str) -> bool:
@@ -42,9 +42,13 @@ def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
         raise ValueError(
             f"{folder.uri} has no trained model of {category!r}; run: dhdiff-ray submit train ... --resume"
         )
-    facts = folder.read_json(f"models/{category}/{MARKER}")
+    name = f"models/{category}/{MARKER}"
+    facts = folder.read_json(name)
     if not isinstance(facts, dict) or not {"category", "defects", "weights_sha256"} <= facts.keys():
-        raise DamagedError.of(folder.uri, f"models/{category}/{MARKER}", "it does not tell all of its model")
+        raise DamagedError.of(folder.uri, name, "it does not tell all of its model")
+    told = folder.facts(f"models/{category}/{FILES}").get(MARKER)
+    if facts["category"] != category or (told and told != promise(folder.read_bytes(name))):
+        raise DamagedError.of(folder.uri, name, "another content than was written")
     return facts
 
 
@@ -113,6 +117,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         }
         (target / "README.md").write_text(card(facts))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
+        promises[MARKER] = promise(as_json(facts))
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)

@@ -22,8 +22,8 @@ serve.max_batch_size serve.max_body_mb serve.max_n serve.max_replicas serve.max_
 serve.models_held serve.port serve.preview_share serve.queue serve.replicas serve.requests_per_minute
 serve.steps_per_minute serve.surge_percent serve.warm sources synthesize.background synthesize.compile
 synthesize.control synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance
-synthesize.min_iou synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws synthesize.shard_size
-synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds synthesize.workers
+synthesize.min_iou synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws
+synthesize.shard_size synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds synthesize.workers
 train.adapt train.checkpoint_every
 train.clean_background train.control_dropout train.cpus_per_worker train.decay train.defect_weight
 train.ema_decay train.fine_control train.flips train.global_batch_size train.gpus_per_worker
