@@ -29,7 +29,7 @@ train.clean_background train.control_dropout train.cpus_per_worker train.decay t
 train.ema_decay train.fine_control train.flips train.global_batch_size train.gpus_per_worker
 train.gradient_checkpointing train.gradient_clip train.keep_checkpoints train.learning_rate train.lora_rank
 train.max_failures train.noise train.noise_schedule train.normal_fraction train.precision train.prediction
-train.reference train.reference_dropout train.reference_noise train.resize_seconds train.steps
+train.reference train.reference_dropout train.reference_noise train.resize_seconds train.step_seconds train.steps
 train.text_dropout train.trackers train.warmup_steps train.window train.workers train.zero_stage
 """
 

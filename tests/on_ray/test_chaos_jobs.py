@@ -5,6 +5,7 @@ Which test tries which fault (all but those in brackets run by ``make chaos``):
 | fault | tried by |
 |---|---|
 | a training worker is killed | [test_train_job, killed worker] and, with its node, test_chaos_nodes, weights |
+| a training's step hangs; its worker is frozen | test_chaos_processes, stuck; [test_deadline] |
 | a training's driver is killed | test_chaos_processes, killed driver |
 | a node is lost while training, while making pairs | test_chaos_nodes, weights and pairs |
 | samplers are killed three times in one run | test_chaos_processes, three kills |
@@ -12,6 +13,7 @@ Which test tries which fault (all but those in brackets run by ``make chaos``):
 | a unit that always fails, or kills its process | [test_synthesize, deaths and failed units] |
 | a category with a broken file: others go on, table, JSON and page name it, rerun | [test_line] |
 | the same through the command: exit code 3, then 0 after repair | here, broken category |
+| a file of a run cut, emptied, flipped, miscounted, deleted, renamed, another product's | [test_damages, test_intact] |
 | disk full while pairs are written, while a checkpoint is; read-only storage | test_chaos_disks |
 | two submissions at once, to one cluster; to two | here, client; [test_lease] |
 | Ctrl-C | [test_jobs, ctrl_c; test_cluster, every end] |

@@ -137,9 +137,7 @@ def test_settings_that_are_gone_let_no_other_settings_in(run, load_run, images):
     run.folder.delete(SETTINGS)
     assert [fault.path for fault in faults_of(run.folder)] == [SETTINGS]
     other = Run(load_run(Path(run.folder.path()).parent, images, "trained", "synthesize.steps=3"))
-    with pytest.raises(
-        DamagedError, match=f"{SETTINGS} is damaged .it is missing, and the pairs there"
-    ):
+    with pytest.raises(DamagedError, match=f"{SETTINGS} is damaged .it is missing, and the pairs there"):
         remade(other)
     remade(run)
     assert not faults_of(run.folder)
