@@ -2,8 +2,8 @@
 
 A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
 and of what it tells itself.
-Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
-whose marker has no hashes yet count where both files are there and end as a PNG ends.
+Decided: on a disk every file is read and compared; on an object store, where each is a request, a job compares sizes
+alone and ``verify`` reads. Pairs whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
 
 from __future__ import annotations
@@ -50,15 +50,15 @@ def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
     return looked_through(folder, category).pairs
 
 
-def looked_through(folder: RunFolder, category: str) -> Found:
-    """Compare what lies there of a category's pairs with what was written."""
+def looked_through(folder: RunFolder, category: str, read: bool = False) -> Found:
+    """Compare what lies there of a category's pairs with what was written; ``read`` reads files on any storage."""
     sizes = folder.sizes(f"{PAIRS}/{category}")
     damaged: dict[str, str] = {}
     told = dict(_promises(folder, category, damaged))
     needed = _has_markers(folder, category)
     listed = _listed(sizes)
     both = {key: (files, told.get(key)) for key, files in listed.items() if len(files) == 2}
-    problems = _problems(folder, sizes, both, needed)
+    problems = _problems(folder, sizes, both, needed, read or folder.is_local)
     pairs: dict[str, dict[int, bool]] = {}
     doubtful = list(damaged)  # markers; their units write them again
     for key, files in listed.items():
@@ -86,13 +86,14 @@ def tries_file(category: str, first: Request) -> str:
     return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
 
 
-def damaged_normals(folder: RunFolder, category: str) -> list[str]:
+def damaged_normals(folder: RunFolder, category: str, read: bool = False) -> list[str]:
     """Normal images beside the pairs that are not as they were written; without a marker those that are cut."""
+    read = read or folder.is_local
     sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
     start, told = len(f"{PAIRS}/{category}/"), folder.facts(finished_file(category))
     checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1]), checked.items())
+        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1], read), checked.items())
     return [name for name, problem in zip(checked, wrong, strict=True) if problem]
 
 
@@ -147,6 +148,7 @@ def _problems(
     sizes: Mapping[str, int],
     pairs: Mapping[tuple[str, int], tuple[dict[str, str], dict[str, Promise] | None]],
     needed: bool,
+    read: bool,
 ) -> dict[tuple[str, int], dict[str, str]]:
     """What is wrong with pairs of which both files are there: file -> problem."""
 
@@ -154,7 +156,7 @@ def _problems(
         files, told = pairs[key]
         if told is None and needed:
             return {files["image"]: "which try it is was not written down"}
-        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind)) for kind, file in files.items()}
+        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind), read) for kind, file in files.items()}
         return {file: problem for file, problem in wrong.items() if problem}
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -162,13 +164,13 @@ def _problems(
     return {key: wrong for key, wrong in found.items() if wrong}
 
 
-def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str:
+def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None, read: bool) -> str:
     """What is wrong with one PNG; empty for nothing."""
     if told and size != told[0]:
         return f"{size} bytes, not {told[0]}"
     if not size:
         return "it is empty"
-    if not folder.is_local:
+    if not read:
         return ""
     data: Any = folder.read_bytes(name)
     if told:

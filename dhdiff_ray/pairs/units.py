@@ -67,20 +67,27 @@ class CategoryPairs:
     units: list[Unit]
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Files that were not as they had been written -> what was wrong; their pairs are among the missing now."""
+    read: bool = False
+    """Whether files of an object store are read to know that."""
 
     @classmethod
-    def of(cls, run: Run, category: str) -> CategoryPairs:
+    def of(cls, run: Run, category: str, read: bool = False) -> CategoryPairs:
         """Look at what is there, take away what is damaged, and write down what the pairs are made with.
+
+        Args:
+            run: of the pairs.
+            category: whose.
+            read: whether files are read on an object store too, and not their sizes alone compared.
 
         Raises:
             ValueError: no model, one of another split, or pairs that were made otherwise.
         """
         facts = model_facts(run.folder, category)
         run.check_same_split([facts], "the model")
-        found = looked_through(run.folder, category)
+        found = looked_through(run.folder, category, read)
         refuse_mixture(run, facts, bool(found.pairs))
         found.remove(run.folder)
-        return cls(facts, *units_of(run, category, found.pairs), found.damaged)
+        return cls(facts, *units_of(run, category, found.pairs), found.damaged, read)
 
     @property
     def category(self) -> str:
@@ -104,7 +111,7 @@ class CategoryPairs:
         """
         split, writer = run.category(self.category), PairWriter(run.folder)
         train, test = ([s for s in side if s.is_good] for side in (split.train, split.test))
-        for name in damaged_normals(run.folder, self.category):
+        for name in damaged_normals(run.folder, self.category, self.read):
             run.folder.delete(name)
         writer.write_normals(self.category, train, test, run.config.data.resolution)
         made_with = {

@@ -61,8 +61,8 @@ def faults_of(folder: RunFolder) -> list[Fault]:
             _try(found, name, read)
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
-        found |= looked_through(folder, category).damaged
-        found |= dict.fromkeys(damaged_normals(folder, category), "another content than was written")
+        found |= looked_through(folder, category, read=True).damaged
+        found |= dict.fromkeys(damaged_normals(folder, category, read=True), "another content than was written")
         found |= dict(_settings(folder, category))
     for category in finished_categories(folder):
         found |= dict(_rows(folder, category))

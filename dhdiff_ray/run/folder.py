@@ -172,7 +172,8 @@ class RunFolder:
         """Write one file unless it is there; says whether it was written.
 
         On a local disk no two writers both hear yes. An object store is asked first and written then: two writers
-        within a moment both hear yes, so whoever needs to be alone reads again what it wrote.
+        within a moment both hear yes, so whoever needs to be alone reads again what it wrote; pyarrow has no
+        conditional writes (apache/arrow#44281).
         """
         target = self.path(name)
         if not self.is_local:
