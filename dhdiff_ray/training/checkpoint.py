@@ -64,6 +64,8 @@ def check_model(folder: Path) -> None:
     try:
         facts = json.loads(marker.read_text()) if marker.is_file() else {}
         promises = json.loads(files.read_text()) if files.is_file() else {}
+        if not isinstance(facts, dict):
+            raise ValueError("it is no JSON object")
         problem = first_broken(folder, promises)
         if not problem and facts and not promises and weights_hash(folder) != facts["weights_sha256"]:
             problem = "its weights are not those that were published"

@@ -40,19 +40,19 @@ class Mortal(Maker):
     def __call__(self, unit: Unit) -> float:
         own = Path(self.run.folder.path())
         if unit.category == "capsule" and unit.requests[0].index == 0:
-            write, mark = self.writer.write_pair, own / f"killed-{unit.requests[0].defect}"
+            write, mark = self.writer.write_encoded, own / f"killed-{unit.requests[0].defect}"
 
-            def write_and_die(pair):
-                write(pair)
+            def write_and_die(request, pair):
+                write(request, pair)
                 if not mark.exists():
                     mark.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            self.writer.write_pair = write_and_die
+            self.writer.write_encoded = write_and_die
             try:
                 return super().__call__(unit)
             finally:
-                self.writer.write_pair = write
+                self.writer.write_encoded = write
         return super().__call__(unit)
 
     def _made(self, unit):
