@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
 KUBE = CLUSTER / "kuberay"
 FILES = sorted(path for path in CLUSTER.rglob("*") if path.is_file())
-LOCK = dict(line.split(";")[0].strip().split("==") for line in (ROOT / "requirements.lock").read_text().splitlines())
+LOCK = dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 OURS = {"app.kubernetes.io/part-of": "dhdiff-ray"}
 LAUNCHERS = ("aws", "gcp")
@@ -280,7 +280,7 @@ def texts(document: Any, wanted: str) -> Iterator[str]:
 
 def test_nothing_holds_a_secret():
     for file in FILES:
-        text = file.read_text()
+        text = re.sub(r"--hash=sha256:[0-9a-f]{64}", "", file.read_text())
         for pattern in (r"AKIA[0-9A-Z]{16}", r"-----BEGIN", r"\b[0-9a-f]{32,}\b", r"ghp_\w+", r"\bhf_\w{20,}"):
             assert not re.search(pattern, text), f"{file} {pattern}"
         if file.suffix != ".yaml":
@@ -332,7 +332,7 @@ def test_the_dockerfile_ends_as_nobody_special_and_takes_in_only_what_it_names()
     taken = {line[1:] for line in ignored[1].splitlines() if line.startswith("!")}
     copied = {source for word, rest in lines if word == "COPY" for source in rest.split()[:-1]}
     copied |= set(re.findall(r"--mount=type=bind,source=([^,]+),", text))
-    assert {Path(source).name for source in copied} == taken
+    assert {str(Path(source)) for source in copied} == taken
     assert all((ROOT / source).exists() for source in taken)
     assert "--constraint /build/requirements.lock" in text
 
