@@ -48,8 +48,8 @@ STARTS = 2
 SHUT_DOWN_SECONDS = 15
 """Ray ends within 4 s; for a part of it that no longer answers it would wait for minutes."""
 
-LONGEST_TEMP = 24
-"""Ray puts sockets up to 83 characters below it, and a socket's path may have 107."""
+LONGEST_TEMP = 20
+"""Ray puts sockets up to 87 characters below it, and a socket's path may have 107."""
 
 
 class ClusterError(RuntimeError):
