@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from dhdiff_ray.run.damage import DamagedError
 
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
+LEAST_ROOM = 2**20
+"""Bytes free on a disk that is as good as full."""
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,23 @@ class RunFolder:
         finally:
             if not self.is_local:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this machine that is gone afterwards.
+
+    Raises:
+        OSError: its disk is full; it says what to do, where whoever wrote may not even say which disk it was.
+    """
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as place:
+        try:
+            yield Path(place)
+        except Exception as error:
+            if os.strerror(errno.ENOSPC) not in str(error) or shutil.disk_usage(place).free > LEAST_ROOM:
+                raise
+            words = f"the temporary folder {tempfile.gettempdir()} is full; make room there, or set TMPDIR to another"
+            raise OSError(errno.ENOSPC, words) from error
 
 
 def as_json(value: Any) -> bytes:

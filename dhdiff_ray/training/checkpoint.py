@@ -6,12 +6,11 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dhdiff_ray.run.damage import DamagedError, first_broken, promise, promises_below, remedy_of
-from dhdiff_ray.run.folder import RunFolder, as_json
+from dhdiff_ray.run.folder import RunFolder, as_json, temporary_folder
 from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
@@ -106,8 +105,8 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
-    with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
-        target = Path(temporary) / category
+    with temporary_folder() as temporary:
+        target = temporary / category
         write_pipeline(parts.pipeline(), target)
         facts = {
             "category": category,
