@@ -5,10 +5,11 @@ Not in the paper. Decided: so many times the longest so far, so that no number i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 FIRST_SECONDS = 1800.0
 """How long one may take while nobody knows how long one takes."""
@@ -38,6 +39,8 @@ class Watchdog:
     def __init__(self, asked: float, tell: Callable[[str], object], end: Callable[[int], object] = os._exit) -> None:
         self.asked, self.tell, self.end = asked, tell, end
         self._longest, self._last = 0.0, time.monotonic()
+        self._least = 0.0
+        """How long there is at least, for what is no step."""
         self._done = threading.Event()
 
     def __enter__(self) -> Watchdog:
@@ -53,9 +56,18 @@ class Watchdog:
         now = time.monotonic()
         self._longest, self._last = max(self._longest, now - self._last), now
 
+    @contextlib.contextmanager
+    def between_steps(self) -> Iterator[None]:
+        """What is done in the block, such as a checkpoint, may take as long as a first step, and counts for none."""
+        self._least = FIRST_SECONDS
+        try:
+            yield
+        finally:
+            self._last, self._least = time.monotonic(), 0.0
+
     def _watch(self) -> None:
         while True:
-            limit = longest_wait(self.asked, self._longest)
+            limit = max(longest_wait(self.asked, self._longest), self._least)
             if self._done.wait(min(1.0, limit / 4)):
                 return
             if time.monotonic() - self._last > limit:

@@ -42,3 +42,13 @@ def test_steps_that_come_and_a_training_that_is_over_end_nothing(ended):
             watchdog.step()
     time.sleep(0.1)
     assert not codes
+
+
+def test_a_checkpoint_that_takes_longer_than_a_step_ends_nothing(ended):
+    watchdog, codes, _ = ended(0.2)
+    with watchdog:
+        watchdog.step()
+        with watchdog.between_steps():
+            time.sleep(1.0)
+        watchdog.step()
+    assert not codes

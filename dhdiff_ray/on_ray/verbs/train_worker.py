@@ -61,7 +61,6 @@ def train_worker(settings: dict[str, Any]) -> None:
         average.to(engine.device)
     # 5. Train.
     trackers = Trackers(run, category, start, worker.tell) if worker.leads else None
-
     watchdog = Watchdog(t.step_seconds, worker.warn)
 
     def on_step(done: int, log: dict[str, float]) -> None:
@@ -73,7 +72,8 @@ def train_worker(settings: dict[str, Any]) -> None:
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
         if trackers is not None:
             trackers.flush()
-        save(engine, average, done, log, worker.rank, worker.world_size)
+        with watchdog.between_steps():
+            save(engine, average, done, log, worker.rank, worker.world_size)
 
     place: Any = {"rank": worker.rank, "world_size": worker.world_size}
     with watchdog:
