@@ -35,7 +35,7 @@ def test_a_step_that_hangs_ends_the_process_and_says_so(ended):
 
 
 def test_steps_that_come_and_a_training_that_is_over_end_nothing(ended):
-    watchdog, codes, _ = ended(2.0)
+    watchdog, codes, _ = ended(30.0)
     with watchdog:
         for _ in range(10):
             time.sleep(0.02)
@@ -45,10 +45,11 @@ def test_steps_that_come_and_a_training_that_is_over_end_nothing(ended):
 
 
 def test_a_checkpoint_that_takes_longer_than_a_step_ends_nothing(ended):
-    watchdog, codes, _ = ended(0.2)
+    watchdog, codes, _ = ended(0)
     with watchdog:
         watchdog.step()
         with watchdog.between_steps():
-            time.sleep(1.0)
+            watchdog._last -= 1000  # as if it took so long already; a step has 300 s
+            time.sleep(2.3)  # it is looked at every second
         watchdog.step()
     assert not codes
