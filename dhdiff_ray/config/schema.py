@@ -88,7 +88,11 @@ class Config(Frozen):
     def digest(self) -> str:
         """Hash of what determines a category's results: not where they lie, nor which are asked for or served."""
         left_out: dict[str, bool | set[str]] = {"serve": True, "ablation": True, "run": {"storage", "name"}}
-        left_out |= {"data": {"categories"}, "synthesize": {"unit_seconds"}, "train": {"trackers", "resize_seconds"}}
+        left_out |= {
+            "data": {"categories"},
+            "synthesize": {"unit_seconds"},
+            "train": {"trackers", "resize_seconds", "step_seconds"},
+        }
         content = self.model_dump(mode="json", exclude=left_out)
         if not self.sources:  # runs on disk are older than this key
             del content["sources"]

@@ -81,6 +81,9 @@ class TrainConfig(Frozen):
     """Checkpoints kept per category."""
     max_failures: int = Field(default=2, ge=0)
     """Worker failures a category survives by resuming from its last checkpoint."""
+    step_seconds: float = Field(default=0, ge=0)
+    """Longest a step may take before its worker is ended and training goes on from the last checkpoint; 0 follows the
+    steps so far."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where each step's figures also go, beside the run's ``metrics/<category>.jsonl``; each is an extra to install."""
 

@@ -161,7 +161,7 @@ class Detectors:
             **({"flips": config.train.flips} if config.detect.augment else {}),
             **config.detect.model_dump(mode="json", exclude=NOT_OF_REAL),
         }
-        kept = folder.readable(f"{name}.json") or {}
+        kept = folder.facts(f"{name}.json")
         if kept.get("conditions") == conditions and folder.exists(f"{name}.safetensors"):
             weights = folder.read_bytes(f"{name}.safetensors")
             if kept.get("weights", promise(weights)) == promise(weights):  # else damaged: trained again

@@ -62,8 +62,7 @@ def keep(folder: RunFolder, category: str, training: tuple[str, int], content: d
 
 def kept(folder: RunFolder, category: str, training: tuple[str, int]) -> dict[str, Any] | None:
     """What was written down: ``conditions`` and ``figures``; None if nothing was."""
-    name = _name(category, *training)
-    return folder.readable(name)
+    return folder.facts(_name(category, *training)) or None
 
 
 def together(figures: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:

@@ -20,15 +20,12 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dhdiff_ray.on_ray.deadline import longest_wait
+
 TRIES = 3
 """How often a unit is begun before it counts as failed."""
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
-FIRST_SECONDS = 1800.0
-"""How long a unit may take while nobody knows how long one takes."""
-LEAST_SECONDS = 300.0
-TIMES_LONGEST = 20.0
-"""How long a unit may take after that: so many times the longest so far, and ``LEAST_SECONDS`` at least."""
 LOOK_SECONDS = 1.0
 """How often deadlines are looked at."""
 
@@ -171,7 +168,7 @@ class Pool:
     @property
     def limit(self) -> float:
         """Seconds that a unit may take."""
-        return self.seconds or (max(LEAST_SECONDS, TIMES_LONGEST * self.longest) if self.longest else FIRST_SECONDS)
+        return longest_wait(self.seconds, self.longest)
 
     def _feed(self) -> None:
         """Give units to actors that have none; start actors while there are units for them."""

@@ -1,13 +1,14 @@
 """Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
 
-A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files.
-Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
-whose marker has no hashes yet count where both files are there and end as a PNG ends.
+A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
+and of what it tells itself.
+Decided: on a disk every file is read and compared; on an object store, where each is a request, a job compares sizes
+alone and ``verify`` reads. Pairs whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,6 +23,8 @@ PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
 FILES = "files"
 """What of a marker's row is about the files and goes into no metadata."""
+ROW = "row"
+"""Among them: size and hash of the rest of the row."""
 THREADS = 4
 
 
@@ -47,15 +50,15 @@ def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
     return looked_through(folder, category).pairs
 
 
-def looked_through(folder: RunFolder, category: str) -> Found:
-    """Compare what lies there of a category's pairs with what was written."""
+def looked_through(folder: RunFolder, category: str, read: bool = False) -> Found:
+    """Compare what lies there of a category's pairs with what was written; ``read`` reads files on any storage."""
     sizes = folder.sizes(f"{PAIRS}/{category}")
     damaged: dict[str, str] = {}
     told = dict(_promises(folder, category, damaged))
     needed = _has_markers(folder, category)
     listed = _listed(sizes)
     both = {key: (files, told.get(key)) for key, files in listed.items() if len(files) == 2}
-    problems = _problems(folder, sizes, both, needed)
+    problems = _problems(folder, sizes, both, needed, read or folder.is_local)
     pairs: dict[str, dict[int, bool]] = {}
     doubtful = list(damaged)  # markers; their units write them again
     for key, files in listed.items():
@@ -73,20 +76,24 @@ def looked_through(folder: RunFolder, category: str) -> Found:
     return Found(pairs, damaged, tuple(doubtful))
 
 
+def marker_row(row: Mapping[str, Any], files: Mapping[str, Promise]) -> dict[str, Any]:
+    """A marker's row about one pair: what its metadata will tell, and size and hash of that and of both files."""
+    return {**row, FILES: {**files, ROW: _promise_of(row)}}
+
+
 def tries_file(category: str, first: Request) -> str:
     """A unit's marker: which try of each of its requests was kept, and size and hash of what was written."""
     return f"{SETTINGS}/{category}/{first.defect}/{first.name}.json"
 
 
-def damaged_normals(folder: RunFolder, category: str) -> list[str]:
+def damaged_normals(folder: RunFolder, category: str, read: bool = False) -> list[str]:
     """Normal images beside the pairs that are not as they were written; without a marker those that are cut."""
+    read = read or folder.is_local
     sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
-    start, marker, told = len(f"{PAIRS}/{category}/"), finished_file(category), {}
-    with contextlib.suppress(DamagedError):
-        told = folder.read_json(marker) if folder.exists(marker) else {}
+    start, told = len(f"{PAIRS}/{category}/"), folder.facts(finished_file(category))
     checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1]), checked.items())
+        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1], read), checked.items())
     return [name for name, problem in zip(checked, wrong, strict=True) if problem]
 
 
@@ -114,9 +121,17 @@ def _promises(
             rows = folder.read_json(name)
             if f"{rows[0]['index']:06d}.json" != parts[3]:
                 raise DamagedError("it is another unit's, renamed")
+            for row in rows:
+                rest = {key: value for key, value in row.items() if key != FILES}
+                if row.get(FILES, {}).get(ROW, _promise_of(rest)) != _promise_of(rest):
+                    raise DamagedError("another content than was written")
             yield from [((parts[2], row["index"]), row.get(FILES, {})) for row in rows]
         except (DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
             damaged[name] = str(error)
+
+
+def _promise_of(row: Mapping[str, Any]) -> Promise:
+    return promise(json.dumps(row, sort_keys=True).encode())
 
 
 def _has_markers(folder: RunFolder, category: str) -> bool:
@@ -133,6 +148,7 @@ def _problems(
     sizes: Mapping[str, int],
     pairs: Mapping[tuple[str, int], tuple[dict[str, str], dict[str, Promise] | None]],
     needed: bool,
+    read: bool,
 ) -> dict[tuple[str, int], dict[str, str]]:
     """What is wrong with pairs of which both files are there: file -> problem."""
 
@@ -140,7 +156,7 @@ def _problems(
         files, told = pairs[key]
         if told is None and needed:
             return {files["image"]: "which try it is was not written down"}
-        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind)) for kind, file in files.items()}
+        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind), read) for kind, file in files.items()}
         return {file: problem for file, problem in wrong.items() if problem}
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -148,13 +164,13 @@ def _problems(
     return {key: wrong for key, wrong in found.items() if wrong}
 
 
-def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str:
+def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None, read: bool) -> str:
     """What is wrong with one PNG; empty for nothing."""
     if told and size != told[0]:
         return f"{size} bytes, not {told[0]}"
     if not size:
         return "it is empty"
-    if not folder.is_local:
+    if not read:
         return ""
     data: Any = folder.read_bytes(name)
     if told:

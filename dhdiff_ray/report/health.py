@@ -10,16 +10,26 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dhdiff_ray.config import SynthesizeConfig
 from dhdiff_ray.pairs.intact import damaged_normals, looked_through
-from dhdiff_ray.pairs.writer import METADATA, PAIRS, SETTINGS, finished_categories, read_pair_rows
+from dhdiff_ray.pairs.writer import (
+    METADATA,
+    PAIRS,
+    SETTINGS,
+    finished_categories,
+    finished_file,
+    read_pair_rows,
+    settings_file,
+)
 from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
 from dhdiff_ray.run.run import CONFIG, FOUNDATION, SPLIT, Run
-from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model, is_trained, model_facts
+from dhdiff_ray.training.checkpoint import MARKER, broken_checkpoint, check_model, is_trained, model_facts
 
+MISSING = "it is missing"
 MODELS, CHECKPOINTS, DETECTORS = "models", "checkpoints", "detectors"
 
 
@@ -46,14 +56,17 @@ def faults_of(folder: RunFolder) -> list[Fault]:
         if name.endswith(".json") and not name.startswith(CHECKPOINTS):
             _try(found, name, partial(folder.read_json, name))
     for name, read in ((CONFIG, lambda: Run.stored(folder)), (SPLIT, lambda: Run.stored(folder).split)):
-        if folder.exists(name) and name not in found:
+        if not folder.exists(name):
+            found[name] = MISSING
+        elif CONFIG not in found:  # without it nothing can be asked of the split
             _try(found, name, read)
     if not found.keys() & {CONFIG, FOUNDATION}:
         found |= _foundation(folder)
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
-        found |= looked_through(folder, category).damaged
-        found |= dict.fromkeys(damaged_normals(folder, category), "another content than was written")
+        found |= looked_through(folder, category, read=True).damaged
+        found |= dict.fromkeys(damaged_normals(folder, category, read=True), "another content than was written")
+        found |= dict(_settings(folder, category))
     for category in finished_categories(folder):
         found |= dict(_rows(folder, category))
     return [Fault(name, problem, remedy_of(name)) for name, problem in sorted(found.items())]
@@ -62,7 +75,7 @@ def faults_of(folder: RunFolder) -> list[Fault]:
 def repairable(run: Run, category: str) -> tuple[Run, str]:
     """The run, asked for the pairs of a category as they were made, and its digest as their rows tell it."""
     digest = ""
-    stored = run.folder.readable(f"{SETTINGS}/{category}.json") or {}
+    stored = run.folder.facts(f"{SETTINGS}/{category}.json")
     known = {name: value for name, value in stored.items() if name in SynthesizeConfig.model_fields}
     try:
         rows = read_pair_rows(run.folder, category)
@@ -79,6 +92,8 @@ def _try(found: dict[str, str], name: str, read: Callable[[], object]) -> None:
         read()
     except DamagedError as error:
         found[name] = _words(error)
+    except OSError as error:  # a folder in a file's place, or one that may not be read
+        found[name] = str(error)
 
 
 def _words(error: DamagedError) -> str:
@@ -88,11 +103,15 @@ def _words(error: DamagedError) -> str:
 
 def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for category in sorted({name.split("/")[1] for name in folder.files(MODELS) if name.count("/") > 1}):
+        name, unread = f"{MODELS}/{category}/{MARKER}", dict[str, str]()
+        if folder.exists(name):
+            _try(unread, name, partial(model_facts, folder, category))
+            yield from unread.items()
         try:
             with folder.fetched(f"{MODELS}/{category}") as model:
                 check_model(model)
         except DamagedError as error:
-            yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+            yield name, str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
 
 
 def _foundation(folder: RunFolder) -> dict[str, str]:
@@ -117,21 +136,31 @@ def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:
 
 def _detectors(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for name in folder.files(DETECTORS):
-        told = (folder.readable(name.replace(".safetensors", ".json")) or {}) if name.endswith(".safetensors") else {}
+        told = folder.facts(name.replace(".safetensors", ".json")) if name.endswith(".safetensors") else {}
         if "weights" in told and promise(folder.read_bytes(name)) != told["weights"]:
             yield name, "another content than was written"
 
 
+def _settings(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
+    """What a finished category's marker tells of and that is gone or changed: its settings, and that it has rows."""
+    told, name = folder.facts(finished_file(category)), settings_file(category)
+    if METADATA in told and not folder.exists(f"{PAIRS}/{category}/{METADATA}"):
+        yield f"{PAIRS}/{category}/{METADATA}", MISSING
+    if SETTINGS in told and not folder.exists(name):
+        yield name, MISSING
+    elif SETTINGS in told and promise(folder.read_bytes(name)) != told[SETTINGS]:
+        yield name, "another content than was written"
+
+
 def _rows(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
     """Rows that cannot be read, and files that they name and that are gone."""
-    try:
-        rows = read_pair_rows(folder, category)
-    except DamagedError as error:
-        yield f"{PAIRS}/{category}/{METADATA}", _words(error)
-        return
+    rows: list[dict[str, Any]] = []
+    unread: dict[str, str] = {}
+    _try(unread, f"{PAIRS}/{category}/{METADATA}", lambda: rows.extend(read_pair_rows(folder, category)))
+    yield from unread.items()
     there = folder.sizes(f"{PAIRS}/{category}")
     for row in rows:
         for key in ("file_name", "mask_file_name"):
             name = f"{PAIRS}/{category}/{row.get(key)}"
             if name not in there:
-                yield name, "it is missing"
+                yield name, MISSING

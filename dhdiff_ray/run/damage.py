@@ -16,8 +16,8 @@ Promise = Sequence[int | str]
 
 PAIRS_AGAIN = "type the line with `submit synthesize` (or `submit all`) again: it makes what is missing"
 REMEDIES = (
-    (r"config\.json", "put it back from a copy, or remove it and type the line that began the run again, without "
-     "--resume: what is trained and made stays"),
+    (r"config\.json", "use the version of dhdiff-ray that wrote it, put it back from a copy, or remove it and type the "
+     "line that began the run again, without --resume: what is trained and made stays"),
     (r"split\.json", "put it back from a copy, or remove it and go on with: dhdiff-ray submit train --resume; the same "
      "images and seed give the same split"),
     (r"foundation\.json", "put the foundation back, say where it lies with --set model.backbone=PLACE, or train its "

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,8 @@ from dhdiff_ray.run.damage import DamagedError
 
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
+LEAST_ROOM = 2**20
+"""Bytes free on a disk that is as good as full."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,14 @@ class RunFolder:
             return self.read_json(name) if self.exists(name) else None
         return None
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """Content of one JSON object; empty where there is none, or a damaged one that is to be written anew."""
+        content = self.readable(name)
+        return content if isinstance(content, dict) else {}
+
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, indented, keys in the order given."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(name, as_json(value))
 
     def delete(self, name: str) -> None:
         """Remove a file or folder; silent if it is not there."""
@@ -173,7 +181,8 @@ class RunFolder:
         """Write one file unless it is there; says whether it was written.
 
         On a local disk no two writers both hear yes. An object store is asked first and written then: two writers
-        within a moment both hear yes, so whoever needs to be alone reads again what it wrote.
+        within a moment both hear yes, so whoever needs to be alone reads again what it wrote; pyarrow has no
+        conditional writes (apache/arrow#44281).
         """
         target = self.path(name)
         if not self.is_local:
@@ -218,6 +227,28 @@ class RunFolder:
         finally:
             if not self.is_local:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this machine that is gone afterwards.
+
+    Raises:
+        OSError: its disk is full; it says what to do, where whoever wrote may not even say which disk it was.
+    """
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as place:
+        try:
+            yield Path(place)
+        except Exception as error:
+            if os.strerror(errno.ENOSPC) not in str(error) or shutil.disk_usage(place).free > LEAST_ROOM:
+                raise
+            words = f"the temporary folder {tempfile.gettempdir()} is full; make room there, or set TMPDIR to another"
+            raise OSError(errno.ENOSPC, words) from error
+
+
+def as_json(value: Any) -> bytes:
+    """What a JSON file of a run holds: indented, keys in the order given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager

@@ -64,7 +64,10 @@ class Run:
             ValueError: the run has none yet, or it is of a foundation.
         """
         if not self.folder.exists(SPLIT):
-            raise ValueError(f"{self.folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
+            raise ValueError(
+                f"{self.folder.uri} has no split yet ({SPLIT}); train first, or go on where the file was lost: "
+                "dhdiff-ray submit train --run NAME ... --resume"
+            )
         if self.config.sources:
             raise ValueError(
                 f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "

@@ -6,12 +6,11 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.damage import DamagedError, first_broken, promise, promises_below, remedy_of
+from dhdiff_ray.run.folder import RunFolder, as_json, temporary_folder
 from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
@@ -24,7 +23,7 @@ MARKER = "dhdiff.json"
 MANIFEST = "manifest-{rank}.json"
 """Size and hash of what one rank wrote of a checkpoint."""
 FILES = "files.json"
-"""Size and hash of every other file of a model but its card."""
+"""Size and hash of every other file of a model but its card; older ones lack the marker's."""
 
 
 def is_trained(folder: RunFolder, category: str) -> bool:
@@ -42,9 +41,13 @@ def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
         raise ValueError(
             f"{folder.uri} has no trained model of {category!r}; run: dhdiff-ray submit train ... --resume"
         )
-    facts = folder.read_json(f"models/{category}/{MARKER}")
+    name = f"models/{category}/{MARKER}"
+    facts = folder.read_json(name)
     if not isinstance(facts, dict) or not {"category", "defects", "weights_sha256"} <= facts.keys():
-        raise DamagedError.of(folder.uri, f"models/{category}/{MARKER}", "it does not tell all of its model")
+        raise DamagedError.of(folder.uri, name, "it does not tell all of its model")
+    told = folder.facts(f"models/{category}/{FILES}").get(MARKER)
+    if facts["category"] != category or (told and told != promise(folder.read_bytes(name))):
+        raise DamagedError.of(folder.uri, name, "another content than was written")
     return facts
 
 
@@ -60,6 +63,8 @@ def check_model(folder: Path) -> None:
     try:
         facts = json.loads(marker.read_text()) if marker.is_file() else {}
         promises = json.loads(files.read_text()) if files.is_file() else {}
+        if not isinstance(facts, dict):
+            raise ValueError("it is no JSON object")
         problem = first_broken(folder, promises)
         if not problem and facts and not promises and weights_hash(folder) != facts["weights_sha256"]:
             problem = "its weights are not those that were published"
@@ -104,8 +109,8 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
-    with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
-        target = Path(temporary) / category
+    with temporary_folder() as temporary:
+        target = temporary / category
         if parts.under is not None:
             write_adapters(parts.pipeline(), parts.under, target)
             facts = {"foundation": parts.under.about, **facts}
@@ -121,6 +126,7 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         }
         (target / "README.md").write_text(card(facts, parts.under is not None))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
+        promises[MARKER] = promise(as_json(facts))
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)

@@ -48,8 +48,8 @@ STARTS = 2
 SHUT_DOWN_SECONDS = 15
 """Ray ends within 4 s; for a part of it that no longer answers it would wait for minutes."""
 
-LONGEST_TEMP = 40
-"""Ray puts sockets below its folder, and a socket's path may have 107 characters."""
+LONGEST_TEMP = 20
+"""Ray puts sockets up to 87 characters below it, and a socket's path may have 107."""
 
 
 class ClusterError(RuntimeError):
@@ -92,7 +92,7 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[LocalCluster]:
         ClusterError: Ray did not start; the message has Ray's own words.
     """
     base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="dhdiff-", dir=base if len(base) < LONGEST_TEMP else "/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-", dir=base if len(base) <= LONGEST_TEMP else "/tmp"))
     before = dict(os.environ)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
         os.environ.pop(name, None)  # cores are shared out by Ray, which sets OMP_NUM_THREADS for each worker

@@ -14,12 +14,18 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Environment variable of Serve: a function that each proxy calls before it listens."""
 SECONDS = "DHDIFF_SERVE_HEADER_SECONDS"
 """Environment variable with ``serve.header_seconds``."""
+PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+"""On a busy machine a proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
 LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 def environment(seconds: float) -> dict[str, str]:
-    """What Serve's processes are started with, so that its proxies watch."""
-    return {CALLBACK: f"{__name__}.{close_slow_headers.__name__}", SECONDS: str(seconds)}
+    """What Serve's processes are started with, so that its proxies watch and have the time to start.
+
+    ``serve up`` gives it to Serve's controller; where Serve is started by others, as by KubeRay, it must be the
+    environment of Ray's head.
+    """
+    return PATIENCE | {CALLBACK: f"{__name__}.{close_slow_headers.__name__}", SECONDS: str(seconds)}
 
 
 def close_slow_headers() -> list[Any]:

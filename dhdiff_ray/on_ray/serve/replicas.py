@@ -164,7 +164,8 @@ def build(config: Config, token_file: str = "") -> Application:
 
     def application() -> FastAPI:
         """Called in the ingress replica, so that the token itself is never sent anywhere."""
-        return make_app(Replicas(), Access(token_file, s.requests_per_minute), s)
+        access = Access(token_file, s.requests_per_minute, s.steps_per_minute)
+        return make_app(Replicas(), access, s, config.synthesize.steps)
 
     ingress = serve.deployment(name="Ingress", **queues)(serve.ingress(application)())
     needs = {"num_cpus": config.synthesize.cpus_per_worker, "num_gpus": s.gpus_per_replica}

@@ -31,8 +31,6 @@ VERB = "serve"
 HEALTHY_SECONDS = 120.0
 DRAIN_SECONDS = 4.0
 """How long requests may go on once the endpoint is to end."""
-PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
-"""On a busy machine the proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
 
 
 def up(config: Config, *, address: str | None = None, port: int | None = None) -> str:
@@ -60,7 +58,7 @@ def up(config: Config, *, address: str | None = None, port: int | None = None) -
         raise ClusterError("this process is not connected to a cluster; pass --address, or start one: local_cluster()")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, port = config.serve.host, port or free_port(config.serve.host)
-    begun_with = {"runtime_env": {"env_vars": PATIENCE | environment(config.serve.header_seconds)}}
+    begun_with = {"runtime_env": {"env_vars": environment(config.serve.header_seconds)}}
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=begun_with)
         if APP in serve.status().applications:

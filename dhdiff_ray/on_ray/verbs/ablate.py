@@ -170,8 +170,8 @@ def _file(category: str) -> str:
 
 def _finished(run: Run, category: str) -> dict[str, Any] | None:
     """A finished cell, if it was made under these conditions."""
-    cell = run.folder.readable(_file(category))
-    return cell if cell and cell["config_digest"] == run.config.digest() else None
+    cell = run.folder.facts(_file(category))
+    return cell if cell.get("config_digest") == run.config.digest() else None
 
 
 def _cell(run: Run, row: str, category: str, hub: Hub, oracle: bytes | None) -> bytes | None:

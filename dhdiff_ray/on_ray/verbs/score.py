@@ -120,8 +120,9 @@ def collected(rows: Sequence[Row]) -> list[Row]:
 def _part(folder: RunFolder, category: str, conditions: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """What was scored of a category, if it was under these conditions and as a whole."""
     name = f"{PARTS}/{category}.json"
-    part = folder.readable(name)
-    return None if part and conditions and (part["conditions"] != conditions or not part["whole"]) else part
+    part = folder.facts(name)
+    as_asked = not conditions or (part.get("conditions") == conditions and part.get("whole"))
+    return part if part and as_asked else None
 
 
 def refuse_what_cannot_be_scored(config: ScoreConfig, rows: dict[str, list[Row]]) -> None:

@@ -22,7 +22,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
-from dhdiff_ray.pairs.intact import FILES, tries_file
+from dhdiff_ray.pairs.intact import marker_row, tries_file
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, surely_fits, try_row
 from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, write_card
@@ -220,7 +220,7 @@ class Maker:
         kept = make_usable(unit.requests, pipeline, self.config, self.run.split.train, judge)
         pairs = [Encoded.of(one.pair) for one in kept]
         told = [try_row(one, self.config.synthesize) for one in kept]
-        rows = [{**row, FILES: pair.promises} for row, pair in zip(told, pairs, strict=True)]
+        rows = [marker_row(row, pair.promises) for row, pair in zip(told, pairs, strict=True)]
         self.run.folder.write_json(tries_file(category, unit.requests[0]), rows)  # before its pairs
         return [(one.pair.request, pair) for one, pair in zip(kept, pairs, strict=True)]
 

@@ -141,6 +141,8 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
         from dhdiff_ray.on_ray.verbs.feed import write
 
         write(run, hub)
+    if t.step_seconds:  # of a worker that is stopped as a whole; Ray Train's own limit is ten minutes
+        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(t.step_seconds)
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})

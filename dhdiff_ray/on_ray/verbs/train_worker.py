@@ -21,6 +21,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.deadline import Watchdog
 from dhdiff_ray.on_ray.events import PROGRESS_SECONDS, Hub
 from dhdiff_ray.on_ray.verbs.checkpoints import Stored, last_checkpoint, restore, save
 from dhdiff_ray.records import Sample
@@ -60,8 +61,10 @@ def train_worker(settings: dict[str, Any]) -> None:
         average.to(engine.device)
     # 5. Train.
     trackers = Trackers(run, category, start, worker.tell) if worker.leads else None
+    watchdog = Watchdog(t.step_seconds, worker.warn)
 
     def on_step(done: int, log: dict[str, float]) -> None:
+        watchdog.step()
         if trackers is not None:
             trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, t), "workers": worker.world_size})
         progress.trained(done, log["loss"])
@@ -69,10 +72,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
         if trackers is not None:
             trackers.flush()
-        save(engine, average, done, log, worker.rank, worker.world_size)
+        with watchdog.between_steps():
+            save(engine, average, done, log, worker.rank, worker.world_size)
 
     place: Any = {"rank": worker.rank, "world_size": worker.world_size}
-    fit(engine, source, t, average=average, start=start, on_step=on_step, on_checkpoint=on_checkpoint, **place)
+    with watchdog:
+        fit(engine, source, t, average=average, start=start, on_step=on_step, on_checkpoint=on_checkpoint, **place)
     if trackers is not None:
         trackers.close()
     # 6. Publish.
