@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -38,7 +37,7 @@ GROUPS = (
 ONE_RAY = ("docs/getting-started.md", "docs/train.md")
 """First pages of the groups whose jobs go to one Ray, to save its starts: ``--address local`` is added."""
 BEFORE = {
-    "README.md": ("dhdiff-ray data make --root data/drawn", "dhdiff-ray data make --root data/mvtec"),
+    "README.md": ("dhdiff-ray data make --root data/drawn",),
     "docs/make-pairs.md": ("cp -r runs/first runs/other",),
 }
 """What a page asks for in a sentence, and stands in for what it takes as given."""
@@ -168,9 +167,9 @@ class Shell:
         return self.endpoint.poll() or 0, "", log.read_text()
 
     def stop(self):
-        """End the endpoint as Ctrl-C does."""
+        """End the endpoint."""
         if self.endpoint and self.endpoint.poll() is None:
-            self.endpoint.send_signal(signal.SIGINT)
+            self.endpoint.terminate()
             self.endpoint.wait(120)
 
 
