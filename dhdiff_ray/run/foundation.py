@@ -18,7 +18,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.run.folder import RunFolder
 
 SHIPPED = "dhdiff-ray/"
-"""What the names of models that come with the package begin with."""
+"""Prefix of the names of models that come with the package."""
 FACTS = "dhdiff.json"
 INDEX = "model_index.json"
 
@@ -33,7 +33,7 @@ class Foundation:
 
     @property
     def about(self) -> dict[str, str]:
-        """What is written beside everything that was made from it."""
+        """What is recorded beside everything that was made from it."""
         return {"name": self.name, "weights_sha256": str(self.facts.get("weights_sha256", ""))}
 
 
@@ -83,7 +83,7 @@ def _shelf() -> Path:
 
 
 def _found(config: Config) -> Path | tuple[RunFolder, str] | None:
-    """Where it lies: a folder here, or a run and a path in it; None if it is none of ours."""
+    """Where it is stored: a local folder, or a run and a path in it; None if it is no foundation."""
     name = config.model.backbone
     if name.startswith(SHIPPED):
         folder = _shelf() / name.removeprefix(SHIPPED)

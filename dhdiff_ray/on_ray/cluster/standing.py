@@ -31,7 +31,7 @@ DOWN_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Standing:
-    """A cluster that was started and written down."""
+    """A cluster that was started, as recorded in the state folder."""
 
     address: str
     """Address of the Jobs API, ``http://127.0.0.1:PORT``."""
@@ -50,12 +50,12 @@ class Standing:
 
 
 def state_folder() -> Path:
-    """Where it is written down what stands."""
+    """Folder that records the standing cluster."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "dhdiff-ray"
 
 
 def standing() -> Standing | None:
-    """The cluster that was started and still runs, or None."""
+    """The standing cluster if it still runs, or None."""
     cluster = _written()
     return cluster if cluster is not None and cluster.processes() else None
 
@@ -108,7 +108,7 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
 
 
 def down() -> Standing | None:
-    """Stop what :func:`up` started, and nothing else; None if nothing stands. One that died leaves no folder either."""
+    """Stop what :func:`up` started and nothing else, and remove its folder; None if there is no standing cluster."""
     there, written = standing(), _written()
     if written is not None:
         _end(written)
@@ -117,7 +117,7 @@ def down() -> Standing | None:
 
 
 def _written() -> Standing | None:
-    """What was written down, whether it still runs or not."""
+    """The recorded cluster, whether it still runs or not."""
     file = state_folder() / "cluster.json"
     if not file.is_file():
         return None
