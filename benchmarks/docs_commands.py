@@ -34,8 +34,9 @@ GROUPS = (
     ("docs/clusters.md",),
     ("CONTRIBUTING.md", "jobs/README.md", "cluster/README.md"),
 )
-ONE_RAY = ("docs/getting-started.md", "docs/train.md")
-"""First pages of the groups whose jobs go to one Ray, to save its starts: ``--address local`` is added."""
+ONE_RAY = ("README.md", "docs/getting-started.md", "docs/train.md")
+"""First pages of the groups whose jobs go to one Ray, to save its starts, until a page starts its own: ``--address
+local`` is added."""
 BEFORE = {
     "README.md": ("dhdiff-ray data make --root data/drawn",),
     "docs/make-pairs.md": ("cp -r runs/first runs/other",),
@@ -146,6 +147,8 @@ class Shell:
 
     def run(self, line):
         """Exit code, seconds and the end of what was said."""
+        if self.local and line == "dhdiff-ray cluster up":
+            self.end()
         began = time.monotonic()
         code, out, said = self._serve(line) if line.startswith("dhdiff-ray serve up") else self._run(line)
         return code, time.monotonic() - began, (said or out).strip().splitlines()[-3:]
@@ -165,6 +168,18 @@ class Shell:
         while self.endpoint.poll() is None and "open it in a browser" not in log.read_text():
             time.sleep(0.5)
         return self.endpoint.poll() or 0, "", log.read_text()
+
+    def begin(self):
+        """Start the one Ray; a busy machine may need another try."""
+        for _ in range(3 * self.local):
+            if self._run("dhdiff-ray cluster up")[0] == 0:
+                return
+
+    def end(self):
+        """End the endpoint and the one Ray."""
+        self.stop()
+        self._run("dhdiff-ray cluster down")
+        self.local = False
 
     def stop(self):
         """End the endpoint."""
@@ -197,8 +212,7 @@ def run_group(pages, folder, taef2, tell):
     data = folder / "given"
     draw(data)
     shell = Shell(folder, data, taef2, local=pages[0] in ONE_RAY)
-    if shell.local:
-        shell.run("dhdiff-ray cluster up")
+    shell.begin()
     try:
         for page in pages:
             for line in (*BEFORE.get(page, ()), *commands(page)):
@@ -208,8 +222,7 @@ def run_group(pages, folder, taef2, tell):
                 code, seconds, said = shell.run(shell.typed(line))
                 tell(page, line, str(code), f"{seconds:.0f}", "" if code == 0 else " / ".join(said))
     finally:
-        shell.stop()
-        shell.run("dhdiff-ray cluster down")
+        shell.end()
 
 
 def main():

@@ -1,7 +1,7 @@
 """Our metrics for a Prometheus that scrapes the cluster; ``cluster/grafana.json`` draws them.
 
-Not in the paper. Decided: Ray's own exporter serves them (with the prefix ``ray_``), so nothing of ours listens on a port. A
-metric is made in the process that counts.
+Not in the paper. Decided: Ray's own exporter serves them (with the prefix ``ray_``), so nothing of ours listens on
+a port. A metric is made in the process that counts.
 """
 
 from __future__ import annotations

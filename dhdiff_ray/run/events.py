@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from dhdiff_ray.run.folder import RunFolder
 
 REFUSED = 78
-"""Exit code of a job whose configuration was refused (sysexits' EX_CONFIG). Not 2: libraries such as MKL exit with 2 too."""
+"""Exit code of a job whose configuration was refused (sysexits' EX_CONFIG); libraries such as MKL exit with 2 too."""
 PREFIX = "@event "
 FILE = "events.jsonl"
 SEGMENTS = "events"
