@@ -17,7 +17,8 @@ AXE = resources.files("axe_playwright_python") / "axe.min.js"
 VIOLATIONS = """axe.run().then(({ violations }) =>
   violations.flatMap(({ id, help, nodes }) => nodes.map((node) => `${id}: ${help}: ${node.html.slice(0, 160)}`)))"""
 UNNAMED = """[...document.querySelectorAll("canvas, svg")].filter((one) => one.checkVisibility())
-  .filter((one) => !one.ariaLabel && one.ariaHidden !== "true").map((one) => `no name: ${one.outerHTML.slice(0, 160)}`)"""
+  .filter((one) => !one.ariaLabel && one.ariaHidden !== "true")
+  .map((one) => `no name: ${one.outerHTML.slice(0, 160)}`)"""
 """axe asks for a name only of pictures that say they are one."""
 FLAGS = (
     "--headless",

@@ -1,7 +1,8 @@
 """Checks of a cluster before a job is sent: it answers, has room, has our versions, and asks for a token.
 
-Not in the paper. Decided: Ray would leave a job that does not fit pending for ever, and fail at the first pickle of another Python.
-A cluster without a token runs anybody's code, so it is used on this machine only, unless the user insists.
+Not in the paper. Decided: Ray would leave a job that does not fit pending for ever, and fail at the first pickle of
+another Python. A cluster without a token runs anybody's code, so it is used on this machine only, unless the user
+insists.
 """
 
 from __future__ import annotations
