@@ -25,7 +25,7 @@ import psutil
 
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, end, free_port, processes_of
 
-UP_SECONDS = 120.0
+UP_SECONDS = 300.0
 DOWN_SECONDS = 10.0
 
 
@@ -99,9 +99,10 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
     limit = time.monotonic() + UP_SECONDS
     while not _answers(cluster.address, token):
         if process.poll() is not None or time.monotonic() > limit:
-            last_lines = log.read_text(errors="replace").strip().splitlines()[-5:]
+            ended = process.poll() is not None
+            why = f": {_last_line(log)}" if ended else f" within {UP_SECONDS:.0f} s. Is it busy, or out of memory?"
             _end(cluster)
-            raise ClusterError("Ray did not start on this machine: " + " | ".join(last_lines))
+            raise ClusterError(f"Ray did not start on this machine{why} Try again, or look with: dhdiff-ray doctor")
         time.sleep(0.5)
     (state / "cluster.json").write_text(json.dumps(asdict(cluster), indent=2, default=str) + "\n")
     return cluster
@@ -134,6 +135,12 @@ def _end(cluster: Standing) -> None:
     end(there, DOWN_SECONDS)
     end(cluster.processes(), 0)
     shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def _last_line(log: Path) -> str:
+    """What a program said last, as one sentence of at most 300 characters."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return (lines[-1].strip()[:300].rstrip(".") + ".") if lines else "it said nothing."
 
 
 def _private(file: Path, text: str) -> Path:
