@@ -171,7 +171,7 @@ class Shell:
 
     def begin(self):
         """Start the one Ray; a busy machine may need another try."""
-        for _ in range(3 * self.local):
+        for _ in range(6 * self.local):
             if self._run("dhdiff-ray cluster up")[0] == 0:
                 return
 

@@ -80,7 +80,7 @@ def test_a_recipe_stands_behind_the_verb(invoke, tmp_path, stored):
 def test_a_plan_names_what_was_set_and_not_every_value_of_the_preset(invoke, tmp_path, images):
     words = ("--dataset", "procedural", "--root", images, "--storage", tmp_path, "--run", "a", "--preset", "tiny")
     plan = invoke("submit", "train", *words, "--set", "train.steps=6", "--dry-run").stdout.splitlines()
-    assert "train.steps from --set" in plan
+    assert "train.steps from --set train.steps=6" in plan
     assert plan[-1] == "the rest from preset tiny, shown by: dhdiff-ray config show --preset tiny --origin"
     assert not [line for line in plan[:-1] if "preset" in line]
 
