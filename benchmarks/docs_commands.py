@@ -62,6 +62,7 @@ INSTEAD = (
     (r"localhost:8000|127\.0\.0\.1:8000", "127.0.0.1:{port}"),
     (r"http://127\.0\.0\.1:8265", "local"),
     (r"train-first-1a2b3c", "{job}"),
+    (r"-o pairs\.zip", "-o pairs.zip && python -m zipfile -t pairs.zip"),
     (r"(jobs/table8\.toml .*)", r"\1 --dry-run"),
 )
 """What is typed in place of a page's word."""
@@ -133,7 +134,8 @@ class Shell:
         for name in ("jobs", "cluster", "benchmarks"):
             (folder / name).symlink_to(ROOT / name)
         for name in ("mine.png", "where.png"):
-            save_png(folder / name, noise(np.random.default_rng(0)) if name == "mine.png" else spots())
+            rng = np.random.default_rng(0)
+            save_png(folder / name, noise(rng, (64, 64)) if name == "mine.png" else spoiled(rng, (64, 64))[1])
 
     def typed(self, line):
         """The line as it is run here."""
@@ -186,11 +188,6 @@ class Shell:
         if self.endpoint and self.endpoint.poll() is None:
             self.endpoint.terminate()
             self.endpoint.wait(120)
-
-
-def spots():
-    """A mask with one spot."""
-    return spoiled(np.random.default_rng(0))[1]
 
 
 def replaced(line):
