@@ -81,7 +81,7 @@ FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 
 
 def commands(page):
-    """Command lines of a page: all lines of its bash blocks, those after ``$`` of its consoles; each once."""
+    """Command lines of a page: all lines of its bash blocks, those after ``$`` of its consoles."""
     lines = []
     for language, block in FENCE.findall((ROOT / page).read_text()):
         joined = [line.strip() for line in re.sub(r"\\\n\s*", "", block).splitlines()]
@@ -89,7 +89,7 @@ def commands(page):
             lines += [line for line in joined if line and not line.startswith("#")]
         elif language == "console":
             lines += [line.removeprefix("$ ") for line in joined if line.startswith("$ ")]
-    return list(dict.fromkeys(re.sub(r"\s+# .*$", "", line) for line in lines))
+    return [re.sub(r"\s+# .*$", "", line) for line in lines]
 
 
 def draw(data):
@@ -140,8 +140,8 @@ class Shell:
     def typed(self, line):
         """The line as it is run here."""
         if "{job}" in (line := replaced(line)):
-            jobs = json.loads(self._run("dhdiff-ray jobs list --address local --json")[1] or "[]")
-            self.words["job"] = jobs[-1]["id"] if jobs else "none"
+            code, jobs, _ = self._run("dhdiff-ray jobs list --address local --json")
+            self.words["job"] = json.loads(jobs)[-1]["id"] if code == 0 and jobs.strip() != "[]" else "none"
         for word, value in self.words.items():
             line = line.replace(f"{{{word}}}", str(value))
         sends = re.match(r"dhdiff-ray (submit|serve up)\b", line) and "--address" not in line
