@@ -173,9 +173,9 @@ class Shell:
 
     def begin(self):
         """Start the one Ray; a busy machine may need another try."""
-        for _ in range(6 * self.local):
-            if self._run("dhdiff-ray cluster up")[0] == 0:
-                return
+        tries = (self._run("dhdiff-ray cluster up")[0] for _ in range(3))
+        if self.local and all(tries):
+            sys.exit("Ray did not start three times; is this machine busy?")
 
     def end(self):
         """End the endpoint and the one Ray."""
