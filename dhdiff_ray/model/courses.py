@@ -1,4 +1,4 @@
-"""The scheduler as pairs run through it: all from one step on, or each from a step of its own (section III-B).
+"""The noise schedule of a batch: all pairs start at one step, or each at a step of its own (section III-B).
 
 Decided: where strengths differ, a pair joins the loop at its own step, with its own copy of the scheduler, since a
 multistep scheduler remembers what it saw; until then its latents stay as they are. So a batch of one fixed size holds
@@ -96,7 +96,7 @@ class Courses:
         return self._changed(latents, number, change)
 
     def _changed(self, latents: Tensor, number: int, change: Callable[[Course], Tensor]) -> Tensor:
-        """What a change makes of the pairs that have begun; the others stay as they are."""
+        """Apply a change to the pairs that have begun; the others stay as they are."""
         if len(self.each) == 1 and self.each[0].first <= number:
             return change(self.each[0])
         changed = latents.clone()
@@ -107,7 +107,7 @@ class Courses:
 
 
 def steps_of(total: int, strength: float) -> int:
-    """Steps that a strength runs through, of so many; none at 0 alone."""
+    """Number of steps that a strength runs through; 0 only at strength 0."""
     return max(1 if strength else 0, round(total * strength))
 
 

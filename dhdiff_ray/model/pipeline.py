@@ -99,7 +99,7 @@ class DHDiffPipeline(DiffusionPipeline):
         callback_on_step_end: OnStepEnd | None = None,
         return_score_maps: bool | Sequence[int] = False,
     ) -> DHDiffOutput:
-        """Draw one pair per prompt; what is None is as the model was published.
+        """Draw one pair per prompt; arguments that are None take the published model's values.
 
         Args:
             prompt: one per pair; may be left out where ``defect`` is given.
@@ -165,7 +165,7 @@ class DHDiffPipeline(DiffusionPipeline):
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def prepare(self, inputs: Inputs, sampling: Sampling) -> Conditions:
-        """Everything that denoising needs, on the pipeline's device."""
+        """Compute all inputs of the denoising loop, on the pipeline's device."""
         # 1. The product as latents, and where it stays.
         z_start = region = kept = None
         mean: Tensor | float = 0.0

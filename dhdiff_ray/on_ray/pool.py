@@ -38,7 +38,7 @@ class RemoteMethod(Protocol):
     """A task, or a method of an actor; Ray's own types do not say which methods an actor has."""
 
     def remote(self, *arguments: object) -> ray.ObjectRef:
-        """Call it; the answer is there later."""
+        """Call it; returns a reference to the answer."""
         ...
 
 
@@ -88,7 +88,7 @@ class PoolActor:
         self.worker = worker(**arguments)
 
     def ready(self) -> None:
-        """Answers once it is there."""
+        """Return once the actor has started."""
 
     def work(self, unit: bytes) -> tuple[str, Any]:
         """Do one unit: ("", answer), or why it cannot be done and whether another try may help."""
@@ -103,13 +103,13 @@ class PoolActor:
 
 @dataclass(eq=False)
 class Ticket:
-    """A unit on its way."""
+    """A unit that was taken from the iterable and is not done."""
 
     at: int
-    """Which of all."""
+    """Position among all units."""
     data: bytes
     begun: int = 0
-    """Times its work was begun and did not end."""
+    """Tries that were begun and did not end."""
 
 
 @dataclass(eq=False)
@@ -192,7 +192,7 @@ class Pool:
         self._waiting[member.handle.work.remote(ticket.data)] = member
 
     def _taken(self, member: Member, reference: Any) -> Iterator[tuple[int, Any, str]]:
-        """What came of something that was waited for."""
+        """The result of a finished call."""
         try:
             answer = ray.get(reference)
         except (ActorDiedError, ActorUnavailableError):

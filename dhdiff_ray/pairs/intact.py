@@ -1,4 +1,4 @@
-"""Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
+"""Which pairs of a category are on disk as they were written, and which are damaged (contracts on disk).
 
 A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
 and of what it tells itself.
@@ -22,7 +22,7 @@ from dhdiff_ray.run.folder import RunFolder
 PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
 FILES = "files"
-"""What of a marker's row is about the files and goes into no metadata."""
+"""Keys of a marker's row that describe its files; they do not go into ``metadata.jsonl``."""
 ROW = "row"
 """Among them: size and hash of the rest of the row."""
 THREADS = 4
@@ -30,7 +30,7 @@ THREADS = 4
 
 @dataclass(frozen=True)
 class Found:
-    """What lies there of a category's pairs."""
+    """What was found of a category's pairs."""
 
     pairs: dict[str, dict[int, bool]] = field(default_factory=dict)
     """By defect and index whether it is a whole pair; an image or mask alone, or a damaged one, is none."""
@@ -40,18 +40,18 @@ class Found:
     """Images of pairs that are not whole, and files of no pair."""
 
     def remove(self, folder: RunFolder) -> None:
-        """Take away what is doubtful, so that an image that is there is a whole pair again."""
+        """Remove images of incomplete pairs and files of no pair, so that every image left belongs to a whole pair."""
         for name in self.doubtful:
             folder.delete(name)
 
 
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
-    """What lies there of each defect's pairs: index -> whether it is a whole pair."""
+    """The pairs found of each defect: index -> whether the pair is whole."""
     return looked_through(folder, category).pairs
 
 
 def looked_through(folder: RunFolder, category: str, read: bool = False) -> Found:
-    """Compare what lies there of a category's pairs with what was written; ``read`` reads files on any storage."""
+    """Compare the pairs found of a category with what was written; ``read`` reads files on any storage."""
     sizes = folder.sizes(f"{PAIRS}/{category}")
     damaged: dict[str, str] = {}
     told = dict(_promises(folder, category, damaged))

@@ -25,8 +25,8 @@ TITLES = {
     "mask_overlap": "Masks: largest overlap with a real training mask, mirrored ones too",
 }
 NOTES = {
-    "is": "It grows with the number of images: never compare two scores of different N. Its scale, real images at the "
-    "same N, stands under inception_at_real_n.",
+    "is": "It grows with the number of images: never compare two scores of different N. To compare "
+    "with real images at the same N, see inception_at_real_n.",
     "inception_at_real_n": "The Inception Score grows with N, so made and real images are cut into parts of one size, "
     "as many images as the smaller side has; a part of few images scores low on both sides.",
 }
@@ -112,7 +112,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "An oracle, a localiser trained on real images and masks, looks at each made image. IoU is between the made "
         "mask and the oracle's map above 0.5, averaged over all pairs; a pair with an empty mask counts 0. AP is over "
         "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
-        "and AP are the same agreement with held-out real masks, the scale of what stands before each."
+        "and AP are the same agreement with held-out real masks: compare the made ones with these."
     )
     if again:
         table.note += " Drawn again were pairs whose first mask was empty, or agreed less than was asked for."

@@ -20,7 +20,7 @@ from dhdiff_ray.run.damage import DamagedError, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 
 SHIPPED = "dhdiff-ray/"
-"""What the names of models that come with the package begin with."""
+"""Prefix of the names of models that come with the package."""
 FACTS = "dhdiff.json"
 INDEX = "model_index.json"
 ADAPTERS = "adapters.safetensors"
@@ -37,7 +37,7 @@ class Foundation:
 
     @property
     def about(self) -> dict[str, str]:
-        """What is written beside everything that was made from it."""
+        """What is recorded beside everything that was made from it."""
         return {"name": self.name, "weights_sha256": str(self.facts.get("weights_sha256", ""))}
 
 
@@ -122,7 +122,7 @@ def _shelf() -> Path:
 
 
 def _found(name: str, storage: str) -> Path | tuple[RunFolder, str] | None:
-    """Where it lies: a folder here, or a run and a path in it; None if it is none of ours."""
+    """Where it is stored: a local folder, or a run and a path in it; None if it is no foundation."""
     if name.startswith(SHIPPED):
         folder = _shelf() / name.removeprefix(SHIPPED)
         if not (folder / INDEX).is_file():

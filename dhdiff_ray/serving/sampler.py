@@ -55,7 +55,7 @@ class SamplerCore:
         """A scheduler counts its steps, so one pass is drawn at a time."""
 
     def orders(self, query: PairQuery) -> list[Order]:
-        """What each pair is made from, see ``orders_of``."""
+        """The orders of a request, see ``orders_of``."""
         return orders_of(query, self.catalogue)
 
     def load(self, category: str) -> DHDiffPipeline:
@@ -75,7 +75,7 @@ class SamplerCore:
         return pipeline
 
     def held(self, category: str) -> DHDiffPipeline:
-        """The category's pipeline, loaded if it is not there; the least recently used one makes room first."""
+        """The category's pipeline, loaded if need be; the least recently used one is dropped first."""
         key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
         if key not in self._held:
             while len(self._held) >= self.config.serve.models_held:
@@ -126,7 +126,7 @@ class SamplerCore:
             return drawn
 
     def pairs(self, query: PairQuery) -> list[DrawnPair]:
-        """The answer to one question, drawn in this thread."""
+        """The pairs of one request, drawn in this thread."""
         orders, size = self.orders(query), self.config.serve.max_batch_size
         return [pair for at in range(0, len(orders), size) for pair in self.draw(orders[at : at + size])]
 

@@ -77,6 +77,14 @@ def test_a_recipe_stands_behind_the_verb(invoke, tmp_path, stored):
     assert plan["origins"]["synthesize.pairs_per_defect"] == str(recipe)
 
 
+def test_a_plan_names_what_was_set_and_not_every_value_of_the_preset(invoke, tmp_path, images):
+    words = ("--dataset", "procedural", "--root", images, "--storage", tmp_path, "--run", "a", "--preset", "tiny")
+    plan = invoke("submit", "train", *words, "--set", "train.steps=6", "--dry-run").stdout.splitlines()
+    assert "train.steps from --set train.steps=6" in plan
+    assert plan[-1] == "the rest from preset tiny, shown by: dhdiff-ray config show --preset tiny --origin"
+    assert not [line for line in plan[:-1] if "preset" in line]
+
+
 def test_without_a_verb_the_verbs_are_named(invoke):
     assert invoke("submit").exit_code == 2
     wrong = invoke("submit", "--run", "first")

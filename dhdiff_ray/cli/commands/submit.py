@@ -222,7 +222,9 @@ def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample])
     lines += price.told(cost) if cost else []
     if need:
         lines.append("at once: " + ", ".join(f"{value:g} {name}" for name, value in need.items()))
-    lines += [f"{key} from {origin}" for key, origin in loaded.origins.items()]
+    lines += [f"{key} from {origin}" for key, origin in loaded.origins.items() if not origin.startswith("preset ")]
+    presets = sorted({origin for origin in loaded.origins.values() if origin.startswith("preset ")})
+    lines += [f"the rest from {name}, shown by: dhdiff-ray config show --{name} --origin" for name in presets]
     value = {"verb": verb, "folder": folder, "categories": names, "images": counts, "resources": need, "price": cost}
     value |= {"config": config.model_dump(mode="json"), "origins": loaded.origins}
     output.data(value, text="\n".join(lines))

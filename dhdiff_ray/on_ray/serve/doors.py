@@ -1,4 +1,4 @@
-"""Connections whose request does not begin are closed: neither Serve nor its HTTP server has a word for it.
+"""Closes connections that send no complete request headers in time; Serve and its HTTP server have no such limit.
 
 Not in the paper. Decided: Serve calls ``close_slow_headers`` in each of its proxies before they listen; the server's
 own protocol is kept and only watched. How long a body may take is the application's affair (``serving/middleware.py``).
@@ -45,7 +45,7 @@ def watched(protocol: Any, seconds: float) -> Any:
     """
 
     class Watched(protocol):
-        """Closes what is late."""
+        """The protocol with the limit."""
 
         _late: asyncio.TimerHandle | None = None
 

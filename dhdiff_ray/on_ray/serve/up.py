@@ -1,4 +1,4 @@
-"""Bring the endpoint up and take it down: on this process' cluster, or as a job on somebody's.
+"""Bring the endpoint up and take it down: on this process' cluster, or as a job on another one.
 
 Not in the paper. Decided: loopback unless a token is set (Ray's own token does not cover Serve's port); queues are
 bounded, a full one answers 503 with Retry-After; on somebody's cluster the endpoint is a job, so that it is listed,
@@ -30,7 +30,7 @@ __all__ = ["TOKEN_FILE", "checked_token", "down", "drain", "main", "up"]
 VERB = "serve"
 HEALTHY_SECONDS = 120.0
 DRAIN_SECONDS = 4.0
-"""How long requests may go on once the endpoint is to end."""
+"""Seconds that open requests may take once the endpoint is to end."""
 
 
 def up(config: Config, *, address: str | None = None, port: int | None = None) -> str:
@@ -89,7 +89,7 @@ def down(address: str | None = None) -> None:
 
 
 def drain() -> None:
-    """Take no more requests and let those there are come to an end, for a while: before the cluster itself ends.
+    """Take no more requests and wait for open ones, for a limited time, before the cluster ends.
 
     Serve's own shutdown takes tens of seconds, and Ray warns of the controller that ended itself.
     """

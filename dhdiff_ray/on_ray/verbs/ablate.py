@@ -73,7 +73,7 @@ def row_config(config: Config, row: str, seed: int) -> Config:
 
 
 def conditions(config: Config) -> dict[str, Any]:
-    """What every row has in common, for the page."""
+    """Conditions shared by all rows, for the report."""
     t, s, d = config.train, config.synthesize, config.detect
     return {
         "dataset": config.data.dataset,
@@ -148,7 +148,7 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes the seconds its block took."""
+    """Records the seconds that its block took."""
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)

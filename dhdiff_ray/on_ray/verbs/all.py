@@ -106,7 +106,7 @@ def run_stage(run: Run, verb: str, category: str, hub: Hub) -> dict[str, float]:
     busy: list[float] = []
 
     class Listening(Relay):
-        """Keeps what failed, for the one line of the stage, and how long its workers were busy."""
+        """Collects the failures of a stage for its one line, and its workers' busy seconds."""
 
         def emit(self, event: str = "progress", **fields: Any) -> None:
             busy.append(float(fields.get("seconds", 0.0)))

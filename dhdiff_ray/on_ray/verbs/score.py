@@ -172,7 +172,7 @@ def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list
 
 
 def comparisons(defects: Sequence[Shard], workers: int) -> list[Shard]:
-    """The second look of IC-LPIPS in parts, one per worker; none where there are not two workers for each defect."""
+    """The second pass of IC-LPIPS in parts, one per worker; none with fewer than two workers per defect."""
     parts = workers // len(defects) if defects else 0
     bare = [replace(unit, states={"distances": unit.states["distances"]}) for unit in defects if parts > 1]
     return [replace(unit, part=(at, parts)) for unit in bare for at in range(parts)]

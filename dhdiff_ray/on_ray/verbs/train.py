@@ -120,7 +120,7 @@ def place_of(config: Config) -> dict[str, Any]:
 
 
 def slots(config: Config) -> int:
-    """How many categories fit at once; at least one, so that Ray says what is missing."""
+    """Categories that fit at once; at least one, so that Ray reports what is missing."""
     t = config.train
     return room(t.most_workers * t.cpus_per_worker, t.most_workers * t.gpus_per_worker)
 
@@ -165,7 +165,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
 
 
 def forget_what_is_lost(checkpoints: RunFolder) -> str:
-    """Remove Ray Train's own list of checkpoints where it is damaged or names one that is gone; says so.
+    """Remove Ray Train's list of checkpoints if it is damaged or names one that is gone, with a warning.
 
     Ray would fail with it. Without it the workers look for themselves which checkpoint is whole.
     """

@@ -99,17 +99,17 @@ class Worker:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that tells, tracks, averages and publishes."""
+        """Whether this is rank 0, which reports, tracks, averages and publishes."""
         return self.rank == 0
 
     def tell(self, **event: Any) -> None:
-        """Send an event, if this one leads."""
+        """Send an event, on rank 0 alone."""
         if self.leads:
             about = {"verb": "train", "category": self.category, "time": round(time.time(), 3)}
             self.hub.emit.remote({**about, **event})
 
     def set_up(self) -> None:
-        """Take the cores that were given, and warn where they are slow."""
+        """Use the cores that were given, and warn if they are slow."""
         t = self.run.config.train
         if not torch.cuda.is_available():
             torch.set_num_threads(t.cpus_per_worker)
@@ -118,7 +118,7 @@ class Worker:
             self.warn(slow + "train.precision=fp32")
 
     def warn(self, message: str) -> None:
-        """Tell something that needs a look, if this one leads."""
+        """Send a warning, on rank 0 alone."""
         self.tell(event="warning", message=message)
 
     def read(self) -> Pictures:
@@ -156,7 +156,7 @@ class Worker:
         return source
 
     def facts(self, pictures: Pictures) -> dict[str, Any]:
-        """What is written beside the model."""
+        """What is recorded beside the model."""
         return self.run.training_facts(self.category, len(pictures[0]))
 
 
@@ -178,12 +178,12 @@ class Progress:
         self._losses: list[float] = []
 
     def encoded(self, done: int, total: int) -> None:
-        """So many of the pictures are encoded."""
+        """Report how many images are encoded."""
         if self._is_time(done, total):
             self.worker.tell(event="progress", category=f"{self.worker.category}, latents", done=done, total=total)
 
     def trained(self, done: int, loss: float) -> None:
-        """So many steps are done; told is the mean loss since the last time."""
+        """Report the steps done and the mean loss since the last report."""
         self._losses.append(loss)
         steps = self.worker.run.config.train.steps
         if self._is_time(done, steps):
