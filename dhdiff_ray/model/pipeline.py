@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +31,7 @@ from dhdiff_ray.model.inputs import (
     white_noise,
 )
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
-from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output, share_of_drawn
+from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, ScoreMaps, as_output, share_of_drawn
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.unet import DHDiffUNet
@@ -40,8 +39,6 @@ from dhdiff_ray.model.unet import DHDiffUNet
 COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
 """diffusers loads a component only if its class is imported already."""
 OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
-ScoreMaps = list[list[dict[str, Any]]]
-"""By step and text-attention layer; see :class:`DHDiffOutput`."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
@@ -223,11 +220,11 @@ class DHDiffPipeline(DiffusionPipeline):
         self, c: Conditions, on_step_end: OnStepEnd | None = None, watch: bool | Sequence[int] = False
     ) -> tuple[Tensor, ScoreMaps]:
         """The loop over the timesteps: latents (2b, c, h', w'), and the score maps of the steps to watch."""
-        latents, maps = c.latents, []
-        height, width = (side * latent_shape(self.vae)[1] for side in latents.shape[-2:])
+        latents, maps, factor = c.latents, [], latent_shape(self.vae)[1]
+        size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
 
         def new_noise(rows: slice) -> Tensor:
-            return self.prepare_noise((height, width), c.generators[rows], None if c.region is None else c.region[rows])
+            return self.prepare_noise(size, c.generators[rows], None if c.region is None else c.region[rows], c.noise)
 
         watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
         for number, t in enumerate(c.courses.timesteps):
@@ -256,7 +253,7 @@ class DHDiffPipeline(DiffusionPipeline):
         noised = c.courses.scaled(latents, number)
         shown = noised if self.unet.texture is None else noised + c.mean  # such a network sees latents as they are
         repeats = 2 if c.guided else 1
-        with self._autocast():
+        with self._autocast(shown):
             predicted = self.unet(
                 join(*(torch.cat([domain] * repeats) for domain in split(shown))),
                 t.expand(c.count * repeats),
@@ -289,16 +286,21 @@ class DHDiffPipeline(DiffusionPipeline):
         return images, float_masks
 
     def prepare_noise(
-        self, size: tuple[int, int], generators: Sequence[torch.Generator], region: Tensor | None = None
+        self,
+        size: tuple[int, int],
+        generators: Sequence[torch.Generator],
+        region: Tensor | None = None,
+        like: Tensor | None = None,
     ) -> Tensor:
         """One noise per pair, both domains: (2b, c, h', w'); the image's with its texture inside a region."""
         channels, factor = latent_shape(self.vae)
-        shape = (2, channels, size[0] // factor, size[1] // factor)
-        each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators])  # (b, 2, ...)
-        noise = join(each[:, 0], each[:, 1]).to(self.device)
+        sides = (size[0] // factor, size[1] // factor)
+        if like is None:  # not at each step: to find these, diffusers walks through all layers
+            like = torch.empty(0, dtype=self.unet.dtype, device=self.device)
+        noise = join(*white_noise((2, channels, *sides), generators, like).unbind(1))
         if (texture := self.unet.texture) is None:
             return noise
-        white = torch.stack([randn_tensor(texture.white_shape(shape[-2:]), g) for g in generators]).to(self.device)
+        white = white_noise(texture.white_shape(sides), generators, like.float())
         return texture.draw(noise, white, torch.ones_like(noise[:, :1]) if region is None else region)
 
     def prepare_background(self, base: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -317,8 +319,6 @@ class DHDiffPipeline(DiffusionPipeline):
     def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Courses, Tensor]:
         """What pairs run through, and their latents (2b, c, h', w') before: the noise alone, or ``z_start`` noised."""
         strengths = None if sampling.start == "noise" else sampling.strengths
-        if sampling.start == "base" and len(set(sampling.strengths)) == 1:
-            strengths = sampling.strengths[:1]
         courses = courses_of(self.scheduler, sampling.steps, self.device, strengths)
         if strengths is None or z_start is None:
             return courses, noise * self.scheduler.init_noise_sigma
@@ -343,8 +343,8 @@ class DHDiffPipeline(DiffusionPipeline):
 
     def _references(self, latents: Tensor, t: Tensor, text: Tensor) -> dict[int, Tensor]:
         latents = latents.repeat(len(text) // len(latents), 1, 1, 1)
-        with self._autocast():
+        with self._autocast(latents):
             return self.unet.encode_reference(latents, t.expand(len(text)), text)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    def _autocast(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bf16")
