@@ -27,6 +27,7 @@ from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, surely_fits, try_row
 from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, write_card
 from dhdiff_ray.records import Request
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -49,6 +50,8 @@ def main(config: Config, resume: bool = False) -> int:
 def stage(run: Run, events: Events, category: str = "") -> int:
     """The verb inside a job; ``category`` leaves the others alone, and the card to whoever does them all."""
     run.check_split(category)
+    if not category:
+        events.emit(PLAN, **plan_of(run))
     names, s = [category] if category else run.categories, run.config.synthesize
     work = Work(run, events)
     lots: Iterable[CategoryPairs] = work.planned(names)
