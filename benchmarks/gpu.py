@@ -4,7 +4,7 @@
     python -m benchmarks.gpu --size tiny        a small network: tries the script, also on a CPU
 
 Random weights, TAEF2's autoencoder. A pair is the whole call of a published pipeline: prompt, reference encoded once,
-every step, decode, bytes on the host; by batch and precision, compiled and with channels-last. Beside it, as peers do it,
+every step, decode, bytes on the host; by batch and precision, compiled and with channels-last. Beside it, as peers do,
 a plain U-Net, one image at a time, in fp32. What no longer fits into the time or the memory is told as such.
 """
 
