@@ -60,6 +60,11 @@ class DHDiffPipeline(DiffusionPipeline):
         self.register_to_config(defaults=defaults or {})
         self.precision = "fp32"
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; diffusers' own property walks through all layers, at each step of each pair."""
+        return self.unet.device
+
     def speed_up(self, precision: Literal["fp32", "bf16"] = "fp32", compiled: bool = False) -> DHDiffPipeline:
         """Run the U-Net in bf16 (autocast), or compiled, anew per size of batch and picture; pairs differ a little."""
         self.precision = precision
@@ -220,11 +225,11 @@ class DHDiffPipeline(DiffusionPipeline):
         self, c: Conditions, on_step_end: OnStepEnd | None = None, watch: bool | Sequence[int] = False
     ) -> tuple[Tensor, ScoreMaps]:
         """The loop over the timesteps: latents (2b, c, h', w'), and the score maps of the steps to watch."""
-        latents, maps, factor = c.latents, [], latent_shape(self.vae)[1]
-        size = (latents.shape[-2] * factor, latents.shape[-1] * factor)
+        latents, maps = c.latents, []
+        height, width = (side * latent_shape(self.vae)[1] for side in latents.shape[-2:])
 
         def new_noise(rows: slice) -> Tensor:
-            return self.prepare_noise(size, c.generators[rows], None if c.region is None else c.region[rows], c.noise)
+            return self.prepare_noise((height, width), c.generators[rows], None if c.region is None else c.region[rows])
 
         watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
         for number, t in enumerate(c.courses.timesteps):
@@ -253,7 +258,7 @@ class DHDiffPipeline(DiffusionPipeline):
         noised = c.courses.scaled(latents, number)
         shown = noised if self.unet.texture is None else noised + c.mean  # such a network sees latents as they are
         repeats = 2 if c.guided else 1
-        with self._autocast(shown):
+        with self._autocast():
             predicted = self.unet(
                 join(*(torch.cat([domain] * repeats) for domain in split(shown))),
                 t.expand(c.count * repeats),
@@ -286,17 +291,12 @@ class DHDiffPipeline(DiffusionPipeline):
         return images, float_masks
 
     def prepare_noise(
-        self,
-        size: tuple[int, int],
-        generators: Sequence[torch.Generator],
-        region: Tensor | None = None,
-        like: Tensor | None = None,
+        self, size: tuple[int, int], generators: Sequence[torch.Generator], region: Tensor | None = None
     ) -> Tensor:
         """One noise per pair, both domains: (2b, c, h', w'); the image's with its texture inside a region."""
         channels, factor = latent_shape(self.vae)
         sides = (size[0] // factor, size[1] // factor)
-        if like is None:  # not at each step: to find these, diffusers walks through all layers
-            like = torch.empty(0, dtype=self.unet.dtype, device=self.device)
+        like = torch.empty(0, dtype=self.unet.dtype, device=self.device)
         noise = join(*white_noise((2, channels, *sides), generators, like).unbind(1))
         if (texture := self.unet.texture) is None:
             return noise
@@ -343,8 +343,8 @@ class DHDiffPipeline(DiffusionPipeline):
 
     def _references(self, latents: Tensor, t: Tensor, text: Tensor) -> dict[int, Tensor]:
         latents = latents.repeat(len(text) // len(latents), 1, 1, 1)
-        with self._autocast(latents):
+        with self._autocast():
             return self.unet.encode_reference(latents, t.expand(len(text)), text)
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
