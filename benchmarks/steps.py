@@ -2,14 +2,15 @@
 
     python -m benchmarks.steps STORAGE RUN [capsule mesh] --starts noise reference --steps 4 5 8 12 20 25
 
-Each cell draws as many first tries as there are real training defects, by one model, and judges them: mask IoU with a
-localiser of real pairs, which the run has to hold, pixel AP of a detector trained on the pairs alone, IC-LPIPS and
-originality by stand-in features, and processor seconds per pair of one thread. Cells that are done are kept; an SVG
+Each cell draws first tries by one model, as many as there are real training defects, and judges them: mask IoU with the
+run's localiser of real pairs (trained if it is not there), pixel AP of a detector trained on the pairs alone, IC-LPIPS
+and originality by stand-in features, and processor seconds per pair of one thread. Cells that are done are kept; an SVG
 goes beside the result.
 """
 
 import json
 import time
+from collections import Counter
 from pathlib import Path
 
 import diffusers
@@ -22,7 +23,6 @@ from dhdiff_ray.config.load import with_values
 from dhdiff_ray.data.images import read_image, read_mask
 from dhdiff_ray.detector.evaluate import alignment, predict
 from dhdiff_ray.detector.kinds import Detectors
-from dhdiff_ray.detector.unet import from_bytes
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.pairs.make import make
 from dhdiff_ray.pairs.plan import plan, shards
@@ -51,7 +51,8 @@ def main():
     parser.add_argument("--starts", nargs="+", default=["reference", "noise"], choices=["noise", "reference"])
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 5, 8, 12, 20, 25])
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
-    parser.add_argument("--detectors", type=int, default=2, help="seeds of the detector that learns from the pairs")
+    parser.add_argument("--pairs", type=int, default=0, help="per defect; 0: as many as there are real ones")
+    parser.add_argument("--detectors", type=int, default=2, help="trained on a cell's pairs; 0 tells no pixel AP")
     parser.add_argument("--result", default="benchmarks/results/steps.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -60,9 +61,9 @@ def main():
     result = Path(asked.result)
     known = json.loads(result.read_text()) if result.is_file() else {"real": {}, "cells": []}
     for category in [c for c in (asked.category, *asked.categories) if c] or split.categories:
-        bench = Bench(Run(config), category, asked.model or folder.local(f"models/{category}"), asked.detectors)
+        bench = Bench(Run(config), category, asked.model or folder.local(f"models/{category}"), asked)
         if category not in known["real"]:
-            known["real"][category] = round(bench.pixel_ap(*bench.detectors(0).real_pairs()), 4)
+            known["real"][category] = round(bench.tested(bench.oracle), 4)
         for start in asked.starts:
             for steps in sorted(asked.steps, reverse=True):
                 for sampler in asked.samplers:
@@ -83,7 +84,6 @@ def conditions(config, asked):
         "training_steps": config.train.steps,
         "backbone": config.model.backbone,
         "seed": config.run.seed,
-        "detectors": asked.detectors,
         "threads": 1,
         "torch": torch.__version__,
         "diffusers": diffusers.__version__,
@@ -93,12 +93,12 @@ def conditions(config, asked):
 class Bench:
     """One category's model, and what its pairs are judged by."""
 
-    def __init__(self, run, category, model, detectors):
-        self.run, self.category, self.count = run, category, detectors
+    def __init__(self, run, category, model, asked):
+        self.run, self.category, self.asked = run, category, asked
         self.pipeline = DHDiffPipeline.from_pretrained(model)
         self.pipeline.set_progress_bar_config(disable=True)
         self.schedule = dict(self.pipeline.scheduler.config)
-        self.oracle = from_bytes(run.folder.read_bytes(f"detectors/{category}/real.safetensors"))
+        self.oracle, _ = self.detectors(0).real_localiser()
         self.split = run.category(category)
         self.scorer = DefectScorer(run.config.score.model_copy(update={"metrics": ("ic_lpips", "originality")}))
 
@@ -107,8 +107,8 @@ class Bench:
         kind, own = SAMPLERS[sampler]
         shared = {name: self.schedule[name] for name in SCHEDULE}
         self.pipeline.scheduler = getattr(diffusers, kind)(**shared, **own)
-        counts = {d: sum(s.defect == d for s in self.split.train) for d in self.split.defects_of(self.category)}
-        sets = {"synthesize.steps": steps, "synthesize.pairs_per_defect": max(counts.values())}
+        counts = Counter(sample.defect for sample in self.split.train if not sample.is_good)
+        sets = {"synthesize.steps": steps, "synthesize.pairs_per_defect": self.asked.pairs or max(counts.values())}
         config = with_values(self.run.config, sets | (NOISE if start == "noise" else {}), "the benchmark")
         pairs = []
         begun = time.process_time()
@@ -117,8 +117,9 @@ class Bench:
         seconds = (time.process_time() - begun) / len(pairs)
         images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
         aligned = alignment(self.oracle, images, masks)
-        found = {"iou": aligned["iou"], "nonempty": aligned["nonempty"], "pixel_ap": self.pixel_ap(images, masks)}
-        found |= self.scores(pairs) | {"seconds": seconds}
+        found = {"iou": aligned["iou"], "nonempty": aligned["nonempty"], **self.scores(pairs), "seconds": seconds}
+        if self.asked.detectors:
+            found["pixel_ap"] = self.pixel_ap(images, masks)
         calls = steps if start == "noise" else round(steps * config.synthesize.strengths[1])
         return {"pairs": len(pairs), "calls": calls} | {name: round(value, 4) for name, value in found.items()}
 
@@ -129,11 +130,14 @@ class Bench:
     def pixel_ap(self, images, masks):
         """Of detectors trained on these pairs, the mean over their seeds."""
         found = []
-        for seed in range(self.count):
-            detectors = self.detectors(seed)
-            model, _ = detectors.localiser(images, masks)
-            found.append(detectors.tested(lambda shown, model=model: predict(model, shown))["pixel_ap"])
+        for seed in range(self.asked.detectors):
+            model, _ = self.detectors(seed).localiser(images, masks)
+            found.append(self.tested(model))
         return float(np.mean(found))
+
+    def tested(self, model):
+        """Pixel AP of a localiser on the test half."""
+        return float(self.detectors(0).tested(lambda shown: predict(model, shown))["pixel_ap"])
 
     def scores(self, pairs):
         """IC-LPIPS and originality, means over the defects."""
@@ -174,7 +178,7 @@ def plot(cells, width=330, height=230, margin=46):
         parts += [f'<text x="{left - 6}" y="{down(v) + 4:.1f}" text-anchor="end">{v}</text>' for v in (0, 0.5, 1)]
         same = [cell for cell in cells if (cell["category"], cell["start"]) == (category, start)]
         for sampler in {cell["sampler"] for cell in same}:
-            line = sorted((cell["steps"], cell[figure]) for cell in same if cell["sampler"] == sampler)
+            line = sorted((c["steps"], c[figure]) for c in same if c["sampler"] == sampler and figure in c)
             points = " ".join(f"{across(s):.1f},{down(v):.1f}" for s, v in line)
             parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[sampler]}" stroke-width="2"/>')
     size = (2 * (width + margin) + margin, len(rows) * (height + margin) + margin + 10)
