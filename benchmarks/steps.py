@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--steps", nargs="+", type=int, default=[4, 5, 8, 12, 20, 25])
     parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS), choices=list(SAMPLERS))
     parser.add_argument("--pairs", type=int, default=0, help="per defect; 0: as many as there are real ones")
-    parser.add_argument("--detectors", type=int, default=2, help="trained on a cell's pairs; 0 tells no pixel AP")
+    parser.add_argument("--detectors", type=int, default=2, help="trained on a cell's pairs; 0: mask IoU alone")
     parser.add_argument("--result", default="benchmarks/results/steps.json")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -117,9 +117,9 @@ class Bench:
         seconds = (time.process_time() - begun) / len(pairs)
         images, masks = np.stack([p.image for p in pairs]), np.stack([p.mask for p in pairs])
         aligned = alignment(self.oracle, images, masks)
-        found = {"iou": aligned["iou"], "nonempty": aligned["nonempty"], **self.scores(pairs), "seconds": seconds}
+        found = {"iou": aligned["iou"], "nonempty": aligned["nonempty"], "seconds": seconds}
         if self.asked.detectors:
-            found["pixel_ap"] = self.pixel_ap(images, masks)
+            found |= {"pixel_ap": self.pixel_ap(images, masks), **self.scores(pairs)}
         calls = steps if start == "noise" else round(steps * config.synthesize.strengths[1])
         return {"pairs": len(pairs), "calls": calls} | {name: round(value, 4) for name, value in found.items()}
 
@@ -147,7 +147,7 @@ class Bench:
             train, held_out = (self._real(side, name) for side in (self.split.train, self.split.test))
             defect = Defect(self.category, name, tuple(made), made.__getitem__, None, train, held_out)
             for score in self.scorer.value(defect, self.scorer.observe(defect, list(made))):
-                by_metric.setdefault(score.metric.removeprefix("standin_"), []).append(score.value)
+                by_metric.setdefault(score.metric.removesuffix("_standin"), []).append(score.value)
         return {name: float(np.nanmean([v for v in values if v is not None])) for name, values in by_metric.items()}
 
     def _real(self, side, defect):
