@@ -110,7 +110,7 @@ def trained_run(storage: str, steps: int = 2) -> Config:
     root = Path(storage) / "images"
     generate(root, resolution=64, defects_per_type=6, train_good=6, test_good=2)
     places = (f'run.storage="{storage}"', f'data.root="{root}"', "run.name=bench", "data.dataset=procedural")
-    served = ("serve.max_batch_size=8", f"serve.queue={4 * CLIENTS}")
+    served = ("serve.max_batch_size=8", f"serve.queue={4 * CLIENTS}", "synthesize.steps=25")
     config = load_config(preset="tiny", sets=(*places, *served, f"train.steps={steps}")).config
     folder = RunFolder.of(storage, "bench")
     split = make_split(open_dataset("procedural").scan(root), fraction=0.5, seed=0, root=root)

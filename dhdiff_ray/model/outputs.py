@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 OutputType = Literal["pil", "np", "pt"]
+ScoreMaps = list[list[dict[str, Any]]]
+"""By step and text-attention layer; see :class:`DHDiffOutput`."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class DHDiffOutput(BaseOutput):
     images: Any
     float_masks: Any
     masks: Any
-    score_maps: list[list[dict[str, Any]]] | None = None
+    score_maps: ScoreMaps | None = None
     """Per step asked for and text-attention layer: ``image``, ``annotation``, ``control`` (b, t, h, w), and after
     fusion ``image_hat``, ``annotation_hat`` (Eq. 6 and 7, averaged over heads)."""
 

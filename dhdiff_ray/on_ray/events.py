@@ -59,7 +59,7 @@ class Events:
         """Tell one event.
 
         Args:
-            event: ``start``, ``progress``, ``metric``, ``warning``, ``failed``, ``verdict`` or ``done``.
+            event: ``plan``, ``start``, ``progress``, ``metric``, ``warning``, ``failed``, ``verdict`` or ``done``.
             fields: plain JSON values; ``category``, ``done``, ``total`` and ``loss`` are drawn as a progress bar.
         """
         record = {"event": event, "verb": self.verb, **fields}

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from statistics import stdev
 from typing import Any
 
+from dhdiff_ray.config import Config
+from dhdiff_ray.report.price import planned, spent
+
 TITLES = {
     "is": "Inception Score",
     "inception_at_real_n": "Inception Score of made and real images at one N",
@@ -68,6 +71,14 @@ SELECTED = {
 DASH = "–"
 SMALL = 0.00995
 """Below it three digits after the point would say too little."""
+COSTS = {
+    "train_worker_hours": "training, worker hours",
+    "synthesize_worker_hours": "making pairs, worker hours",
+    "gpu_hours": "both, GPU hours",
+    "cpu_hours": "both, core hours",
+    "pairs": "pairs",
+}
+"""What a job costs, as it is told."""
 
 
 @dataclass
@@ -181,6 +192,19 @@ def timing_table(timings: Mapping[str, Any] | None, events: Iterable[Mapping[str
     if not seconds:
         return None
     table.rows = [[part, f"{value:.1f}"] for part, value in seconds.items()]
+    table.kinds = [""] * len(table.rows)
+    return table
+
+
+def cost_table(config: Config, events: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Hours and pairs as planned when the job started, and as spent by now."""
+    plan, now = planned(events), spent(config, events)
+    if not plan and not any(now.values()):
+        return None
+    table = Table("Planned and spent", ["What", "Planned", "Spent"])
+    table.note = "Hours of workers while they trained or drew; scores, detectors and waiting are not in them."
+    table.conditions = {"Planned by the pace of": str(plan.get("measured_in") or "no run: none like this was measured")}
+    table.rows = [[words, text(plan.get(name)), text(now[name])] for name, words in COSTS.items()]
     table.kinds = [""] * len(table.rows)
     return table
 

@@ -10,7 +10,7 @@ from dhdiff_ray.config.load import ConfigError
 
 COMMON = {
     *("--run", "--storage", "--resume", "--dataset", "--root", "--category", "--preset", "--set", "--address"),
-    *("--insecure", "--check", "--no-check", "--dry-run", "--detach", "--verbose", "--json", "--help"),
+    *("--insecure", "--check", "--no-check", "--dry-run", "--price", "--detach", "--verbose", "--json", "--help"),
 }
 PAIRS = {"--pairs", "--filter"}
 VERBS = {"train": COMMON, "synthesize": COMMON | PAIRS, "score": COMMON, "detect": COMMON, "all": COMMON | PAIRS}
@@ -62,6 +62,11 @@ def test_an_option_of_another_verb_is_a_usage_error_that_says_where_it_belongs(f
 def test_options_stand_before_the_verb_or_behind_it(line, invoke, stored):
     plan = json.loads(invoke(*line.split(), "--storage", stored, "--dry-run", "--json").stdout)
     assert (plan["verb"], plan["config"]["synthesize"]["pairs_per_defect"]) == ("synthesize", 3)
+
+
+def test_a_price_without_a_dry_run_is_refused(invoke, stored):
+    result = invoke("submit", "score", "--run", "first", "--storage", stored, "--price", "2.5")
+    assert str(result.exception) == "--price only tells what a job would cost; add --dry-run"
 
 
 def test_a_run_may_have_the_name_of_a_verb(invoke, stored):

@@ -26,7 +26,8 @@ from dhdiff_ray.pairs.intact import marker_row, tries_file
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import CategoryPairs, Unit, refuse_full_disk, surely_fits, try_row
 from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, write_card
-from dhdiff_ray.records import Request
+from dhdiff_ray.records import Request, Sample
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -49,6 +50,8 @@ def main(config: Config, resume: bool = False) -> int:
 def stage(run: Run, events: Events, category: str = "") -> int:
     """The verb inside a job; ``category`` leaves the others alone, and the card to whoever does them all."""
     run.check_split(category)
+    if not category:
+        events.emit(PLAN, **plan_of(run))
     names, s = [category] if category else run.categories, run.config.synthesize
     work = Work(run, events)
     lots: Iterable[CategoryPairs] = work.planned(names)
@@ -196,6 +199,8 @@ class Maker:
         self.writer = PairWriter(run.folder)
         self._pipelines: dict[str, DHDiffPipeline] = {}
         self._judges: dict[str, Judge] = {}
+        self._samples: dict[str, tuple[Sample, ...]] = {}
+        """Training images of the category, not of a whole run's: each unit looks through them."""
 
     def __call__(self, unit: Unit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
@@ -217,7 +222,9 @@ class Maker:
 
         pipeline, category = self._pipeline(unit.category), unit.category
         judge = self._judge(category) if self.config.synthesize.min_iou else None
-        kept = make_usable(unit.requests, pipeline, self.config, self.run.split.train, judge)
+        if category not in self._samples:
+            self._samples = {category: self.run.category(category).train}
+        kept = make_usable(unit.requests, pipeline, self.config, self._samples[category], judge)
         pairs = [Encoded.of(one.pair) for one in kept]
         told = [try_row(one, self.config.synthesize) for one in kept]
         rows = [marker_row(row, pair.promises) for row, pair in zip(told, pairs, strict=True)]

@@ -23,6 +23,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub
 from dhdiff_ray.on_ray.pool import beside_driver, room
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import SPLIT, Run
@@ -43,6 +44,8 @@ def main(config: Config, resume: bool = False) -> int:
         run.refuse_existing()
     with Events(run.folder, "train") as events, lease(run.folder):
         categories = lay_out(run, events)
+        if not config.sources:
+            events.emit(PLAN, **plan_of(run))
         waiting = [category for category in categories if not is_trained(run.folder, category)]
         for category in categories:
             steps = config.train.steps
