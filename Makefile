@@ -14,7 +14,7 @@ setup: $(STAMP)
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("dhdiff-ray needs Python 3.11 or newer; call: make PYTHON=/path/to/python3.11 ...") if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m uv --version >/dev/null 2>&1 || $(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
+	@$(BIN)/python -m uv --version >/dev/null 2>&1 || awk '/^[^ ]/ {own = /^uv==/} own' requirements.lock | $(BIN)/python -m pip install --quiet --require-hashes --requirement /dev/stdin
 	$(BIN)/python -m uv pip sync --quiet --python $(BIN)/python requirements.lock
 	$(BIN)/python -m uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q -j 0 -x '$(NOT_COMPILED)' $(VENV)/lib >/dev/null || true # templates do not compile

@@ -25,9 +25,9 @@ from dhdiff_ray.data.prompts import defect_words, prompt
 from dhdiff_ray.data.regions import drawn_control, raw_mask
 from dhdiff_ray.detector.evaluate import predict
 from dhdiff_ray.detector.unet import from_bytes
-from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.pairs.make import OwnPictures, finished, prepare
 from dhdiff_ray.pairs.plan import plan
+from dhdiff_ray.pairs.published import open_model
 from dhdiff_ray.run.folder import RunFolder
 
 PAIRS = 24
@@ -45,7 +45,7 @@ def main():
     config, folder, split = opened(asked.storage, asked.run)
     figures = {"run": asked.run, "steps": config.train.steps, "pairs": PAIRS, "resolution": config.data.resolution}
     for category in [c for c in split.categories if folder.exists(f"models/{c}/dhdiff.json")]:
-        pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{category}"))
+        pipeline = open_model(folder.local(f"models/{category}"), config)
         own = split.category(category)
         requests = plan(config, split, category)
         requests = random.Random(0).sample(requests, min(PAIRS, len(requests)))

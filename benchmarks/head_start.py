@@ -86,6 +86,7 @@ def measured(asked, category, way, steps, seed):
         "synthesize.start=noise",
         "synthesize.strength=1.0",
         "synthesize.placement=free",
+        "synthesize.steps=25",
         f"run.seed={seed}",
         f"data.categories=['{category}']",
         *asked.common,

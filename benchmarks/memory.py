@@ -33,40 +33,53 @@ def peak():
 
 def on_gpu():
     """Whole training steps on one GPU, by batch and with or without gradient checkpointing."""
-    unet = DHDiffUNet(CONFIG, eta_start="identity").cuda()
-    optimiser = torch.optim.AdamW(unet.parameters(), 1e-4, fused=True)
-    average = EMAModel(unet.parameters(), decay=0.999, foreach=True)
-    rows = []
-    for checkpointing, batch in ((True, BATCH), (False, BATCH), (True, 32), (False, 32)):
-        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        seconds = []
-        for _ in range(4):
-            start = time.perf_counter()
-            loss = forward(unet, batch, "cuda")
-            loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            average.step(unet.parameters())
-            torch.cuda.synchronize()
-            seconds.append(time.perf_counter() - start)
-        peak_gb = torch.cuda.max_memory_allocated() / 1e9
-        rows.append({"checkpointing": checkpointing, "batch": batch, "peak_gb": round(peak_gb, 2)})
-        rows[-1]["seconds_per_step"] = round(min(seconds[1:]), 3)
-        print(rows[-1], flush=True)
+    rows = training(CONFIG, "cuda", ((True, BATCH), (False, BATCH), (True, 32), (False, 32)))
     figures = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "precision": "bf16 (autocast)"}
     (RESULT.parent / "memory_sd15_cuda.json").write_text(json.dumps(figures | {"steps": rows}, indent=2) + "\n")
 
 
-def forward(unet, batch, device):
+def training(config, device, cells):
+    """Seconds of whole training steps, optimiser and average included, and on a GPU the allocator's peak.
+
+    ``cells`` are (gradient checkpointing, batch).
+    """
+    unet, on_gpu = DHDiffUNet(config, eta_start="identity").to(device), device == "cuda"
+    optimiser = torch.optim.AdamW(unet.parameters(), 1e-4, fused=True)
+    average = EMAModel(unet.parameters(), decay=0.999, foreach=True)
+    rows = []
+    for checkpointing, batch in cells:
+        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
+        if on_gpu:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        seconds = []
+        for _ in range(4):
+            start = time.perf_counter()
+            loss = forward(unet, batch, device, config)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            average.step(unet.parameters())
+            if on_gpu:
+                torch.cuda.synchronize()
+            seconds.append(time.perf_counter() - start)
+        rows.append({"checkpointing": checkpointing, "batch": batch})
+        if on_gpu:
+            rows[-1]["peak_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
+        rows[-1]["seconds_per_step"] = round(min(seconds[1:]), 3)
+        print(rows[-1], flush=True)
+    return rows
+
+
+def forward(unet, batch, device, config=CONFIG):
     """Eq. 8's loss of random latents and text."""
-    image, annotation, reference = torch.randn(3, batch, 4, LATENT, LATENT, device=device)
-    text, t = torch.randn(batch, 77, 768, device=device), torch.tensor([500] * batch, device=device)
+    channels, width = config.get("in_channels", 4), config["cross_attention_dim"]
+    image, annotation, reference = torch.randn(3, batch, channels, LATENT, LATENT, device=device)
+    text, t = torch.randn(batch, 77, width, device=device), torch.tensor([500] * batch, device=device)
     with torch.autocast(device, torch.bfloat16):
         references = unet.encode_reference(reference, t, text)
         predicted = unet(join(image, annotation), t, text, references=references)
-    return dh_loss(predicted, torch.randn(2 * batch, 4, LATENT, LATENT, device=device))[0]
+    return dh_loss(predicted, torch.randn(2 * batch, channels, LATENT, LATENT, device=device))[0]
 
 
 def main():

@@ -30,7 +30,7 @@ LATENT = 32
 
 def inputs(config, batch, device, dtype=torch.float32):
     width = config["cross_attention_dim"]
-    latent = torch.randn(batch, 4, LATENT, LATENT, device=device, dtype=dtype)
+    latent = torch.randn(batch, config.get("in_channels", 4), LATENT, LATENT, device=device, dtype=dtype)
     return latent, torch.full((batch,), 500, device=device), torch.randn(batch, 77, width, device=device, dtype=dtype)
 
 

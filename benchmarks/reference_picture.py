@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 from benchmarks.behaviour import with_references
 from benchmarks.trained_run import opened
 from dhdiff_ray.data.images import read_image
-from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.pairs.plan import plan
+from dhdiff_ray.pairs.published import open_model
 
 PAIRS, SIDE, MARGIN = 8, 96, 170
 """Columns, side of each picture in pixels, and room for the words."""
@@ -31,7 +31,7 @@ def main():
     torch.set_num_threads(1)
     config, folder, split = opened(asked.storage, asked.run)
     samples = {s.key: s for s in split.category(asked.category).train}
-    pipeline = DHDiffPipeline.from_pretrained(folder.local(f"models/{asked.category}"))
+    pipeline = open_model(folder.local(f"models/{asked.category}"), config)
     requests = random.Random(0).sample(plan(config, split, asked.category), PAIRS)
     side = config.data.resolution
     rows = [

@@ -1,9 +1,10 @@
 """The endpoint under load beside a plain loop over the same model: throughput, what passes save, percentiles, faults.
 
 ``python -m benchmarks.serve [--no-ray]`` is the load; ``--faults`` kills a sampler, redeploys and lets clients go away
-instead, ``--soak N`` asks ``N`` times in a row. Everything runs on this machine over loopback: the endpoint on a
-private cluster of two cores (one for the sampler), the load from another process. Ratios of one run are told; times of
-different runs on a shared machine do not compare. Each part replaces its own figures in the result.
+instead, ``--soak N`` asks ``N`` times in a row, ``--rude`` has one client hold connections and send huge forms beside
+normal ones. Everything runs on this machine over loopback: the endpoint on a private cluster of two cores (one for the
+sampler), the load from another process. Ratios of one run are told; times of different runs on a shared machine do not
+compare. Each part replaces its own figures in the result.
 """
 
 import argparse
@@ -31,6 +32,7 @@ TARGETS = {
     "seconds_without_service": 5,
     "drained_s": 2,
     "memory_growth": 0.05,
+    "p95_beside_a_rude_client": 2,
 }
 
 
@@ -38,15 +40,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-ray", action="store_true", help="only what needs no cluster")
     parser.add_argument("--faults", action="store_true", help="instead: killed, redeployed, left")
+    parser.add_argument("--rude", action="store_true", help="instead: a rude client beside normal ones")
     parser.add_argument("--soak", type=int, metavar="N", default=0, help="instead: so many requests in a row")
     asked = parser.parse_args()
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="dhdiff-") as storage:
         config = trained_run(storage)
-        if asked.faults or asked.soak:
-            from benchmarks import serve_faults
+        if asked.faults or asked.soak or asked.rude:
+            from benchmarks import serve_faults, serve_rude
 
             found = {}
+            if asked.rude:
+                found["rude"] = serve_rude.rude(config)
             if asked.faults:
                 found["faults"] = serve_faults.faults(config)
             if asked.soak:
@@ -105,7 +110,7 @@ def trained_run(storage: str, steps: int = 2) -> Config:
     root = Path(storage) / "images"
     generate(root, resolution=64, defects_per_type=6, train_good=6, test_good=2)
     places = (f'run.storage="{storage}"', f'data.root="{root}"', "run.name=bench", "data.dataset=procedural")
-    served = ("serve.max_batch_size=8", f"serve.queue={4 * CLIENTS}")
+    served = ("serve.max_batch_size=8", f"serve.queue={4 * CLIENTS}", "synthesize.steps=25")
     config = load_config(preset="tiny", sets=(*places, *served, f"train.steps={steps}")).config
     folder = RunFolder.of(storage, "bench")
     split = make_split(open_dataset("procedural").scan(root), fraction=0.5, seed=0, root=root)

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.model.pipeline import DHDiffPipeline
+from dhdiff_ray.pairs.published import open_model
 from dhdiff_ray.run.run import Run
 
 
@@ -33,6 +33,6 @@ def one_category(asked):
     torch.set_num_threads(1)
     config, folder, split = opened(asked.storage, asked.run)
     category = asked.category or split.categories[0]
-    pipeline = DHDiffPipeline.from_pretrained(asked.model or folder.local(f"models/{category}"))
+    pipeline = open_model(Path(asked.model or folder.local(f"models/{category}")), config)
     pipeline.set_progress_bar_config(disable=True)
     return config, split, category, pipeline

@@ -188,8 +188,7 @@ def trained_once(images, tmp_path_factory):
         parts = build(config, samples, pictures)
         source = build_source(parts, config, samples, pictures, masks)
         fit(PlainEngine(parts.objective, config.train), source, config.train, average=None)
-        defects = sorted({s.defect for s in own.train if not s.is_good})
-        publish(parts, None, Run(config), category, {"defects": defects})
+        publish(parts, None, Run(config), category, Run(config).training_facts(category, len(samples)))
     return Path(folder.path())
 
 

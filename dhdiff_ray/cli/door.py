@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dhdiff_ray.records import Sample
 
 TRAINS = ("train", "all", "ablate")
+DRAWS = ("synthesize", "all")
 AUTOENCODER = ("taef2_encoder.pth", "taef2_decoder.pth")
 BACKBONE = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 """Folders of a Stable Diffusion in diffusers' layout."""
@@ -46,6 +47,8 @@ def check_door(verb: str, loaded: Loaded, here: bool) -> list[Sample]:
         _check_categories(config)
         if verb in TRAINS and not _is_all_trained(config, samples):
             _check_model(loaded, here)
+        if here and verb in DRAWS:
+            _check_under(config)
         if here:
             _check_packages(verb, config)
             _check_cores(verb, config)
@@ -119,6 +122,19 @@ def _check_model(loaded: Loaded, here: bool) -> None:
             f"model.autoencoder = taef2 needs its two files ({', '.join(AUTOENCODER)}) and {where}; get them from "
             "https://github.com/madebyollin/taesd and pass --set model.autoencoder_weights=FOLDER"
         )
+
+
+def _check_under(config: Config) -> None:
+    """What trained models are adapters over is there."""
+    from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
+    from dhdiff_ray.run.run import Run
+    from dhdiff_ray.training.checkpoint import is_trained, model_facts
+
+    folder = Run(config).folder
+    for category in folder.folders("models"):
+        if is_trained(folder, category) and folder.exists(f"models/{category}/{ADAPTERS}"):
+            foundation_under(model_facts(folder, category), config)
+            return  # a run has one foundation
 
 
 def _check_backbone(name: str) -> None:

@@ -154,6 +154,12 @@ class JobOptions:
     dry_run: Annotated[
         bool, option(CLUSTER, "Show what would be sent and what it needs; send nothing.", "--dry-run")
     ] = False
+    hourly: Annotated[
+        float | None,
+        option(
+            CLUSTER, "With --dry-run: money for a GPU hour; without GPUs, a core hour.", "--price", min=0, metavar="X"
+        ),
+    ] = None
     detach: Annotated[bool, option(CLUSTER, "Send the job and do not follow it.", "--detach")] = False
     verbose: Annotated[bool, option(CLUSTER, "Show the job's whole log.", "--verbose", "-v")] = False
     as_json: Json = False

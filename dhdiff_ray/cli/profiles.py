@@ -35,6 +35,8 @@ def resolved(address: str) -> str:
     there = standing()
     local = {"local": {"address": there.address, "token_file": str(there.token_file)}} if there else {}
     profiles = {**local, **_read()}
+    if address not in profiles and address == "local":
+        raise ConfigError("no cluster stands on this machine; start one: dhdiff-ray cluster up")
     if address not in profiles:
         hint = nearest(address, list(profiles))
         names = f"it has: {', '.join(sorted(profiles))}" if profiles else "and there is no such file yet"

@@ -40,6 +40,11 @@ class DetectConfig(Frozen):
     """Share of a batch that is normal images; the peers use half."""
     real_share: Research[float] = Field(default=0.5, ge=0, lt=1)
     """Where real and other defects are shown together: the least share of real ones; 0 shows all equally often."""
+    augment: bool = False
+    """Turn, scale, brighten or darken each image shown (and mirror it, if ``train.flips``); not in the paper."""
+    pairs: int = Field(default=0, ge=0)
+    """Made pairs per defect that detectors are trained on, and as many pasted ones; 0: as many as there are real ones,
+    the paper's comparison."""
     seeds: int = Field(default=1, ge=1)
     """Trainings per kind, with seeds from ``run.seed`` on. With more than one, figures have a spread."""
     baselines: tuple[

@@ -91,7 +91,7 @@ class Config(Frozen):
         left_out |= {
             "data": {"categories"},
             "synthesize": {"unit_seconds", "layout"},
-            "train": {"trackers", "resize_seconds"},
+            "train": {"trackers", "resize_seconds", "step_seconds"},
         }
         content = self.model_dump(mode="json", exclude=left_out)
         if not self.sources:  # runs on disk are older than this key

@@ -41,6 +41,9 @@ class ServeConfig(Frozen):
     """Longest a client may take to send its request."""
     requests_per_minute: float = Field(default=0.0, ge=0)
     """Requests per minute of one key, unless the token file says otherwise; 0 does not limit."""
+    steps_per_minute: float = Field(default=0.0, ge=0)
+    """Denoising steps (pairs times steps) per minute of one key, or of all where there are no keys: what it may cost. A
+    request for more than a minute's worth is answered once in a while; 0 does not limit."""
     in_flight: int = Field(default=64, ge=1)
     """Requests of one key, or of all where there are no keys, that are answered at once; more get 429. One that is
     still arriving makes room for a new one."""

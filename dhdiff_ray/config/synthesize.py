@@ -25,8 +25,8 @@ class SynthesizeConfig(Frozen):
     """How far ``start = base`` or ``reference`` is noised; 1 is pure noise. For ``reference`` also ``[least, most]``:
     drawn from there by each pair's seed, as [0.15, 0.6]; 0 is the placed defect as the autoencoder gives it back."""
     placement: Literal["own", "free"] = "free"
-    """With ``start = reference``: the defect's own place and shape, or a place that fits, turned, scaled and warped a
-    little (and mirrored, if ``train.flips``). Where a user draws, it goes there."""
+    """With ``start = reference``: the defect's own place and shape, or a place on the product that fits, turned, scaled
+    and warped a little (and mirrored, if ``train.flips``). Where a user draws, it goes there."""
     background: First[Literal["free", "keep", "clean"]] = "free"
     """``keep`` puts the re-noised base back outside the raw mask at each step, ``clean`` the base itself (ours)."""
     fade: bool = False

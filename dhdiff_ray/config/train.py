@@ -32,7 +32,8 @@ class TrainConfig(Frozen):
     gpus_per_worker: First[float] = Field(default=0, ge=0)
     """GPUs one worker asks for."""
     adapt: First[Literal["full", "lora"]] = "full"
-    """What is trained of a backbone: everything, or low-rank adapters and the layers that are new."""
+    """What is trained of a backbone: everything, or low-rank adapters and the layers that are new. Over a foundation of
+    ours the model is then its adapters alone."""
     lora_rank: int = Field(default=16, ge=1)
     """Rank of the adapters."""
     gradient_checkpointing: bool = False
@@ -47,7 +48,7 @@ class TrainConfig(Frozen):
     """Noise schedule; scaled_linear is Stable Diffusion's."""
     noise: Research[Literal["white", "texture"]] = "white"
     """Noise on image latents. ``white``: as in the paper. ``texture``: noise that looks like good product and fits to
-    what surrounds a raw mask, and a filter that draws defects from their masks; from scratch only."""
+    what surrounds a raw mask, and a filter that draws defects from their masks; not on a Stable Diffusion."""
     defect_weight: Research[float] = Field(default=0, ge=0)
     """Weight of an extra loss on the defects alone, small and large ones alike; 0 is Eq. 8 alone, as in the paper."""
     reference: Research[Literal["defect", "background", "full", "none"]] = "defect"
@@ -80,6 +81,9 @@ class TrainConfig(Frozen):
     """Checkpoints kept per category."""
     max_failures: int = Field(default=2, ge=0)
     """Worker failures a category survives by resuming from its last checkpoint."""
+    step_seconds: float = Field(default=0, ge=0)
+    """Longest a step may take before its worker is ended and training goes on from the last checkpoint; 0 follows the
+    steps so far."""
     trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
     """Where each step's figures also go, beside the run's ``metrics/<category>.jsonl``; each is an extra to install."""
 

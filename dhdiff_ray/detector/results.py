@@ -42,7 +42,7 @@ WORDS = {
 """What stands in the sentence, in its order: all of these see the real defects."""
 ALONE = {"synthetic": "pairs alone", "pasted": "pasted defects alone"}
 """Stand in it where the sums were not trained."""
-MISSING = "Whether the pairs help is not measured"
+MISSING = "Whether the pairs help beside real ones is not measured"
 
 
 def kinds_of(config: Config) -> tuple[str, ...]:
@@ -62,8 +62,7 @@ def keep(folder: RunFolder, category: str, training: tuple[str, int], content: d
 
 def kept(folder: RunFolder, category: str, training: tuple[str, int]) -> dict[str, Any] | None:
     """What was written down: ``conditions`` and ``figures``; None if nothing was."""
-    name = _name(category, *training)
-    return folder.readable(name)
+    return folder.facts(_name(category, *training)) or None
 
 
 def together(figures: Mapping[tuple[str, int], dict[str, Any]]) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def verdict(figures: Mapping[str, Any]) -> str:
     figures_told = f"{', '.join(parts)} ({spread})" if parts else ""
     if not judged:
         need = f"add {' and '.join(k for k in ('real', 'real_synthetic') if k not in values)} to detect.baselines"
-        return f"{MISSING}; {need}" + (f": {figures_told}" if parts else "")
+        return f"{figures_told[:1].upper()}{figures_told[1:]}{'. ' * bool(parts)}{MISSING}; {need}"
     return f"{_judged(values)}: {figures_told}"
 
 

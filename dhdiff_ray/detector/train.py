@@ -1,7 +1,8 @@
 """Train the localiser on pairs, made or real, and normal images (section IV-D).
 
-The peers' recipe: Adam, half of each batch normal images with an empty mask, no augmentation. What we decided: a head
-on a pretrained network is trained with AdamW on layers that are computed once; the weights after the last step are
+The peers' recipe: Adam, half of each batch normal images with an empty mask, no augmentation (``detect.augment`` is
+ours). What we decided: a head on a pretrained network is trained with AdamW, on layers that are computed once where
+images are shown as they are; the weights after the last step are
 kept, or those that do best on pairs held out from training (``detect.select``). The peers keep the epoch that does best
 on the test set, which makes their figures optimistic; that is a labelled mode.
 """
@@ -15,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dhdiff_ray.config import DetectConfig
+from dhdiff_ray.detector.augment import augmented
 from dhdiff_ray.detector.evaluate import as_input
 from dhdiff_ray.detector.loss import localisation_loss
 from dhdiff_ray.detector.pretrained import Pretrained
 from dhdiff_ray.detector.unet import build
 
+Show = Callable[[np.ndarray, np.ndarray], tuple[Tensor, Tensor]]
+"""Rows of normal and of defective images -> logits and targets."""
 Best = tuple[float, dict[str, Tensor]]
 """How good a localiser was, and its weights then."""
 
@@ -34,6 +38,7 @@ def train_localiser(
     device: str | None = None,
     judge: Callable[[nn.Module], float] | None = None,
     chances: np.ndarray | None = None,
+    mirror: bool = False,
 ) -> nn.Module:
     """Train a localiser; on a CPU its weights are a function of the arguments alone.
 
@@ -50,6 +55,7 @@ def train_localiser(
         judge: how good the localiser is now; asked every ``config.judge_every`` steps and after the last. The best is
             kept, the later among equals. None keeps the last.
         chances: how often each defective image is shown, (n,), summing to one; None shows all alike.
+        mirror: whether ``config.augment`` may mirror images.
 
     Returns:
         The chosen localiser, in evaluation mode.
@@ -63,13 +69,12 @@ def train_localiser(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model = _untrained(config, seed, place)
     optimiser = _optimiser(model, config)
-    logits_of = _seen_by(model, images, normals, place)
+    show = _shown(model, images, masks, normals, place, mirror if config.augment else None, seed)
     schedule = _schedule(optimiser, config)
     best: Best | None = None
     draw = np.random.default_rng(seed)
     for step in range(config.steps):
-        calm, picked = _batch(len(images), len(normals), config, draw, chances)
-        loss = localisation_loss(logits_of(calm, picked), _targets(len(calm), masks[picked]).to(place), config.loss)
+        loss = localisation_loss(*show(*_batch(len(images), len(normals), config, draw, chances)), config.loss)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -124,24 +129,44 @@ def _optimiser(model: nn.Module, config: DetectConfig) -> torch.optim.Optimizer:
     return torch.optim.Adam(learned, lr=config.learning_rate)
 
 
-def _seen_by(
-    model: nn.Module, images: np.ndarray, normals: np.ndarray, place: torch.device
-) -> Callable[[np.ndarray, np.ndarray], Tensor]:
-    """Logits (b, 1, h, w) of normal images at some positions, then of defective ones at others."""
+def _shown(
+    model: nn.Module,
+    images: np.ndarray,
+    masks: np.ndarray,
+    normals: np.ndarray,
+    place: torch.device,
+    mirror: bool | None,
+    seed: int,
+) -> Show:
+    """What gives logits and targets, both (b, 1, h, w), of normal images at some positions, then of defective ones.
+
+    ``mirror`` is None where images are shown as they are; a pretrained network then looks at each once.
+    """
+
+    def targets(calm: np.ndarray, picked: np.ndarray) -> Tensor:
+        return _targets(len(calm), masks[picked]).to(place)
+
+    def pixels(calm: np.ndarray, picked: np.ndarray) -> Tensor:
+        return as_input(np.concatenate([normals[calm], images[picked]]) if len(calm) else images[picked]).to(place)
+
+    if mirror is not None:
+        draw = np.random.default_rng([seed, 8])
+
+        def changed(calm: np.ndarray, picked: np.ndarray) -> tuple[Tensor, Tensor]:
+            shown, truth = augmented(pixels(calm, picked), targets(calm, picked), mirror, draw)
+            return model(shown), truth
+
+        return changed
     if not isinstance(model, Pretrained):
+        return lambda calm, picked: (model(pixels(calm, picked)), targets(calm, picked))
+    layers = model.layers_of(np.concatenate([normals, images]) if len(normals) else images)
 
-        def of_images(calm: np.ndarray, picked: np.ndarray) -> Tensor:
-            pixels = np.concatenate([normals[calm], images[picked]]) if len(calm) else images[picked]
-            return model(as_input(pixels).to(place))
-
-        return of_images
-    shown = model.layers_of(np.concatenate([normals, images]) if len(normals) else images)
-
-    def of_layers(calm: np.ndarray, picked: np.ndarray) -> Tensor:
+    def looked_at(calm: np.ndarray, picked: np.ndarray) -> tuple[Tensor, Tensor]:
         rows = torch.from_numpy(np.concatenate([calm, len(normals) + picked]))
-        return model.head([layer[rows].to(place).float() for layer in shown], images.shape[1:3])
+        seen = [layer[rows].to(place).float() for layer in layers]
+        return model.head(seen, images.shape[1:3]), targets(calm, picked)
 
-    return of_layers
+    return looked_at
 
 
 def _batch(

@@ -1,4 +1,4 @@
-"""What a metric that can be computed in parts looks like: observe, merge, value.
+"""Metrics that can be computed in parts: observe, merge, value.
 
 Section IV-C scores many images; here they are scored in shards. A state is either a table from an image's name to its
 row of numbers, which ``merge`` puts together (the same bytes for any sharding), or a few sums, which ``add`` adds up

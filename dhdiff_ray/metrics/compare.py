@@ -46,5 +46,5 @@ def compare(ours: Sequence[Row], theirs: Sequence[Row]) -> tuple[list[dict[str, 
 
 
 def key(row: Row) -> tuple[Any, ...]:
-    """What two rows of one figure have in common."""
+    """What identifies a figure: metric, level, category and defect."""
     return row["metric"], row.get("level"), row.get("category"), row.get("defect")

@@ -78,7 +78,7 @@ def localisation(
 
 
 def agreement(masks: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int | None]:
-    """Do made masks lie where an oracle sees the defect: is image and mask one thing.
+    """Whether made masks lie where an oracle sees the defect, so whether image and mask agree.
 
     Args:
         masks: made masks (n, h, w), positive where non-zero.
@@ -90,7 +90,7 @@ def agreement(masks: np.ndarray, probabilities: np.ndarray) -> dict[str, float |
         ``nonempty``: share of pairs whose mask is not empty; ``n``: pairs.
 
     Raises:
-        ValueError: no pairs, or maps with what is no number.
+        ValueError: no pairs, or maps with NaN or infinity.
     """
     if len(masks) == 0:
         raise ValueError("no pairs to compare; make some first: dhdiff-ray submit synthesize --run NAME")

@@ -37,11 +37,11 @@ class Cluster:
     size: int
     """Images in the cluster."""
     draws: tuple[tuple[str, ...], ...]
-    """Per seed the names of those that are compared, sorted; one draw where nothing is left to chance."""
+    """Per seed the sorted names of the images that are compared; one draw if all are."""
 
     @property
     def members(self) -> tuple[str, ...]:
-        """Everybody in any draw, sorted."""
+        """Members of any draw, sorted."""
         return tuple(sorted({name for draw in self.draws for name in draw}))
 
     @property
@@ -260,7 +260,7 @@ def lengths(rows: np.ndarray) -> np.ndarray:
 
 
 def finite(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The features, if every number in them is one.
+    """The features, checked to be finite.
 
     Raises:
         ValueError: the network gave NaN or infinity for an image, which is named.
@@ -274,7 +274,7 @@ def finite(features: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def _draws(members: Sequence[str], centre: str, profile: Profile, seeds: Sequence[int]) -> tuple[tuple[str, ...], ...]:
-    """Per seed, who is compared of a cluster's members in the order of their names."""
+    """Per seed, the members of a cluster that are compared, in the order of their names."""
     if profile.cap is None or len(members) <= profile.cap:
         return (tuple(members),)
     if profile.draw == "first":

@@ -25,12 +25,12 @@ class InceptionScore:
     """exp of the mean divergence between an image's classes and the classes of its split.
 
     Args:
-        classifier: whose probabilities are observed; it is only named here, not asked.
+        classifier: whose probabilities are observed; only its name is used here.
         names: all images of the defect, in any order: an image's split follows from them.
         splits: parts that are scored apart and averaged.
 
     Raises:
-        ValueError: fewer images than splits, or a name that stands there twice.
+        ValueError: fewer images than splits, or a name given twice.
     """
 
     def __init__(self, classifier: Classifier, names: Sequence[str], splits: int = 10) -> None:
@@ -51,7 +51,7 @@ class InceptionScore:
         self._sizes = np.diff(edges)
 
     def holds(self, name: str) -> bool:
-        """Whether an image of that name counts."""
+        """Whether the score counts an image of that name."""
         return name in self._split
 
     def observe(self, names: Sequence[str], probabilities: np.ndarray) -> State:

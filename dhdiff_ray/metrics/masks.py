@@ -1,4 +1,4 @@
-"""Do made masks look like real ones: area, position, compactness, pieces, and how many are empty.
+"""How alike made and real masks are: area, position, compactness, pieces, and the share of empty ones.
 
 Not in the paper, which shows no figure of its masks alone. What we decided: each property is compared as a
 distribution, by the Wasserstein-1 distance to the masks of the real training anomalies, beside the same distance for
@@ -49,7 +49,7 @@ def mask_scores(made: State, train: Sequence[np.ndarray], held_out: Sequence[np.
 
     Args:
         made: rows of the made masks by name.
-        train: masks of the real training anomalies (h, w); of another size is fine.
+        train: masks of the real training anomalies (h, w), of any size.
         held_out: masks of the held-out ones.
 
     Returns:

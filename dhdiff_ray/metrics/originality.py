@@ -1,4 +1,4 @@
-"""Are made images new: the distance of each to the nearest real training anomaly, in the space of LPIPS.
+"""How new made images are: LPIPS distance of each to the nearest real training anomaly.
 
 Not in the paper; a generator that copies its few training images scores well on much else. What we decided: the scale
 is how far held-out real anomalies are from the training ones, and an image is flagged as a copy when it is nearer to a
@@ -14,7 +14,7 @@ from dhdiff_ray.metrics.ic_lpips import CentreDistances
 from dhdiff_ray.records import Score
 
 COPY = 0.5
-"""Share of the least real distance under which an image is a copy."""
+"""An image is a copy below this share of the least distance between real ones."""
 NAMED = 10
 """Copies that are named."""
 

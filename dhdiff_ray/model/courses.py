@@ -1,9 +1,10 @@
-"""The scheduler as pairs run through it: all from one step on, or each from a step of its own (section III-B).
+"""The noise schedule of a batch: all pairs start at one step, or each at a step of its own (section III-B).
 
-Decided: where strengths differ, a pair joins the loop at its own step, with its own copy of the scheduler, since a
+Decided: where first steps differ, a pair joins the loop at its own step, with its own copy of the scheduler, since a
 multistep scheduler remembers what it saw; until then its latents stay as they are. So a batch of one fixed size holds
 any strengths, the network is shown all pairs at one timestep, and a pair never depends on its company, as it would if
-a batch shared a strength. It costs the steps of the batch's largest strength.
+a batch shared a strength: a scheduler treats every number alike, so alone or with others gives the same bits. It costs
+the steps of the batch's largest strength.
 Shapes: b pairs, c x h' x w' latents; rows are those of b pairs or of both their domains, joined, 2b.
 """
 
@@ -13,6 +14,7 @@ import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,7 +82,7 @@ class Courses:
 
         def change(one: Course) -> Tensor:
             scheduler, rows, extra = one.scheduler, one.rows, {}
-            wanted = inspect.signature(scheduler.step).parameters
+            wanted = _arguments(type(scheduler))
             stochastic = str(scheduler.config.get("algorithm_type", "sde")).startswith("sde")
             if "variance_noise" in wanted and "algorithm_type" in scheduler.config and stochastic:
                 extra["variance_noise"] = new_noise(rows)
@@ -96,7 +98,7 @@ class Courses:
         return self._changed(latents, number, change)
 
     def _changed(self, latents: Tensor, number: int, change: Callable[[Course], Tensor]) -> Tensor:
-        """What a change makes of the pairs that have begun; the others stay as they are."""
+        """Apply a change to the pairs that have begun; the others stay as they are."""
         if len(self.each) == 1 and self.each[0].first <= number:
             return change(self.each[0])
         changed = latents.clone()
@@ -106,8 +108,14 @@ class Courses:
         return changed
 
 
+@cache
+def _arguments(scheduler: type) -> frozenset[str]:
+    """Names that a scheduler's step takes; looked at once, since that takes as long as the step itself."""
+    return frozenset(inspect.signature(getattr(scheduler, "step")).parameters)  # noqa: B009
+
+
 def steps_of(total: int, strength: float) -> int:
-    """Steps that a strength runs through, of so many; none at 0 alone."""
+    """Number of steps that a strength runs through; 0 only at strength 0."""
     return max(1 if strength else 0, round(total * strength))
 
 
@@ -118,7 +126,7 @@ def courses_of(scheduler: Any, steps: int, device: torch.device, strengths: Sequ
         scheduler: is set to its first step.
         steps: of the whole schedule.
         device: of the timesteps.
-        strengths: of each pair, which then has a course of its own; one for all of them together; None: all steps.
+        strengths: of each pair; pairs that begin at different steps have courses of their own. None: all steps.
     """
     scheduler.set_timesteps(steps, device=device)
     timesteps = scheduler.timesteps
@@ -126,8 +134,8 @@ def courses_of(scheduler: Any, steps: int, device: torch.device, strengths: Sequ
     if strengths is None:
         return Courses([Course(scheduler, 0, slice(None))], timesteps)
     begins = [total - steps_of(total, strength) for strength in strengths]
-    alone, each = len(begins) == 1, []
-    for at, begin in enumerate(begins):
+    alone, each = len(set(begins)) == 1, []
+    for at, begin in enumerate(begins[:1] if alone else begins):
         own = scheduler if alone else copy.deepcopy(scheduler)
         if hasattr(own, "set_begin_index"):
             own.set_begin_index(begin)

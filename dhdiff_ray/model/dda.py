@@ -49,7 +49,7 @@ class DomainDecoupledAttention(nn.Module):
 
 
 def look_at_itself(attention: Any) -> None:
-    """W_Q and W_K of one value: the score of a position with itself is a squared norm, above that with most others.
+    """Give W_Q and W_K one value: a position's score with itself is a squared norm, above that with most others.
 
     Ours: what F^R holds at a position then reaches the image there from the first steps on, while the average that
     random projections take over all positions tells little of it. Doubled, so that the softmax is sharp enough.

@@ -45,7 +45,7 @@ class Strands:
     defect_tokens: Tensor | None = None  # 1 where a text token belongs to the defect's words (b, t)
 
     watched: list[dict[str, Any]] | None = None
-    """Where text-attention layers put their score maps, one dict per layer; None while nobody looks."""
+    """Where text-attention layers put their score maps, one dict per layer; None if they are not wanted."""
 
     def watch(self, layer: int, **maps: Tensor | None) -> None:
         """Keep score maps (b, heads, n, t) of one layer as pictures (b, t, h, w), averaged over the heads."""

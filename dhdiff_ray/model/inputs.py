@@ -1,4 +1,4 @@
-"""What a caller of the pipeline gives, as tensors, and what denoising needs of it (section III-D, control S^O).
+"""Arguments of the pipeline as tensors, and the inputs of denoising made from them (section III-D, control S^O).
 
 Decided: a list may hold None where a pair goes without. What is drawn by hand has one rule, here for tensors and in
 ``data/regions.py`` for arrays, since ``model/`` imports nothing of ours: a point stands for the raw-mask cell that
@@ -58,7 +58,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Kept:
-    """The product that stays around the raw mask."""
+    """The product that is kept around the raw mask."""
 
     base: Tensor  # (b, 3, h, w) in [-1, 1]
     raw_mask: Tensor  # (b, 1, h, w)
@@ -97,7 +97,7 @@ class Conditions:
 
     @property
     def guided(self) -> bool:
-        """Whether the empty prompt is predicted with beside each prompt."""
+        """Whether guidance is on: the empty prompt is predicted beside each prompt."""
         return self.sampling.guidance > 1
 
 
@@ -136,10 +136,10 @@ def as_inputs(
     boxes: Boxes | None,
     **given: Any,
 ) -> Inputs:
-    """What is given as tensors; the raw mask is made from the control, size and grid are as published where left out.
+    """Arguments as tensors; a missing raw mask is made from the control, missing size and grid are the model's.
 
     Raises:
-        ValueError: something that is no picture or mask, or a control that is given twice.
+        ValueError: a value that is no picture or mask, or a control given twice.
     """
     count = len(prompts)
     base, reference, placed = (as_images(name, given[name], count) for name in ("base", "reference", "placed"))
@@ -201,7 +201,7 @@ def as_images(name: str, value: Any, count: int) -> Tensor | None:
         count: pairs.
 
     Raises:
-        ValueError: another kind of thing, other sizes, or not one per pair.
+        ValueError: another type, differing sizes, or not one per pair.
     """
     if value is None or isinstance(value, Tensor):
         return _one_per_pair(name, value, count)

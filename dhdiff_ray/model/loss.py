@@ -1,4 +1,4 @@
-"""The objective: Eq. 8, section III-E; beside it, where asked for, the error on the defect itself (ours)."""
+"""The objective: Eq. 8, section III-E; and, optionally, the error on the defect itself (ours)."""
 
 from __future__ import annotations
 

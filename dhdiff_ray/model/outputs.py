@@ -1,4 +1,4 @@
-"""What the pipeline gives back: decoded pairs passed over into their product, as pictures, arrays or tensors.
+"""Output of the pipeline: decoded pairs, blended into their product, as pictures, arrays or tensors.
 
 How a drawn image passes into the product it is drawn on is not in the paper. Outside a raw mask the product stays as it
 is. What is drawn inside follows it closely, but not to the grey value: a large defect changes brightness far beyond its
@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional
 
 OutputType = Literal["pil", "np", "pt"]
+ScoreMaps = list[list[dict[str, Any]]]
+"""By step and text-attention layer; see :class:`DHDiffOutput`."""
 
 
 @dataclass
@@ -34,7 +36,7 @@ class DHDiffOutput(BaseOutput):
     images: Any
     float_masks: Any
     masks: Any
-    score_maps: list[list[dict[str, Any]]] | None = None
+    score_maps: ScoreMaps | None = None
     """Per step asked for and text-attention layer: ``image``, ``annotation``, ``control`` (b, t, h, w), and after
     fusion ``image_hat``, ``annotation_hat`` (Eq. 6 and 7, averaged over heads)."""
 
@@ -54,7 +56,7 @@ def as_output(images: Tensor, float_masks: Tensor, output_type: OutputType, scor
 
 
 def share_of_drawn(inside: Tensor, mask: Tensor, step: int, blend: bool, fade: bool) -> Tensor:
-    """How much of a drawn image is shown (b, 1, h, w); of what is left the product is.
+    """Weight of the drawn image (b, 1, h, w); the product has the rest.
 
     Args:
         inside: raw masks (b, 1, h, w), 0 or 1; the picture's own edge is none.

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn import functional
 
@@ -32,7 +31,7 @@ from dhdiff_ray.model.inputs import (
     white_noise,
 )
 from dhdiff_ray.model.latents import HaarTransform, decode, encode, image_to_mask, latent_shape, mask_to_image
-from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, as_output, share_of_drawn
+from dhdiff_ray.model.outputs import DHDiffOutput, OutputType, ScoreMaps, as_output, share_of_drawn
 from dhdiff_ray.model.taef2 import TinyAutoencoder
 from dhdiff_ray.model.text import mark_defect_tokens, tokenize
 from dhdiff_ray.model.unet import DHDiffUNet
@@ -40,8 +39,6 @@ from dhdiff_ray.model.unet import DHDiffUNet
 COMPONENTS = (DHDiffUNet, HaarTransform, TinyAutoencoder)
 """diffusers loads a component only if its class is imported already."""
 OnStepEnd = Callable[[Any, int, int, dict[str, Tensor]], dict[str, Tensor] | None]
-ScoreMaps = list[list[dict[str, Any]]]
-"""By step and text-attention layer; see :class:`DHDiffOutput`."""
 
 
 class DHDiffPipeline(DiffusionPipeline):
@@ -62,6 +59,11 @@ class DHDiffPipeline(DiffusionPipeline):
         self.register_modules(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
         self.register_to_config(defaults=defaults or {})
         self.precision = "fp32"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; diffusers' own property walks through all layers, at each step of each pair."""
+        return self.unet.device
 
     def speed_up(self, precision: Literal["fp32", "bf16"] = "fp32", compiled: bool = False) -> DHDiffPipeline:
         """Run the U-Net in bf16 (autocast), or compiled, anew per size of batch and picture; pairs differ a little."""
@@ -99,7 +101,7 @@ class DHDiffPipeline(DiffusionPipeline):
         callback_on_step_end: OnStepEnd | None = None,
         return_score_maps: bool | Sequence[int] = False,
     ) -> DHDiffOutput:
-        """Draw one pair per prompt; what is None is as the model was published.
+        """Draw one pair per prompt; arguments that are None take the published model's values.
 
         Args:
             prompt: one per pair; may be left out where ``defect`` is given.
@@ -165,7 +167,7 @@ class DHDiffPipeline(DiffusionPipeline):
         return as_output(images, float_masks, output_type, maps if return_score_maps else None)
 
     def prepare(self, inputs: Inputs, sampling: Sampling) -> Conditions:
-        """Everything that denoising needs, on the pipeline's device."""
+        """Compute all inputs of the denoising loop, on the pipeline's device."""
         # 1. The product as latents, and where it stays.
         z_start = region = kept = None
         mean: Tensor | float = 0.0
@@ -293,12 +295,12 @@ class DHDiffPipeline(DiffusionPipeline):
     ) -> Tensor:
         """One noise per pair, both domains: (2b, c, h', w'); the image's with its texture inside a region."""
         channels, factor = latent_shape(self.vae)
-        shape = (2, channels, size[0] // factor, size[1] // factor)
-        each = torch.stack([randn_tensor(shape, g, dtype=self.unet.dtype) for g in generators])  # (b, 2, ...)
-        noise = join(each[:, 0], each[:, 1]).to(self.device)
+        sides = (size[0] // factor, size[1] // factor)
+        like = torch.empty(0, dtype=self.unet.dtype, device=self.device)
+        noise = join(*white_noise((2, channels, *sides), generators, like).unbind(1))
         if (texture := self.unet.texture) is None:
             return noise
-        white = torch.stack([randn_tensor(texture.white_shape(shape[-2:]), g) for g in generators]).to(self.device)
+        white = white_noise(texture.white_shape(sides), generators, like.float())
         return texture.draw(noise, white, torch.ones_like(noise[:, :1]) if region is None else region)
 
     def prepare_background(self, base: Tensor, raw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -317,8 +319,6 @@ class DHDiffPipeline(DiffusionPipeline):
     def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Courses, Tensor]:
         """What pairs run through, and their latents (2b, c, h', w') before: the noise alone, or ``z_start`` noised."""
         strengths = None if sampling.start == "noise" else sampling.strengths
-        if sampling.start == "base" and len(set(sampling.strengths)) == 1:
-            strengths = sampling.strengths[:1]
         courses = courses_of(self.scheduler, sampling.steps, self.device, strengths)
         if strengths is None or z_start is None:
             return courses, noise * self.scheduler.init_noise_sigma

@@ -23,7 +23,7 @@ SPECIAL = ("<pad>", "<unk>", "<start>", "<end>")
 LEAST_LENGTH = 16
 """Tokens that every small tokenizer has room for, so that models of different prompts read alike."""
 PLACE_DEVIATION = 0.02
-"""Standard deviation of a place's vector, CLIP's own; words have 1.
+"""Standard deviation of a position's vector, CLIP's own; words have 1.
 
 With CLIP's .02 for words as well, states of the defect's token differ between prompts by a tenth of their variance;
 with 1 it is seven tenths.
@@ -101,7 +101,7 @@ def _tokenizer(vocabulary: Sequence[str], length: int) -> PreTrainedTokenizerFas
 
 
 def _with_tables(encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
-    """The encoder with the vectors of the tokenizer's words and places."""
+    """The encoder with the vectors of the tokenizer's words and positions."""
     tables: Any = encoder.embeddings
     width = encoder.config.hidden_size
     words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
@@ -113,7 +113,7 @@ def _with_tables(encoder: CLIPTextModel, tokenizer: PreTrainedTokenizerFast) -> 
 
 
 def _drawn(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal numbers that follow from a name."""
+    """Standard normal numbers seeded by a name."""
     seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
     return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape, dtype=np.float32))
 

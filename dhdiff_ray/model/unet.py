@@ -103,6 +103,16 @@ class DHDiffUNet(ModelMixin, ConfigMixin):
         return unet
 
     @property
+    def device(self) -> torch.device:
+        """Where its weights are, without a walk through all of them."""
+        return self.domain_embedding.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self.domain_embedding.dtype
+
+    @property
     def new_parameters(self) -> list[str]:
         """Names of the parameters that the backbone does not have: zeta, eta, merge and domain embedding."""
         marks = ("zero_conv.", "fusion.", "_merges.", "domain_embedding")

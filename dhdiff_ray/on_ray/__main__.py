@@ -1,7 +1,7 @@
 """How a verb starts inside a job: ``python -m dhdiff_ray.on_ray VERB config.json [--resume]``.
 
-Not in the paper. Decided: what a user can mend becomes one line and an exit code, never a traceback;
-a fault of ours keeps its traceback.
+Not in the paper. Decided: an error that a user can mend becomes one line and an exit code; only a bug
+shows a traceback.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> NoReturn:
 
 
 def run(verb: Verb, file: str, resume: bool = False) -> NoReturn:
-    """The same for the verb itself.
+    """Run a verb that is already imported, as :func:`main` does.
 
     Raises:
         SystemExit: always.

@@ -1,4 +1,4 @@
-"""What a job tells while it runs: one JSON object per event, in its log and in the run's ``events.jsonl``.
+"""Events of a running job: one JSON object each, in its log and in the run's ``events.jsonl``.
 
 Not in the paper. Decided: the job's driver is the only writer; workers send through one small actor, ``EventHub``, so
 that it works on any storage. In a log an event is a line that starts with ``@event ``.
@@ -26,13 +26,13 @@ from dhdiff_ray.run.folder import RunFolder
 FLUSH_SECONDS = 10.0
 """How often events reach a storage that cannot append."""
 SEGMENT_CHARACTERS = 200_000
-"""How large such a file becomes: what is written again each time stays small however long a job is."""
+"""Largest size of such a file, so that little is rewritten each time."""
 PROGRESS_SECONDS = 1.0
-"""How often one training tells how far it is."""
+"""Seconds between two reports of one training's progress."""
 
 
 class Hub(Protocol):
-    """A handle of :class:`EventHub`, as workers and the driver have it."""
+    """A handle of :class:`EventHub`, for workers and the driver."""
 
     emit: RemoteMethod
     arrived: RemoteMethod
@@ -59,7 +59,7 @@ class Events:
         """Tell one event.
 
         Args:
-            event: ``start``, ``progress``, ``metric``, ``warning``, ``failed``, ``verdict`` or ``done``.
+            event: ``plan``, ``start``, ``progress``, ``metric``, ``warning``, ``failed``, ``verdict`` or ``done``.
             fields: plain JSON values; ``category``, ``done``, ``total`` and ``loss`` are drawn as a progress bar.
         """
         record = {"event": event, "verb": self.verb, **fields}
@@ -99,7 +99,7 @@ class Events:
             ray.kill(cast(ActorHandle, handle))
 
     def pump(self, hub: Hub) -> int:
-        """Write what workers sent since the last call; returns how many events that were."""
+        """Write what workers sent since the last call; returns the number of events."""
         records = cast("list[dict[str, Any]]", ray.get(hub.drain.remote()))
         for record in records:
             self.emit(**record)
@@ -118,7 +118,7 @@ class Events:
         self.close()
 
     def _flush(self) -> None:
-        """An object store has no append: the last file is written again, until it is large and another one begins."""
+        """An object store cannot append: the last file is rewritten until it is large, then a new one begins."""
         if self._segment is None:
             self._segment = max([FILE, *self.folder.files(SEGMENTS)], key=lambda name: (name != FILE, name))
             self._text = self.folder.read_bytes(self._segment).decode() if self.folder.exists(self._segment) else ""
@@ -132,7 +132,7 @@ class Events:
 
 
 class Relay(Events):
-    """The same from inside a task: everything goes to the mailbox of the job's driver, which alone writes."""
+    """Events from inside a task: they go to the mailbox of the job's driver, the only writer."""
 
     def __init__(self, folder: RunFolder, verb: str, hub: Hub) -> None:
         super().__init__(folder, verb)
@@ -153,15 +153,15 @@ class Relay(Events):
 class EventHub:
     """Mailbox between workers and the driver; takes no core.
 
-    It lies beside the driver, so that no other node's loss ends the job with it; where it dies alone it comes back
-    empty, and a second of progress is missing.
+    It runs on the driver's node, so that the loss of another node does not end the job. If it dies alone it is started
+    again empty, and a second of progress is lost.
     """
 
     def __init__(self) -> None:
         self._events: list[dict[str, Any]] = []
 
     def emit(self, event: dict[str, Any]) -> None:
-        """Put one event in; the time is that of sending if the sender says so."""
+        """Put one event in; its time is the sender's, if given."""
         self._events.append({"time": round(time.time(), 3), **event})
 
     def arrived(self) -> None:
@@ -174,7 +174,7 @@ class EventHub:
 
 
 class Teller:
-    """Sends the progress of one training to the driver; where the name stands for the bar it is drawn as."""
+    """Sends the progress of one training to the driver; the name labels its progress bar."""
 
     def __init__(self, hub: Hub, verb: str, name: str, steps: int) -> None:
         self._send = lambda **event: hub.emit.remote({"verb": verb, "category": name, **event})
@@ -190,7 +190,7 @@ class Teller:
             self._send(event="progress", done=done, total=self._steps, loss=loss)
 
     def warn(self, message: str) -> None:
-        """Tell something that needs a look."""
+        """Send a warning."""
         self._send(event="warning", message=message)
 
 

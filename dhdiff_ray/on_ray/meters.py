@@ -1,7 +1,7 @@
-"""What a Prometheus that scrapes the cluster sees of us; ``cluster/grafana.json`` draws it.
+"""Our metrics for a Prometheus that scrapes the cluster; ``cluster/grafana.json`` draws them.
 
-Not in the paper. Decided: Ray's own exporter carries them (with ``ray_`` before the name), so that nothing of ours
-listens on a port; made where they are counted, since a meter lives in its process.
+Not in the paper. Decided: Ray's own exporter serves them (with the prefix ``ray_``), so nothing of ours listens on
+a port. A metric is made in the process that counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _meters = cache(_Meters)
 
 
 def made(run: str, category: str, pairs: int, seconds: float) -> None:
-    """Count pairs that lie in the run, and what one of them took."""
+    """Count finished pairs, and the seconds that one took."""
     _meters().pairs.inc(pairs, tags={"run": run, "category": category})
     _meters().seconds.observe(seconds / max(pairs, 1), tags={"category": category})
     memory(category)
@@ -40,7 +40,7 @@ def failed(verb: str, category: str) -> None:
 
 
 def memory(category: str) -> None:
-    """Tell the most GPU memory this process has held, in bytes; nothing without a GPU."""
+    """Report this process' peak GPU memory in bytes; nothing without a GPU."""
     import torch  # the job's driver counts failures and needs none of it
 
     if torch.cuda.is_available():

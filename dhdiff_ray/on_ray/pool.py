@@ -20,15 +20,12 @@ import ray
 from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from dhdiff_ray.on_ray.deadline import longest_wait
+
 TRIES = 3
 """How often a unit is begun before it counts as failed."""
 PAUSE_SECONDS = 0.5
 """Wait before a unit that raised is tried again: what it needs may be there then."""
-FIRST_SECONDS = 1800.0
-"""How long a batch may take while nobody knows how long one takes."""
-LEAST_SECONDS = 300.0
-TIMES_LONGEST = 20.0
-"""How long a batch may take after that: so many times the longest so far; a unit ``LEAST_SECONDS`` at least."""
 LOOK_SECONDS = 1.0
 """How often deadlines are looked at."""
 
@@ -41,7 +38,7 @@ class RemoteMethod(Protocol):
     """A task, or a method of an actor; Ray's own types do not say which methods an actor has."""
 
     def remote(self, *arguments: object) -> ray.ObjectRef:
-        """Call it; the answer is there later."""
+        """Call it; returns a reference to the answer."""
         ...
 
 
@@ -93,7 +90,7 @@ class PoolActor:
         self.worker = worker(**arguments)
 
     def ready(self) -> None:
-        """Answers once it is there."""
+        """Return once the actor has started."""
 
     def work(self, unit: bytes) -> tuple[str, Any]:
         """Do one unit: ("", answer), or why it cannot be done and whether another try may help."""
@@ -108,15 +105,15 @@ class PoolActor:
 
 @dataclass(eq=False)
 class Ticket:
-    """A unit on its way."""
+    """A unit that was taken from the iterable and is not done."""
 
     at: int
-    """Which of all."""
+    """Position among all units."""
     data: bytes
     batches: int = 1
     """How much work it is."""
     begun: int = 0
-    """Times its work was begun and did not end."""
+    """Tries that were begun and did not end."""
 
 
 @dataclass(eq=False)
@@ -183,9 +180,7 @@ class Pool:
 
     def limit(self, ticket: Ticket) -> float:
         """Seconds that a unit may take."""
-        if self.seconds or not self.longest:
-            return (self.seconds or FIRST_SECONDS) * ticket.batches
-        return max(LEAST_SECONDS, TIMES_LONGEST * self.longest * ticket.batches)
+        return longest_wait(self.seconds, self.longest, ticket.batches)
 
     def _feed(self) -> None:
         """Give units to actors that have none; start actors while there are units for them."""
@@ -209,7 +204,7 @@ class Pool:
         self._waiting[member.handle.work.remote(ticket.data)] = member
 
     def _taken(self, member: Member, reference: Any) -> Iterator[tuple[int, Any, str]]:
-        """What came of something that was waited for."""
+        """The result of a finished call."""
         try:
             answer = ray.get(reference)
         except (ActorDiedError, ActorUnavailableError):

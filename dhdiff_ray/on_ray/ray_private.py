@@ -1,4 +1,4 @@
-"""Every private API of Ray that is used, one function each: what to look at when Ray is upgraded.
+"""Every private API of Ray that is used, one function each; check these when Ray is upgraded.
 
 Not in the paper. Each says what it is for and what breaks without it; ``tests/on_ray/test_ray_private.py`` tries each.
 Nothing here imports Ray before it is called: some of its settings count only if they are there first.
@@ -22,7 +22,7 @@ SERVER_LOGS = ("dashboard.modules.job.sdk", "dashboard.modules.dashboard_sdk", "
 
 
 def write_cluster_address(address: str, folder: str) -> None:
-    """Write down which cluster a temporary folder of Ray is, as ``ray start`` does and ``ray.init`` does not.
+    """Write the cluster's address into its temporary folder, as ``ray start`` does and ``ray.init`` does not.
 
     Without it a job's supervisor takes any cluster it finds on the machine for its own.
     """
@@ -49,7 +49,7 @@ def free_agent_port() -> Iterator[None]:
 
 
 def forget_token() -> None:
-    """Let a Ray that is already imported see the environment as it is now; it caches the mode and the token.
+    """Make an imported Ray read its environment again; it caches the authentication mode and the token.
 
     Without it a process that starts a cluster with a token of its own goes on with the token it had before.
     """

@@ -19,7 +19,7 @@ MODEL_LICENCE = "the models of this run, and those they were built from, keep th
 
 
 def counted(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the card tells of a category with these rows."""
+    """A category's entry in the card, from the rows of its pairs."""
     return {
         "defects": dict(sorted(Counter(row["defect"] for row in rows).items())),
         "weights": sorted({str(row.get("weights_sha256", "unknown")) for row in rows}),
@@ -89,7 +89,7 @@ def _counts(counts: Mapping[str, Counts]) -> str:
 
 
 def sampling_told(settings: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the pairs of each category were sampled with, in a sentence for all that were alike."""
+    """How the pairs were sampled, one sentence for each group of categories sampled alike."""
     alike: dict[str, list[str]] = {}
     for category in sorted(settings):
         made = settings[category]

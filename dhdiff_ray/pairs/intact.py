@@ -1,34 +1,35 @@
-"""Which pairs of a category are there as they were written, and what is damaged (contracts on disk).
+"""Which pairs of a category are on disk as they were written, and which are damaged (contracts on disk).
 
-A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files;
-an archive's is written behind its two files, and tells the same of them.
-Decided: on a disk every file is read and compared; an object store keeps checksums of its own, so only sizes are. Pairs
-whose marker has no hashes yet count where both files are there and end as a PNG ends.
+A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
+and of what it tells itself; an archive's is written behind its two files, and tells size and hash of them.
+Decided: on a disk every file is read and compared; on an object store, where each is a request, a job compares sizes
+alone and ``verify`` reads. Pairs whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.pairs.archives import FILES, ROWS, TAR, Row, read_markers
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
 from dhdiff_ray.records import GOOD, Request
-from dhdiff_ray.run.damage import DamagedError, Promise, promise, sha256_of
+from dhdiff_ray.run.damage import DamagedError, Promise, promise
 from dhdiff_ray.run.folder import UNFINISHED, RunFolder
 
 PNG_END = b"IEND\xaeB`\x82"
 """Last bytes of every PNG."""
+ROW = "row"
+"""Among what a marker's row tells of files: size and hash of the rest of the row."""
 THREADS = 4
 
 
 @dataclass(frozen=True)
 class Found:
-    """What lies there of a category's pairs."""
+    """What was found of a category's pairs."""
 
     pairs: dict[str, dict[int, bool]] = field(default_factory=dict)
     """By defect and index whether it is a whole pair; an image or mask alone, or a damaged one, is none."""
@@ -38,31 +39,31 @@ class Found:
     """Images of pairs that are not whole, and files of no pair."""
 
     def remove(self, folder: RunFolder) -> None:
-        """Take away what is doubtful, so that an image that is there is a whole pair again."""
+        """Remove images of incomplete pairs and files of no pair, so that every image left belongs to a whole pair."""
         for name in self.doubtful:
             folder.delete(name)
 
 
 def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
-    """What lies there of each defect's pairs: index -> whether it is a whole pair."""
+    """The pairs found of each defect: index -> whether the pair is whole."""
     return looked_through(folder, category).pairs
 
 
-def damaged_files(folder: RunFolder, category: str) -> dict[str, str]:
+def damaged_files(folder: RunFolder, category: str, read: bool = False) -> dict[str, str]:
     """Files of a category's pairs that are not as they were written, in either layout -> what is wrong with them."""
     archived = any(file.endswith((TAR, ROWS)) for file in folder.files(f"{PAIRS}/{category}"))
-    return archives_found(folder, category).damaged if archived else looked_through(folder, category).damaged
+    return (archives_found if archived else looked_through)(folder, category, read).damaged
 
 
-def looked_through(folder: RunFolder, category: str) -> Found:
-    """Compare what lies there of a category's pairs with what was written."""
+def looked_through(folder: RunFolder, category: str, read: bool = False) -> Found:
+    """Compare the pairs found of a category with what was written; ``read`` reads files on any storage."""
     sizes = folder.sizes(f"{PAIRS}/{category}")
     damaged: dict[str, str] = {}
     told = dict(_promises(folder, category, damaged))
     needed = _has_markers(folder, category)
     listed = _listed(sizes)
     both = {key: (files, told.get(key)) for key, files in listed.items() if len(files) == 2}
-    problems = _problems(folder, sizes, both, needed)
+    problems = _problems(folder, sizes, both, needed, read or folder.is_local)
     pairs: dict[str, dict[int, bool]] = {}
     doubtful = list(damaged)  # markers; their units write them again
     for key, files in listed.items():
@@ -78,6 +79,11 @@ def looked_through(folder: RunFolder, category: str) -> Found:
             doubtful.append(files["image"])
         pairs.setdefault(key[0], {})[key[1]] = whole
     return Found(pairs, damaged, tuple(doubtful))
+
+
+def marker_row(row: Mapping[str, Any], files: Mapping[str, Promise]) -> dict[str, Any]:
+    """A marker's row about one pair: what its metadata will tell, and size and hash of that and of both files."""
+    return {**row, FILES: {**files, ROW: _promise_of(row)}}
 
 
 def tries_file(category: str, first: Request) -> str:
@@ -99,8 +105,9 @@ class FoundArchives:
     """Files that belong to no whole archive."""
 
 
-def archives_found(folder: RunFolder, category: str) -> FoundArchives:
-    """Compare a category's archives with their markers: on a disk every byte, on an object store sizes."""
+def archives_found(folder: RunFolder, category: str, read: bool = False) -> FoundArchives:
+    """Compare a category's archives with their markers; ``read`` reads files on any storage."""
+    read = read or folder.is_local
     place, settings = f"{PAIRS}/{category}", f"{SETTINGS}/{category}"
     sizes = folder.sizes(place)
     found, doubtful = FoundArchives(), []
@@ -115,7 +122,7 @@ def archives_found(folder: RunFolder, category: str) -> FoundArchives:
         defect, first = name.rsplit("/", 1)
         found.extents[defect] = max(found.extents.get(defect, 0), int(first) + marker["pairs"])
     with ThreadPoolExecutor(THREADS) as pool:
-        problems = pool.map(lambda name: _archive_problems(folder, f"{place}/{name}", sizes, told[name]), told)
+        problems = pool.map(lambda name: _archive_problems(folder, f"{place}/{name}", sizes, told[name], read), told)
         for name, wrong in zip(told, problems, strict=True):
             if wrong is None:
                 found.whole[name] = told[name]
@@ -128,15 +135,14 @@ def archives_found(folder: RunFolder, category: str) -> FoundArchives:
     return FoundArchives(found.whole, found.extents, found.damaged, tuple(doubtful))
 
 
-def damaged_normals(folder: RunFolder, category: str) -> list[str]:
+def damaged_normals(folder: RunFolder, category: str, read: bool = False) -> list[str]:
     """Normal images beside the pairs that are not as they were written; without a marker those that are cut."""
+    read = read or folder.is_local
     sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
-    start, marker, told = len(f"{PAIRS}/{category}/"), finished_file(category), {}
-    with contextlib.suppress(DamagedError):
-        told = folder.read_json(marker) if folder.exists(marker) else {}
+    start, told = len(f"{PAIRS}/{category}/"), folder.facts(finished_file(category))
     checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1]), checked.items())
+        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1], read), checked.items())
     return [name for name, problem in zip(checked, wrong, strict=True) if problem]
 
 
@@ -164,9 +170,17 @@ def _promises(
             rows = folder.read_json(name)
             if f"{rows[0]['index']:06d}.json" != parts[3]:
                 raise DamagedError("it is another unit's, renamed")
+            for row in rows:
+                rest = {key: value for key, value in row.items() if key != FILES}
+                if row.get(FILES, {}).get(ROW, _promise_of(rest)) != _promise_of(rest):
+                    raise DamagedError("another content than was written")
             yield from [((parts[2], row["index"]), row.get(FILES, {})) for row in rows]
         except (DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
             damaged[name] = str(error)
+
+
+def _promise_of(row: Mapping[str, Any]) -> Promise:
+    return promise(json.dumps(row, sort_keys=True).encode())
 
 
 def _has_markers(folder: RunFolder, category: str) -> bool:
@@ -183,6 +197,7 @@ def _problems(
     sizes: Mapping[str, int],
     pairs: Mapping[tuple[str, int], tuple[dict[str, str], dict[str, Promise] | None]],
     needed: bool,
+    read: bool,
 ) -> dict[tuple[str, int], dict[str, str]]:
     """What is wrong with pairs of which both files are there: file -> problem."""
 
@@ -190,7 +205,7 @@ def _problems(
         files, told = pairs[key]
         if told is None and needed:
             return {files["image"]: "which try it is was not written down"}
-        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind)) for kind, file in files.items()}
+        wrong = {file: _wrong(folder, file, sizes[file], (told or {}).get(kind), read) for kind, file in files.items()}
         return {file: problem for file, problem in wrong.items() if problem}
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -198,13 +213,13 @@ def _problems(
     return {key: wrong for key, wrong in found.items() if wrong}
 
 
-def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str:
+def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None, read: bool) -> str:
     """What is wrong with one PNG; empty for nothing."""
     if told and size != told[0]:
         return f"{size} bytes, not {told[0]}"
     if not size:
         return "it is empty"
-    if not folder.is_local:
+    if not read:
         return ""
     data: Any = folder.read_bytes(name)
     if told:
@@ -212,20 +227,22 @@ def _wrong(folder: RunFolder, name: str, size: int, told: Promise | None) -> str
     return "" if data.endswith(PNG_END) else "it is cut"
 
 
-def _archive_problems(folder: RunFolder, stem: str, sizes: Mapping[str, int], told: Row) -> dict[str, str] | None:
+def _archive_problems(
+    folder: RunFolder, stem: str, sizes: Mapping[str, int], told: Row, read: bool
+) -> dict[str, str] | None:
     """What is wrong with an archive's files; None where nothing is, and nothing to tell where both are gone."""
     promises: dict[str, Promise] = {f"{stem}{TAR}": told["tar"], f"{stem}{ROWS}": told["rows"]}
     there = [file for file in promises if file in sizes]
     if len(there) < len(promises):
         other = {TAR: "its rows are missing", ROWS: "its tar is missing"}
         return {file: other[file[len(stem) :]] for file in there}
-    wrong = {file: _wrong_archive(folder, file, sizes[file], promised) for file, promised in promises.items()}
+    wrong = {file: _wrong_archive(folder, file, sizes[file], promised, read) for file, promised in promises.items()}
     return {file: problem for file, problem in wrong.items() if problem} or None
 
 
-def _wrong_archive(folder: RunFolder, file: str, size: int, told: Promise) -> str:
+def _wrong_archive(folder: RunFolder, file: str, size: int, told: Promise, read: bool) -> str:
     if size != told[0]:
         return f"{size} bytes, not {told[0]}"
-    if folder.is_local and sha256_of(Path(folder.path(file))) != told[1]:
+    if read and folder.sha256(file) != told[1]:
         return "another content than was written"
     return ""

@@ -17,7 +17,16 @@ from dhdiff_ray.pairs.archives import MANIFEST, ROWS, TAR, Row
 from dhdiff_ray.pairs.intact import archives_found
 from dhdiff_ray.pairs.plan import defects_of, requests_of, shards
 from dhdiff_ray.pairs.units import CategoryPairs, made_with, refuse_mixture
-from dhdiff_ray.pairs.writer import COUNTED, PAIRS, SETTINGS, PairsError, finished_file, pair_bytes
+from dhdiff_ray.pairs.writer import (
+    COUNTED,
+    PAIRS,
+    SETTINGS,
+    PairsError,
+    finished_file,
+    pair_bytes,
+    settings_file,
+    settings_promise,
+)
 from dhdiff_ray.records import Request
 from dhdiff_ray.run.damage import promise
 from dhdiff_ray.run.folder import RunFolder
@@ -65,7 +74,7 @@ class ArchiveUnit:
 
     def is_there(self, folder: RunFolder) -> bool:
         """Whether somebody else wrote all of it meanwhile."""
-        return (folder.readable(self.marker) or {}).get("pairs") == self.stop - self.first
+        return folder.facts(self.marker).get("pairs") == self.stop - self.first
 
     def batches(self, run: Run) -> list[tuple[Request, ...]]:
         """The requests to be drawn together: whole batches, as a longer plan would have them."""
@@ -103,8 +112,13 @@ class ArchivedPairs:
     """Files that were not as they had been written -> what was wrong; their pairs are among the missing now."""
 
     @classmethod
-    def of(cls, run: Run, category: str) -> ArchivedPairs:
+    def of(cls, run: Run, category: str, read: bool = False) -> ArchivedPairs:
         """Look at what is there, take away what is damaged, and write down what the pairs are made with.
+
+        Args:
+            run: of the pairs.
+            category: whose.
+            read: whether files are read on an object store too, and not their sizes alone compared.
 
         Raises:
             ValueError: no model, one of another split, or pairs that were made otherwise.
@@ -112,7 +126,7 @@ class ArchivedPairs:
         s, facts = run.config.synthesize, model_facts(run.folder, category)
         run.check_same_split([facts], "the model")
         per = archives.pairs_per_archive(pair_bytes(run.config.data.resolution), s.shard_size)
-        found = archives_found(run.folder, category)
+        found = archives_found(run.folder, category, read)
         refuse_mixture(run, facts, bool(found.whole))
         for name in found.doubtful:
             run.folder.delete(name)
@@ -185,19 +199,25 @@ class ArchivedPairs:
         run.folder.write_bytes(f"{PAIRS}/{self.category}/{MANIFEST}", data)
         seeds = sum(marker["seeds"] for marker in whole.values())
         counts = {"defects": self.extents, "weights": [self.facts["weights_sha256"]], "seeds": seeds}
-        run.folder.write_json(finished_file(self.category), {MANIFEST: promise(data), COUNTED: counts})
+        told = {MANIFEST: promise(data), COUNTED: counts}
+        run.folder.write_json(finished_file(self.category), told | settings_promise(run.folder, self.category))
 
 
 Lot = CategoryPairs | ArchivedPairs
 
 
-def lot_of(run: Run, category: str) -> Lot:
+def lot_of(run: Run, category: str, read: bool = False) -> Lot:
     """What there is of a category's pairs and what is missing, in the run's layout; what is damaged is taken away.
+
+    Args:
+        run: of the pairs.
+        category: whose.
+        read: whether files are read on an object store too, and not their sizes alone compared.
 
     Raises:
         ValueError: see :meth:`CategoryPairs.of`; or the run's pairs lie in the other layout.
     """
-    return (ArchivedPairs if run.config.synthesize.layout == "webdataset" else CategoryPairs).of(run, category)
+    return (ArchivedPairs if run.config.synthesize.layout == "webdataset" else CategoryPairs).of(run, category, read)
 
 
 def refuse_two_layouts(run: Run) -> None:
@@ -208,8 +228,7 @@ def refuse_two_layouts(run: Run) -> None:
     """
     asked = run.config.synthesize.layout
     for category in run.folder.folders(PAIRS):
-        stored = run.folder.readable(f"{SETTINGS}/{category}.json")
-        if isinstance(stored, dict):
+        if stored := run.folder.facts(settings_file(category)):
             if (there := stored.get("layout", "mvtec")) != asked:
                 raise ValueError(
                     f"the pairs in {run.folder.uri} lie in the layout {there!r}, and one run has one layout: ask for "

@@ -1,4 +1,4 @@
-"""Make the pairs of one unit in one batch: read what they are made from, draw, put back (section IV-B)."""
+"""Make the pairs of one unit in one batch: read their inputs, draw them, paste the windows back (section IV-B)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dhdiff_ray.data.prompts import defect_words
 from dhdiff_ray.data.regions import raw_mask, reference_image, window_around
 from dhdiff_ray.pairs.start import placed_on, strength_of
 from dhdiff_ray.records import Pair, Request, Sample
-from dhdiff_ray.training.checkpoint import check_model
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -23,22 +22,21 @@ if TYPE_CHECKING:
 
 
 def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
-    """A published model as sampling is asked to run it, its files compared with their hashes.
+    """Open a trained model for sampling, after comparing its files with their hashes.
 
     Args:
-        config: ``synthesize.precision`` and ``synthesize.compile``.
+        config: ``synthesize.precision`` and ``synthesize.compile``; where a foundation under its adapters is.
         folder: a model folder on this machine.
         gpus: share of a GPU that was asked for; 0 stays on the CPU.
 
     Raises:
-        DamagedError: a file is not as it was published.
+        DamagedError: a file is not as it was published, or its foundation is not there.
     """
     import torch
 
-    from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.published import open_model
 
-    check_model(folder)
-    pipeline = DHDiffPipeline.from_pretrained(folder)
+    pipeline = open_model(folder, config)
     if gpus and torch.cuda.is_available():
         pipeline.to("cuda")
     return pipeline.speed_up(config.synthesize.precision, config.synthesize.compile)
@@ -46,7 +44,7 @@ def open_pipeline(config: Config, folder: Path, gpus: float) -> DHDiffPipeline:
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """A user's own pictures for one pair, at the run's resolution; what is None is the run's."""
+    """A user's own pictures for one pair, at the run's resolution; where one is None the run's is used."""
 
     base: np.ndarray | None = None  # uint8 (h, w, 3), instead of the request's base
     control: np.ndarray | None = None
@@ -136,7 +134,7 @@ def make(
 
 
 def finished(requests: Sequence[Request], ready: Prepared, made: Any) -> list[Pair]:
-    """What the pipeline drew, put back into whole images."""
+    """Paste the windows that the pipeline drew back into whole images."""
     images = (made.images * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     masks = (made.masks[:, 0] * 255).byte().cpu().numpy()
     pairs = []
@@ -155,7 +153,7 @@ def _placed(
     bases: Sequence[np.ndarray],
     lent: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[Placed]:
-    """What each pair starts from; nothing where that is no reference."""
+    """The placed defect that each pair starts from; empty unless ``synthesize.start = reference``."""
     if config.synthesize.start != "reference":
         return []
     each = zip(requests, given, bases, lent, strict=True)
@@ -165,7 +163,7 @@ def _placed(
 def _reference(
     request: Request, given: OwnPictures, by_key: Mapping[str, Sample], side: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The image that lends its look (h, w, 3), and its mask (h, w)."""
+    """The reference image (h, w, 3) and its mask (h, w)."""
     if given.reference is not None and given.reference_mask is not None:
         return given.reference, given.reference_mask
     sample = by_key[request.reference]

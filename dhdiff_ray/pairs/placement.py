@@ -2,7 +2,8 @@
 
 The paper's input is the noised reference image and the noised raw mask. Decided: the reference's defect lies on the
 base by then, with its fine mask: mirrored, turned, scaled and warped a little, where what is around it is most like
-what was around it, or where a user draws. Alone it is the yardstick ``pasted``, as strong as a generator's start is.
+what was around it and the product is, or where a user draws. Alone it is the yardstick ``pasted``, as strong as a
+generator's start is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import distance_transform_edt, gaussian_filter, map_coordinates
+
+from dhdiff_ray.pairs.foreground import foreground
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Placing:
     warp: float = 0.015
     """Standard deviation of a smooth displacement."""
     places: int = 16
-    """Places that are compared, its own one first; 1 leaves it there."""
+    """Places that are compared, its own one first, those beside the product left out; 1 leaves it there."""
     feather: float = 0.02
     """Over which it passes into the product, outside its mask."""
     brightness: int = 32
@@ -44,6 +47,8 @@ AROUND = 0.03
 """Width of the ring by which places are compared and brightness is matched."""
 CUT_OFF = 0.1
 """How far a defect may move that the image's edge cuts: beyond the edge it goes on as in a mirror."""
+ON_PRODUCT = 0.9
+"""Least share of a placed defect that lies on the product, times that of the reference's own."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,9 @@ def place(
     if drawing is not None and drawing.any():
         shift = _towards(drawing, moved)
     else:
-        shift = _best(base, patch, moved, _places(moved, _is_cut(present), how.places, draw), how.brightness)
+        places = _places(moved, _is_cut(present), how.places, draw)
+        fitting = _on_product(base, reference, present, moved, places)
+        shift = _best(base, patch, moved, fitting, how.brightness)
     if shift != (0, 0):
         shifted, colours = _looked_up(present, reference, source(shift))
         if shifted.any():  # else the image's edge has cut off all of it
@@ -170,6 +177,24 @@ def _places(moved: np.ndarray, is_cut: bool, count: int, draw: np.random.Generat
         ranges.append((-far, far) if is_cut else (-int(inside[0]), side - 1 - int(inside[-1])))
     others = [tuple(int(draw.integers(low, high + 1)) for low, high in ranges) for _ in range(count - 1)]
     return [(0, 0), *others]  # pyright: ignore[reportReturnType]
+
+
+def _on_product(
+    base: np.ndarray, reference: np.ndarray, present: np.ndarray, moved: np.ndarray, shifts: list[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """Of the shifts those that lay a defect on the product as its reference's lies; if none does, that most on it."""
+    product = foreground(base) if len(shifts) > 1 else np.ones_like(present)
+    if product.all():
+        return shifts
+    own = foreground(reference)
+    is_defect = (own & present).sum() > own.sum() / 2  # found of a texture was its defect alone
+    least = ON_PRODUCT * (1.0 if is_defect else float(own[present].mean()))
+    (ys, xs), shares = np.nonzero(moved), []
+    for down, right in shifts:
+        y, x = ys + down, xs + right
+        inside = (y >= 0) & (y < moved.shape[0]) & (x >= 0) & (x < moved.shape[1])
+        shares.append(product[y[inside], x[inside]].mean() if inside.any() else 0.0)
+    return [s for s, share in zip(shifts, shares, strict=True) if share >= min(least, max(shares))]
 
 
 def _best(

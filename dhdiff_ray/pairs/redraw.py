@@ -1,4 +1,4 @@
-"""Pairs that are of no use are drawn again: their mask is empty, or does not lie where a localiser sees the defect.
+"""Draw a pair again if its mask is empty, or does not lie where a localiser sees the defect.
 
 Not in the paper, which keeps every pair. Decided: of each request the first try that is good enough is kept, else the
 best; the try, its seed and its agreement go into the pair's row. Further tries are made in batches as large as the
@@ -27,7 +27,7 @@ Judge = Callable[[np.ndarray, np.ndarray], list[float]]
 
 @dataclass(frozen=True)
 class Judged:
-    """A pair, whether its mask is empty, and how well image and mask agree, in [0, 1], if somebody judged it."""
+    """A pair, whether its mask is empty, and how well image and mask agree, in [0, 1], if that was judged."""
 
     pair: Pair
     empty: bool
@@ -50,7 +50,7 @@ def make_usable(
     samples: Sequence[Sample],
     judge: Judge | None = None,
 ) -> list[Judged]:
-    """Make one unit, and again what is not good enough, until all is or ``synthesize.redraws`` are used up.
+    """Make one unit; draw pairs that are not good enough again, at most ``synthesize.redraws`` times.
 
     The judge tells the agreement that ``synthesize.min_iou`` asks for; without one a mask need only not be empty.
     One pair per request, in their order; ``pair.request`` holds the try and its seed. See :func:`make`.
@@ -71,7 +71,7 @@ def make_usable(
 
 
 def judged(pairs: Sequence[Pair], judge: Judge | None) -> list[Judged]:
-    """What is to be known of pairs before one is kept."""
+    """Judge each pair."""
     ious: list[Any] = [None] * len(pairs)
     if judge:
         ious = judge(np.stack([pair.image for pair in pairs]), np.stack([pair.mask for pair in pairs]))

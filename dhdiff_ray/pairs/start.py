@@ -1,4 +1,4 @@
-"""What a pair starts from where that is its reference: how far it is noised, and where its defect lies (section III-B).
+"""The start from a placed reference: how far it is noised, and where its defect lies (section III-B).
 
 Decided: both follow from the pair's own seed, each by a generator of its own, so that a further try of a pair is placed
 elsewhere and the noise of a pair is the same whatever it starts from. The network is shown the placed defect's cells as
@@ -34,7 +34,7 @@ def placed_on(
         lent: the reference uint8 (h, w, 3), and its mask (h, w).
         request: whose seed places.
         config: ``synthesize.placement``, and ``train.flips``, which says whether a mirrored product is a product.
-        drawing: (h, w), above zero where a user wants the defect; None for nowhere.
+        drawing: (h, w), above zero where a user wants the defect; None leaves the place to the seed.
 
     Raises:
         ValueError: the reference's mask is empty.
@@ -52,7 +52,7 @@ def placed_on(
 
 
 def start_told(request: Request, settings: SynthesizeConfig) -> dict[str, Any]:
-    """What the row of a pair tells of its start; nothing where that is no reference."""
+    """What a pair's row in ``metadata.jsonl`` says of its start; empty unless it started from a reference."""
     if settings.start != "reference":
         return {}
     strength = round(strength_of(request, settings), 6)

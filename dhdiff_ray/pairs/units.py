@@ -15,9 +15,18 @@ from dhdiff_ray.config import SynthesizeConfig
 from dhdiff_ray.pairs.intact import FILES, damaged_normals, looked_through, tries_file
 from dhdiff_ray.pairs.plan import plan, shards
 from dhdiff_ray.pairs.start import start_told
-from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, PairWriter, pair_bytes, read_pair_rows
+from dhdiff_ray.pairs.writer import (
+    PAIRS,
+    SETTINGS,
+    PairWriter,
+    finished_file,
+    pair_bytes,
+    read_pair_rows,
+    settings_file,
+)
 from dhdiff_ray.records import Request
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.damage import DamagedError, promise
+from dhdiff_ray.run.folder import RunFolder, as_json
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.checkpoint import model_facts
 
@@ -58,20 +67,27 @@ class CategoryPairs:
     units: list[Unit]
     damaged: Mapping[str, str] = field(default_factory=dict)
     """Files that were not as they had been written -> what was wrong; their pairs are among the missing now."""
+    read: bool = False
+    """Whether files of an object store are read to know that."""
 
     @classmethod
-    def of(cls, run: Run, category: str) -> CategoryPairs:
+    def of(cls, run: Run, category: str, read: bool = False) -> CategoryPairs:
         """Look at what is there, take away what is damaged, and write down what the pairs are made with.
+
+        Args:
+            run: of the pairs.
+            category: whose.
+            read: whether files are read on an object store too, and not their sizes alone compared.
 
         Raises:
             ValueError: no model, one of another split, or pairs that were made otherwise.
         """
         facts = model_facts(run.folder, category)
         run.check_same_split([facts], "the model")
-        found = looked_through(run.folder, category)
+        found = looked_through(run.folder, category, read)
         refuse_mixture(run, facts, bool(found.pairs))
         found.remove(run.folder)
-        return cls(facts, *units_of(run, category, found.pairs), found.damaged)
+        return cls(facts, *units_of(run, category, found.pairs), found.damaged, read)
 
     @property
     def category(self) -> str:
@@ -100,7 +116,7 @@ class CategoryPairs:
         """
         split, writer = run.category(self.category), PairWriter(run.folder)
         train, test = ([s for s in side if s.is_good] for side in (split.train, split.test))
-        for name in damaged_normals(run.folder, self.category):
+        for name in damaged_normals(run.folder, self.category, self.read):
             run.folder.delete(name)
         writer.write_normals(self.category, train, test, run.config.data.resolution)
         told = made_with(run, self.facts) | {"config_digest": config_digest or run.config.digest()}
@@ -170,8 +186,13 @@ def refuse_mixture(run: Run, facts: dict[str, Any], any_there: bool) -> None:
     category, config, folder = facts["category"], run.config, run.folder
     sampling = config.synthesize.model_dump(mode="json", exclude=EXECUTION)
     now = {"weights_sha256": facts["weights_sha256"], "seed": config.run.seed, "kept": KEPT, **sampling}
-    name = f"{SETTINGS}/{category}.json"
+    name = settings_file(category)
     before = folder.read_json(name) if folder.exists(name) else None
+    told = folder.facts(finished_file(category)).get(SETTINGS)
+    if any_there and before is None and told and told != promise(as_json(now)):
+        raise DamagedError.of(folder.uri, name, "it is missing, and the pairs there were made otherwise")
+    if not isinstance(before, dict | None):
+        raise DamagedError.of(folder.uri, name, "it is no JSON object")
     if before is not None:  # settings that are newer than the pairs had been their defaults
         before = SynthesizeConfig().model_dump(mode="json", exclude=EXECUTION) | before
     if any_there and before is not None and before != now:
@@ -181,6 +202,8 @@ def refuse_mixture(run: Run, facts: dict[str, Any], any_there: bool) -> None:
             f"ask for the same, or remove {PAIRS}/{category} first"
         )
     if before != now:
+        if not any_there:
+            folder.delete(finished_file(category))  # of pairs that are gone
         folder.write_json(name, now)
 
 

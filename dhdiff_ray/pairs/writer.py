@@ -145,12 +145,13 @@ class PairWriter:
         self.folder.write_bytes(_name(category, METADATA), lines.encode())
         if marked:
             told: dict[str, Any] = {METADATA: promise(lines.encode()), COUNTED: counted(rows)}
+            told |= settings_promise(self.folder, category)
             self.folder.write_json(finished_file(category), told | self._goods(category))
 
     def _goods(self, category: str) -> dict[str, Any]:
         """Size and hash of the normal images beside the pairs; on an object store of those alone that have changed."""
         start, name = len(_name(category, "")) + 1, finished_file(category)
-        before = {} if self.folder.is_local else self.folder.readable(name) or {}
+        before = {} if self.folder.is_local else self.folder.facts(name)
         sizes = {file[start:]: size for file, size in self.folder.sizes(_name(category, "")).items()}
         goods = {file: size for file, size in sizes.items() if file.split("/")[1:2] == [GOOD]}
         known = {file: before[file] for file, size in goods.items() if before.get(file, [-1])[0] == size}
@@ -159,11 +160,11 @@ class PairWriter:
 
 def write_card(folder: RunFolder) -> None:
     """Write the card from what the run holds alone: once a job, from what was counted of each category's rows."""
-    stored = {name: readable for name in CARD_FILES if (readable := folder.readable(name)) is not None}
+    stored = {name: facts for name in CARD_FILES if (facts := folder.facts(name))}
     counts: dict[str, Counts] = {}
     finished = finished_categories(folder)
     for category in finished:
-        told = (folder.readable(finished_file(category)) or {}).get(COUNTED)
+        told = folder.facts(finished_file(category)).get(COUNTED)
         with contextlib.suppress(DamagedError):  # its own turn tells it; here it would stop the others
             counts[category] = told or counted(read_pair_rows(folder, category))
     text = card_text(
@@ -183,9 +184,9 @@ def sampled_with(folder: RunFolder) -> dict[str, dict[str, Any]]:
 
     Cells of a table write nothing down of their own: they sample as their run says.
     """
-    run = (folder.readable("config.json") or {}).get("synthesize", {})
-    names = {category: f"{SETTINGS}/{category}.json" for category in finished_categories(folder)}
-    merged = {category: {**run, **(folder.readable(name) or {})} for category, name in names.items()}
+    run = folder.facts("config.json").get("synthesize", {})
+    names = {category: settings_file(category) for category in finished_categories(folder)}
+    merged = {category: {**run, **folder.facts(name)} for category, name in names.items()}
     return {category: settings for category, settings in merged.items() if settings}
 
 
@@ -226,7 +227,7 @@ def read_pair_rows(folder: RunFolder, category: str) -> list[dict[str, Any]]:
         lines = [json.loads(line) for line in data.decode().splitlines()]
     except ValueError as error:
         raise DamagedError.of(folder.uri, name, f"a line is no JSON: {error}") from None
-    told = (folder.readable(finished_file(category)) or {}).get(file)
+    told = folder.facts(finished_file(category)).get(file)
     if told and promise(data) != told:
         raise DamagedError.of(folder.uri, name, "rows are missing or are not those that were written")
     if layout == "mvtec":
@@ -299,8 +300,19 @@ def pair_bytes(resolution: int) -> int:
     return resolution**2 * 3 + resolution**2 // 8 + 2048
 
 
+def settings_promise(folder: RunFolder, category: str) -> dict[str, Any]:
+    """What a finished category's marker tells of the settings: their size and hash, where there are any."""
+    name = settings_file(category)
+    return {SETTINGS: promise(folder.read_bytes(name))} if folder.exists(name) else {}
+
+
+def settings_file(category: str) -> str:
+    """What the pairs of a category are sampled with."""
+    return f"{SETTINGS}/{category}.json"
+
+
 def finished_file(category: str) -> str:
-    """A finished category's marker: size and hash of its metadata and of the normal images beside its pairs."""
+    """A finished category's marker: size and hash of its settings, metadata and normal images beside its pairs."""
     return f"{SETTINGS}/{category}/finished.json"
 
 

@@ -27,12 +27,12 @@ BINS = 12
 LEAST_AREA = 1e-4
 """Share of the image that a mask is drawn as at least: the axis is of powers of ten."""
 BOX = 170
-"""Side of the square that stands for the image."""
+"""Side of the square that represents the image."""
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A plot and what stands below it."""
+    """A plot and its caption."""
 
     title: str
     svg: Markup

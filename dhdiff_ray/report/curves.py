@@ -1,34 +1,39 @@
-"""Loss curves as coordinates for inline SVG, one per category (Eq. 8 over the steps)."""
+"""Training loss over the steps (Eq. 8), of both domains and of each, as coordinates for inline SVG."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from dhdiff_ray.run.folder import RunFolder
+
 WIDTH, HEIGHT = 420, 170
 LEFT, RIGHT, TOP, BOTTOM = 44, 10, 10, 24
 POINTS = 300
 """Most points of one line."""
+DOMAINS = {"smooth": "loss", "image": "loss_image", "annotation": "loss_annotation"}
+"""Lines of running means, and the figure of ``metrics/<category>.jsonl`` that each shows."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One category's loss in a box of ``WIDTH`` x ``HEIGHT`` units."""
+    """The loss of one category's training, in a box of ``WIDTH`` x ``HEIGHT`` units."""
 
     category: str
     raw: str
-    """Points of the loss as told."""
-    smooth: str
-    """Points of its running mean."""
-    last: float
-    """The running mean at the end."""
+    """Points of the loss of each step."""
+    means: dict[str, str]
+    """Points of the running means: of the loss (``smooth``), and of each domain's where they were kept."""
+    last: dict[str, float]
+    """The running means at the end."""
     steps: int
     x_ticks: list[tuple[float, str]]
-    """Places along the axis and what stands there."""
+    """Positions along the axis and their labels."""
     y_ticks: list[tuple[float, str]]
     width: int = WIDTH
     height: int = HEIGHT
@@ -38,37 +43,52 @@ class Curve:
     top: int = TOP
 
 
-def loss_curves(events: Iterable[dict[str, Any]]) -> list[Curve]:
-    """A curve for each category that told its loss; after a restart the later word on a step counts."""
-    losses: dict[str, dict[int, float]] = {}
-    for event in events:
-        loss, done = event.get("loss"), event.get("done")
-        if event.get("verb") != "train" or not isinstance(done, int) or not isinstance(loss, int | float):
-            continue
-        if math.isfinite(loss):
-            losses.setdefault(str(event.get("category", "")), {})[done] = float(loss)
-    return [_curve(name, points) for name, points in sorted(losses.items()) if len(points) > 1]
+def loss_curves(folder: RunFolder) -> list[Curve]:
+    """A curve for each ``metrics/<category>.jsonl`` of a run that has two steps or more."""
+    names = sorted(name for name in folder.files("metrics") if name.endswith(".jsonl"))
+    told = {name.removeprefix("metrics/").removesuffix(".jsonl"): _steps(folder, name) for name in names}
+    return [_curve(category, steps) for category, steps in told.items() if len(steps) > 1]
 
 
-def _curve(category: str, points: dict[int, float]) -> Curve:
-    steps = np.array(sorted(points))
-    losses = np.array([points[step] for step in steps])
-    # A mean over a twentieth of the curve shows its course; single losses mostly show which noise level was drawn.
-    window = max(1, len(losses) // 20)
-    sums = np.cumsum(np.insert(losses, 0, 0))
-    starts = np.maximum(np.arange(1, len(losses) + 1) - window, 0)
-    smooth = (sums[1:] - sums[starts]) / (np.arange(1, len(losses) + 1) - starts)
-    top = float(np.quantile(losses, 0.99)) * 1.05 or 1.0
+def _steps(folder: RunFolder, name: str) -> dict[int, dict[str, float]]:
+    """Figures by step; the later line on a step counts, and a line cut short by a crash is left out."""
+    steps: dict[int, dict[str, float]] = {}
+    for line in folder.read_bytes(name).decode(errors="replace").splitlines():
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError, ValueError):
+            told = json.loads(line)
+            figures = {key: float(told[key]) for key in DOMAINS.values() if key in told}
+            if math.isfinite(figures["loss"]):
+                steps[int(told["step"])] = figures
+    return steps
+
+
+def _curve(category: str, told: dict[int, dict[str, float]]) -> Curve:
+    steps = np.array(sorted(told))
     kept = np.unique(np.linspace(0, len(steps) - 1, min(POINTS, len(steps))).round().astype(int))
+    losses = np.array([told[step]["loss"] for step in steps])
+    top = float(np.quantile(losses, 0.99)) * 1.05 or 1.0
+    means = {
+        line: _running_mean(np.array([told[step][key] for step in steps]))
+        for line, key in DOMAINS.items()
+        if all(key in figures for figures in told.values())
+    }
     return Curve(
         category=category,
         raw=_path(steps[kept], losses[kept], top),
-        smooth=_path(steps[kept], smooth[kept], top),
-        last=float(smooth[-1]),
+        means={line: _path(steps[kept], mean[kept], top) for line, mean in means.items()},
+        last={line: float(mean[-1]) for line, mean in means.items()},
         steps=int(steps[-1]),
         x_ticks=[(_x(tick, steps[-1]), f"{tick:,}") for tick in _ticks(float(steps[-1]))],
         y_ticks=[(_y(tick, top), f"{tick:g}") for tick in _ticks(top)],
     )
+
+
+def _running_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over a twentieth of the curve; single losses mostly show which noise level was drawn."""
+    window = max(1, len(values) // 20)
+    sums = np.cumsum(np.insert(values, 0, 0))
+    starts = np.maximum(np.arange(1, len(values) + 1) - window, 0)
+    return (sums[1:] - sums[starts]) / (np.arange(1, len(values) + 1) - starts)
 
 
 def _path(steps: np.ndarray, values: np.ndarray, top: float) -> str:

@@ -15,12 +15,24 @@ from pathlib import Path
 from dhdiff_ray.config import SynthesizeConfig
 from dhdiff_ray.pairs.archives import MANIFEST
 from dhdiff_ray.pairs.intact import damaged_files, damaged_normals
-from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, files_of, finished_categories, layout_of, read_pair_rows
+from dhdiff_ray.pairs.writer import (
+    PAIRS,
+    SETTINGS,
+    TOLD_IN,
+    files_of,
+    finished_categories,
+    finished_file,
+    layout_of,
+    read_pair_rows,
+    settings_file,
+)
 from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
-from dhdiff_ray.run.run import CONFIG, SPLIT, Run
-from dhdiff_ray.training.checkpoint import broken_checkpoint, check_model
+from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
+from dhdiff_ray.run.run import CONFIG, FOUNDATION, SPLIT, Run
+from dhdiff_ray.training.checkpoint import MARKER, broken_checkpoint, check_model, is_trained, model_facts
 
+MISSING = "it is missing"
 MODELS, CHECKPOINTS, DETECTORS = "models", "checkpoints", "detectors"
 
 
@@ -47,12 +59,17 @@ def faults_of(folder: RunFolder) -> list[Fault]:
         if name.endswith(".json") and not name.startswith(CHECKPOINTS):
             _try(found, name, partial(folder.read_json, name))
     for name, read in ((CONFIG, lambda: Run.stored(folder)), (SPLIT, lambda: Run.stored(folder).split)):
-        if folder.exists(name) and name not in found:
+        if not folder.exists(name):
+            found[name] = MISSING
+        elif CONFIG not in found:  # without it nothing can be asked of the split
             _try(found, name, read)
+    if not found.keys() & {CONFIG, FOUNDATION}:
+        found |= _foundation(folder)
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
-        found |= damaged_files(folder, category)
-        found |= dict.fromkeys(damaged_normals(folder, category), "another content than was written")
+        found |= damaged_files(folder, category, read=True)
+        found |= dict.fromkeys(damaged_normals(folder, category, read=True), "another content than was written")
+        found |= dict(_settings(folder, category))
     for category in finished_categories(folder):
         found |= dict(_rows(folder, category))
     return [Fault(name, problem, remedy_of(name)) for name, problem in sorted(found.items())]
@@ -61,7 +78,7 @@ def faults_of(folder: RunFolder) -> list[Fault]:
 def repairable(run: Run, category: str) -> tuple[Run, str]:
     """The run, asked for the pairs of a category as they were made, and its digest as their rows tell it."""
     digest = ""
-    stored = run.folder.readable(f"{SETTINGS}/{category}.json") or {}
+    stored = run.folder.facts(f"{SETTINGS}/{category}.json")
     known = {name: value for name, value in stored.items() if name in SynthesizeConfig.model_fields}
     with contextlib.suppress(ValueError, KeyError):  # else as many as the run's configuration says
         known["pairs_per_defect"], digest = _made_before(run.folder, category)
@@ -84,6 +101,8 @@ def _try(found: dict[str, str], name: str, read: Callable[[], object]) -> None:
         read()
     except DamagedError as error:
         found[name] = _words(error)
+    except OSError as error:  # a folder in a file's place, or one that may not be read
+        found[name] = str(error)
 
 
 def _words(error: DamagedError) -> str:
@@ -93,11 +112,26 @@ def _words(error: DamagedError) -> str:
 
 def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for category in sorted({name.split("/")[1] for name in folder.files(MODELS) if name.count("/") > 1}):
+        name, unread = f"{MODELS}/{category}/{MARKER}", dict[str, str]()
+        if folder.exists(name):
+            _try(unread, name, partial(model_facts, folder, category))
+            yield from unread.items()
         try:
             with folder.fetched(f"{MODELS}/{category}") as model:
                 check_model(model)
         except DamagedError as error:
-            yield f"{MODELS}/{category}/dhdiff.json", str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+            yield name, str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
+
+
+def _foundation(folder: RunFolder) -> dict[str, str]:
+    """What is wrong with the foundation that models of the run are adapters over."""
+    for category in folder.folders(MODELS):
+        if is_trained(folder, category) and folder.exists(f"{MODELS}/{category}/{ADAPTERS}"):
+            try:
+                foundation_under(model_facts(folder, category), Run.stored(folder).config)
+            except DamagedError as error:
+                return {FOUNDATION: str(error).rsplit("; ", 1)[0]}
+    return {}
 
 
 def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:
@@ -111,9 +145,21 @@ def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:
 
 def _detectors(folder: RunFolder) -> Iterator[tuple[str, str]]:
     for name in folder.files(DETECTORS):
-        told = (folder.readable(name.replace(".safetensors", ".json")) or {}) if name.endswith(".safetensors") else {}
+        told = folder.facts(name.replace(".safetensors", ".json")) if name.endswith(".safetensors") else {}
         if "weights" in told and promise(folder.read_bytes(name)) != told["weights"]:
             yield name, "another content than was written"
+
+
+def _settings(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
+    """What a finished category's marker tells of and that is gone or changed: its settings, and that it has rows."""
+    told, name = folder.facts(finished_file(category)), settings_file(category)
+    for file in TOLD_IN.values():
+        if file in told and not folder.exists(f"{PAIRS}/{category}/{file}"):
+            yield f"{PAIRS}/{category}/{file}", MISSING
+    if SETTINGS in told and not folder.exists(name):
+        yield name, MISSING
+    elif SETTINGS in told and promise(folder.read_bytes(name)) != told[SETTINGS]:
+        yield name, "another content than was written"
 
 
 def _rows(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
@@ -123,7 +169,10 @@ def _rows(folder: RunFolder, category: str) -> Iterator[tuple[str, str]]:
     except DamagedError as error:
         yield str(error).split(" is damaged (", 1)[0].removeprefix(f"{folder.uri}/"), _words(error)
         return
+    except OSError as error:  # a folder in a file's place, or one that may not be read
+        yield f"{PAIRS}/{category}/{TOLD_IN[layout_of(folder, category)]}", str(error)
+        return
     there = folder.sizes(f"{PAIRS}/{category}")
     for name in dict.fromkeys(name for row in rows for name in files_of(row)):
         if name not in there:
-            yield name, "it is missing"
+            yield name, MISSING

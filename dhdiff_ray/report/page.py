@@ -25,7 +25,7 @@ from dhdiff_ray.report.gallery import galleries, served_pair
 from dhdiff_ray.report.paper import paper_tables
 from dhdiff_ray.report.shapes import MOST, mask_shapes
 from dhdiff_ray.report.summary import masks_sentence, pairs_sentence
-from dhdiff_ray.report.tables import Table, alignment_table, detection_table, score_tables, timing_table
+from dhdiff_ray.report.tables import Table, alignment_table, cost_table, detection_table, score_tables, timing_table
 from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import SPLIT, Run
@@ -93,7 +93,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         categories=galleries(run, thumbs),
         failures=failures(Status(events)),
-        curves=loss_curves(events),
+        curves=loss_curves(folder),
         scores=score_tables(scores.get("scores", [])),
         alignment=alignment_table(scores.get("pair_alignment", {})),
         helps=pairs_sentence(detection),
@@ -104,6 +104,7 @@ def build_report(folder: RunFolder, thumbs: int = 6) -> str:
         most=MOST,
         detection=detection_table(detection),
         paper=paper_tables(config, scores.get("scores", []), detection, _categories(run)),
+        costs=cost_table(config, events),
         timings=timing_table(_json(folder, "timings.json"), events),
         served=served_pair(folder),
         command=lambda verb: f"dhdiff-ray submit {verb} --run {name} --storage {storage}",

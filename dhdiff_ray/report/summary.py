@@ -46,7 +46,8 @@ def masks_sentence(alignment: Mapping[str, Mapping[str, Any]]) -> Sentence | Non
     nonempty = sum((row.get("nonempty") or 0) * row["n"] for row in rows) / pairs
     rest = f"; {nonempty:.0%} of {pairs:,} masks are not empty."
     if None in scales:
-        return Sentence("How well masks lie on their defects has no scale", f"{told}, not measured on real masks{rest}")
+        lead = "Whether masks lie on their defects cannot be judged yet"
+        return Sentence(lead, f"{told}, not measured on real masks{rest}")
     real = sum(scale * row["n"] for scale, row in zip(scales, rows, strict=True)) / pairs
     share = iou / real if real else 0.0
     lead = (

@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from statistics import stdev
 from typing import Any
 
+from dhdiff_ray.config import Config
+from dhdiff_ray.report.price import planned, spent
+
 TITLES = {
     "is": "Inception Score",
     "inception_at_real_n": "Inception Score of made and real images at one N",
@@ -22,10 +25,11 @@ TITLES = {
     "mask_position": "Masks: position, distance to real ones",
     "mask_compactness": "Masks: compactness, distance to real ones",
     "mask_pieces": "Masks: number of pieces, distance to real ones",
+    "mask_overlap": "Masks: largest overlap with a real training mask, mirrored ones too",
 }
 NOTES = {
-    "is": "It grows with the number of images: never compare two scores of different N. Its scale, real images at the "
-    "same N, stands under inception_at_real_n.",
+    "is": "It grows with the number of images: never compare two scores of different N. To compare "
+    "with real images at the same N, see inception_at_real_n.",
     "inception_at_real_n": "The Inception Score grows with N, so made and real images are cut into parts of one size, "
     "as many images as the smaller side has; a part of few images scores low on both sides.",
 }
@@ -67,6 +71,14 @@ SELECTED = {
 DASH = "–"
 SMALL = 0.00995
 """Below it three digits after the point would say too little."""
+COSTS = {
+    "train_worker_hours": "training, worker hours",
+    "synthesize_worker_hours": "making pairs, worker hours",
+    "gpu_hours": "both, GPU hours",
+    "cpu_hours": "both, core hours",
+    "pairs": "pairs",
+}
+"""What a job costs, as it is told."""
 
 
 @dataclass
@@ -111,7 +123,7 @@ def alignment_table(alignment: Mapping[str, Mapping[str, Any]]) -> Table | None:
         "An oracle, a localiser trained on real images and masks, looks at each made image. IoU is between the made "
         "mask and the oracle's map above 0.5, averaged over all pairs; a pair with an empty mask counts 0. AP is over "
         "all pixels of the pairs whose mask is not empty. The oracle's own figures are on real test images; real IoU "
-        "and AP are the same agreement with held-out real masks, the scale of what stands before each."
+        "and AP are the same agreement with held-out real masks: compare the made ones with these."
     )
     if again:
         table.note += " Drawn again were pairs whose first mask was empty, or agreed less than was asked for."
@@ -180,6 +192,19 @@ def timing_table(timings: Mapping[str, Any] | None, events: Iterable[Mapping[str
     if not seconds:
         return None
     table.rows = [[part, f"{value:.1f}"] for part, value in seconds.items()]
+    table.kinds = [""] * len(table.rows)
+    return table
+
+
+def cost_table(config: Config, events: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Hours and pairs as planned when the job started, and as spent by now."""
+    plan, now = planned(events), spent(config, events)
+    if not plan and not any(now.values()):
+        return None
+    table = Table("Planned and spent", ["What", "Planned", "Spent"])
+    table.note = "Hours of workers while they trained or drew; scores, detectors and waiting are not in them."
+    table.conditions = {"Planned by the pace of": str(plan.get("measured_in") or "no run: none like this was measured")}
+    table.rows = [[words, text(plan.get(name)), text(now[name])] for name, words in COSTS.items()]
     table.kinds = [""] * len(table.rows)
     return table
 

@@ -1,4 +1,4 @@
-"""Files of a run that are not what was written: how that is known, and what to type then.
+"""Damaged files of a run: how they are noticed, and what to type then.
 
 Not in the paper. Decided: what a run cannot make again for itself is named, file and remedy in one line; what it can,
 it makes again. What was written before files had hashes is taken as it is.
@@ -16,10 +16,12 @@ Promise = Sequence[int | str]
 
 PAIRS_AGAIN = "type the line with `submit synthesize` (or `submit all`) again: it makes what is missing"
 REMEDIES = (
-    (r"config\.json", "put it back from a copy, or remove it and type the line that began the run again, without "
-     "--resume: what is trained and made stays"),
+    (r"config\.json", "use the version of dhdiff-ray that wrote it, put it back from a copy, or remove it and type the "
+     "line that began the run again, without --resume: what is trained and made stays"),
     (r"split\.json", "put it back from a copy, or remove it and go on with: dhdiff-ray submit train --resume; the same "
      "images and seed give the same split"),
+    (r"foundation\.json", "put the foundation back, say where it lies with --set model.backbone=PLACE, or train its "
+     "products again in a new --run"),
     (r"models/([^/]+)/.*", r"remove models/\1 and go on from its last checkpoint: dhdiff-ray submit train --resume"),
     (r"synthesis/([^/]+)\.json", r"put it back from a copy, or remove it and ask for the pairs of \1 as before"),
     (r"(pairs|synthesis)/.*", PAIRS_AGAIN),
@@ -51,18 +53,18 @@ def remedy_of(name: str) -> str:
 
 
 def promise(data: bytes) -> list[int | str]:
-    """What a marker holds of a file with this content."""
+    """The entry of a file with this content in a marker: size and SHA-256."""
     return [len(data), hashlib.sha256(data).hexdigest()]
 
 
 def promises_below(folder: Path) -> dict[str, list[int | str]]:
-    """What a marker holds of the files below a folder on this machine, by their paths in it."""
+    """The entries of all files below a local folder, by their paths in it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(folder).as_posix(): [file.stat().st_size, sha256_of(file)] for file in files}
 
 
 def first_broken(folder: Path, promises: Mapping[str, Promise]) -> str:
-    """The first file below a folder on this machine that is not as promised, with what it has; empty for none."""
+    """The first file below a local folder that differs from its entry, and how; empty if none does."""
     for name, (size, digest) in sorted(promises.items()):
         file = folder / name
         if not file.is_file():

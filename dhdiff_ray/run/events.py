@@ -14,8 +14,7 @@ from typing import Any, NoReturn
 from dhdiff_ray.run.folder import RunFolder
 
 REFUSED = 78
-"""What a job's driver leaves with where the configuration was refused (sysexits' EX_CONFIG): a 2 comes from libraries
-too, such as MKL, and says nothing."""
+"""Exit code of a job whose configuration was refused (sysexits' EX_CONFIG); libraries such as MKL exit with 2 too."""
 PREFIX = "@event "
 FILE = "events.jsonl"
 SEGMENTS = "events"
@@ -35,7 +34,7 @@ def end_at_once(message: str) -> NoReturn:
 
 
 def event_of(line: str) -> dict[str, Any] | None:
-    """The event that a line of a job's log is, or None."""
+    """The event in a line of a job's log; None if the line is none."""
     if not line.startswith(PREFIX):
         return None
     try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -29,8 +30,12 @@ SINGLE_PUT = "allow_delayed_open=true"
 """Option of s3:// that writes a small file by one request, where an upload in parts takes three."""
 UNFINISHED = ".part-"
 """How the name of a file begins while it is written on a disk; one of a process that was killed stays."""
+READ_BYTES = 2**24
+"""What of a large file is held while it is read through."""
 NAME_BYTES = 200
 """Longest name of a run: file systems take 255, and tables add a row's name."""
+LEAST_ROOM = 2**20
+"""Bytes free on a disk that is as good as full."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,12 @@ class RunFolder:
             return RunFolder(f"{self.uri.rstrip('/')}/{name}")
         base, mark, options = self.uri.partition("?")
         return RunFolder(f"{base}/{name}{mark}{options}")
+
+    @property
+    def storage(self) -> str:
+        """The place this folder lies in: undoes :meth:`below`."""
+        base, mark, options = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return base.rpartition("/")[0] + mark + options
 
     @cached_property
     def _opened(self) -> tuple[pafs.FileSystem, str]:
@@ -131,6 +142,18 @@ class RunFolder:
         with self._opened[0].open_input_file(self.path(name)) as file:
             return file.read_at(size, start)
 
+    def sha256(self, name: str) -> str:
+        """SHA-256 of one file, which is never held as a whole.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        digest = hashlib.sha256()
+        with self._opened[0].open_input_stream(self.path(name)) as stream:
+            while part := stream.read(READ_BYTES):  # each is a request to an object store
+                digest.update(part)
+        return digest.hexdigest()
+
     def write_bytes(self, name: str, data: bytes) -> None:
         """Write one file so that a reader sees either nothing, the old or the whole new content.
 
@@ -165,9 +188,14 @@ class RunFolder:
             return self.read_json(name) if self.exists(name) else None
         return None
 
+    def facts(self, name: str) -> dict[str, Any]:
+        """Content of one JSON object; empty where there is none, or a damaged one that is to be written anew."""
+        content = self.readable(name)
+        return content if isinstance(content, dict) else {}
+
     def write_json(self, name: str, value: Any) -> None:
         """Write one JSON file, indented, keys in the order given."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        self.write_bytes(name, as_json(value))
 
     def delete(self, name: str) -> None:
         """Remove a file or folder; silent if it is not there."""
@@ -191,7 +219,8 @@ class RunFolder:
         """Write one file unless it is there; says whether it was written.
 
         On a local disk no two writers both hear yes. An object store is asked first and written then: two writers
-        within a moment both hear yes, so whoever needs to be alone reads again what it wrote.
+        within a moment both hear yes, so whoever needs to be alone reads again what it wrote; pyarrow has no
+        conditional writes (apache/arrow#44281).
         """
         target = self.path(name)
         if not self.is_local:
@@ -250,6 +279,28 @@ class RunFolder:
         finally:
             if not self.is_local:
                 shutil.rmtree(place, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder of this machine that is gone afterwards.
+
+    Raises:
+        OSError: its disk is full; it says what to do, where whoever wrote may not even say which disk it was.
+    """
+    with tempfile.TemporaryDirectory(prefix="dhdiff-") as place:
+        try:
+            yield Path(place)
+        except Exception as error:
+            if os.strerror(errno.ENOSPC) not in str(error) or shutil.disk_usage(place).free > LEAST_ROOM:
+                raise
+            words = f"the temporary folder {tempfile.gettempdir()} is full; make room there, or set TMPDIR to another"
+            raise OSError(errno.ENOSPC, words) from error
+
+
+def as_json(value: Any) -> bytes:
+    """What a JSON file of a run holds: indented, keys in the order given."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 @contextlib.contextmanager

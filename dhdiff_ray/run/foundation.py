@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import Config
+from dhdiff_ray.run.damage import DamagedError, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 
 SHIPPED = "dhdiff-ray/"
-"""What the names of models that come with the package begin with."""
+"""Prefix of the names of models that come with the package."""
 FACTS = "dhdiff.json"
 INDEX = "model_index.json"
+ADAPTERS = "adapters.safetensors"
+"""In the folder of a model that is adapters over a foundation, in place of whole weights."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +37,14 @@ class Foundation:
 
     @property
     def about(self) -> dict[str, str]:
-        """What is written beside everything that was made from it."""
+        """What is recorded beside everything that was made from it."""
         return {"name": self.name, "weights_sha256": str(self.facts.get("weights_sha256", ""))}
 
 
 def is_ours(config: Config) -> bool:
     """Whether ``model.backbone`` names a model of ours, not a Stable Diffusion."""
-    return bool(config.model.backbone) and _found(config) is not None
+    name = config.model.backbone
+    return bool(name) and _found(name, config.run.storage) is not None
 
 
 def foundation_of(config: Config) -> Foundation | None:
@@ -48,10 +53,18 @@ def foundation_of(config: Config) -> Foundation | None:
     Raises:
         ValueError: a shipped name that is not there, or a model that is damaged.
     """
-    found = _found(config) if config.model.backbone else None
+    return foundation_at(config.model.backbone, config.run.storage)
+
+
+def foundation_at(name: str, storage: str) -> Foundation | None:
+    """The foundation of that name, seen from a storage; None where it is empty or a Stable Diffusion.
+
+    Raises:
+        ValueError: a shipped name that is not there, or a model that is damaged.
+    """
+    found = _found(name, storage) if name else None
     if found is None:
         return None
-    name = config.model.backbone
     folder = found if isinstance(found, Path) else found[0].local(found[1])
     try:
         facts = json.loads((folder / FACTS).read_text())
@@ -64,6 +77,32 @@ def foundation_of(config: Config) -> Foundation | None:
             "files are damaged or were changed; copy or train it again"
         )
     return Foundation(name, folder, facts)
+
+
+def foundation_under(facts: Mapping[str, Any], config: Config) -> Foundation:
+    """The foundation that a model's adapters lie over: where ``model.backbone`` says, or else by the name it had.
+
+    Args:
+        facts: what was written beside the model.
+        config: of the run it lies in.
+
+    Raises:
+        DamagedError: it is not there, or is not the one; the message names it, and what to type.
+    """
+    told = facts["foundation"]
+    name, then = config.model.backbone or told["name"], told["weights_sha256"]
+    try:
+        found = foundation_at(name, config.run.storage)
+        now = found.about["weights_sha256"] if found else ""
+        problem = "" if now == then else f"the weights of {name} are {now[:12]}" if found else f"there is no {name}"
+    except ValueError as error:
+        found, problem = None, str(error)
+    if found is None or problem:
+        raise DamagedError(
+            f"the model of {facts['category']!r} is adapters over the foundation {told['name']} with weights "
+            f"{then[:12]}, and {problem}; {remedy_of('foundation.json')}"
+        )
+    return found
 
 
 def shipped() -> list[str]:
@@ -82,9 +121,8 @@ def _shelf() -> Path:
     return Path(str(resources.files("dhdiff_ray"))) / "foundations"
 
 
-def _found(config: Config) -> Path | tuple[RunFolder, str] | None:
-    """Where it lies: a folder here, or a run and a path in it; None if it is none of ours."""
-    name = config.model.backbone
+def _found(name: str, storage: str) -> Path | tuple[RunFolder, str] | None:
+    """Where it is stored: a local folder, or a run and a path in it; None if it is no foundation."""
     if name.startswith(SHIPPED):
         folder = _shelf() / name.removeprefix(SHIPPED)
         if not (folder / INDEX).is_file():
@@ -93,17 +131,28 @@ def _found(config: Config) -> Path | tuple[RunFolder, str] | None:
     local = Path(name).expanduser()
     if (local / INDEX).is_file():
         return local if _is_our_class((local / INDEX).read_text()) else None
+    if (local / ADAPTERS).is_file():
+        raise _no_start(name)
     if "://" in name:
         place, path = RunFolder.at(name), ""
     else:
         run, _, model = name.rpartition("/")
         if not run or "/" in run:
             return None
-        place, path = RunFolder.of(config.run.storage, run), f"models/{model}"
+        place, path = RunFolder.of(storage, run), f"models/{model}"
     index = f"{path}/{INDEX}".lstrip("/")
     if not place.exists(index):
+        if place.exists(f"{path}/{ADAPTERS}".lstrip("/")):
+            raise _no_start(name)
         return None
     return (place, path) if _is_our_class(place.read_bytes(index).decode()) else None
+
+
+def _no_start(name: str) -> ValueError:
+    return ValueError(
+        f"{name} is adapters over a foundation and no whole model: start from the foundation that its {FACTS} names, "
+        "or from a model trained with --set train.adapt=full"
+    )
 
 
 def _is_our_class(index: str) -> bool:

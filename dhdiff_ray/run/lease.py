@@ -204,7 +204,8 @@ def _running(other: Holder) -> bool | None:
         return None
     try:
         process = psutil.Process(other["pid"])
-        same = abs(process.create_time() - other["process_started"]) < 2
+        started = process.create_time() - psutil.boot_time()  # since the machine's start: clocks may be set meanwhile
+        same = abs(started - (other["process_started"] - other["boot"])) < 2
         return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False

@@ -1,4 +1,4 @@
-"""A run: a configuration, and the folder, split and categories that go with it, read when they are asked for."""
+"""A run: its configuration, and its folder, split and categories, which are read when first used."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FOUNDATION = "foundation.json"
 
 
 class Run:
-    """One run; other processes get its configuration and its place, and read the rest for themselves.
+    """One run. Other processes are sent its configuration and folder, and read the rest themselves.
 
     Args:
-        config: what a verb was asked.
+        config: of the command.
         folder: where the run lies, if not where the configuration says.
     """
 
@@ -47,7 +47,9 @@ class Run:
         """
         if not folder.exists(CONFIG):
             raise ValueError(f"{folder.uri} is not a run: it has no {CONFIG}; train first: dhdiff-ray submit train ...")
-        return cls(_parsed(folder, CONFIG, Config.model_validate), folder)  # it may have been moved since
+        config = _parsed(folder, CONFIG, Config.model_validate)
+        lies = config.run.model_copy(update={"storage": folder.storage})  # it may have been moved since
+        return cls(config.model_copy(update={"run": lies}), folder)
 
     @cached_property
     def folder(self) -> RunFolder:
@@ -56,13 +58,16 @@ class Run:
 
     @cached_property
     def split(self) -> Split:
-        """Which real image is trained on, and which is tested on, as it was written down.
+        """Which real images are trained on and which are tested on, as ``split.json`` says.
 
         Raises:
             ValueError: the run has none yet, or it is of a foundation.
         """
         if not self.folder.exists(SPLIT):
-            raise ValueError(f"{self.folder.uri} has no split yet; train first: dhdiff-ray submit train --run NAME ...")
+            raise ValueError(
+                f"{self.folder.uri} has no split yet ({SPLIT}); train first, or go on where the file was lost: "
+                "dhdiff-ray submit train --run NAME ... --resume"
+            )
         if self.config.sources:
             raise ValueError(
                 f"{self.folder.uri} holds a foundation, which has no pairs, scores or detectors of its own: adapt it "
@@ -71,7 +76,7 @@ class Run:
         return _parsed(self.folder, SPLIT, Split.from_json)
 
     def refuse_existing(self) -> None:
-        """Refuse to begin a run that is there.
+        """Refuse to begin a run that already exists.
 
         Raises:
             ValueError: it says how to go on with it.
@@ -96,7 +101,7 @@ class Run:
 
     @cached_property
     def foundation(self) -> Foundation | None:
-        """The model of ours that is started from; None from scratch or on a Stable Diffusion.
+        """The foundation that the run adapts; None from scratch or on a Stable Diffusion.
 
         Raises:
             ValueError: it is not there, is damaged, or is not the one that the run was begun with.
@@ -157,7 +162,7 @@ class Run:
         return samples
 
     def training_facts(self, category: str, images: int) -> dict[str, Any]:
-        """What is written beside a category's model that was trained on so many images."""
+        """What ``dhdiff.json`` says beside a category's model trained on this many images."""
         split = self.category(category)
         return {
             "defects": sorted({s.defect for s in split.train if not s.is_good}),

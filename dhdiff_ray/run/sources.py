@@ -21,7 +21,7 @@ from dhdiff_ray.records import Sample
 from dhdiff_ray.run.run import FOUNDATION, SPLIT, Run
 
 FREE = ("cc0", "public domain", "unlicense")
-"""Words of licences that ask for nothing."""
+"""Licences without conditions."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def parts_of(run: Run) -> list[Part]:
     """The sources of a run that is laid out, in the recipe's order.
 
     Raises:
-        ValueError: it is none that trains a foundation.
+        ValueError: the run does not train a foundation.
     """
     rows = run.folder.read_json(SPLIT).get("sources", []) if run.folder.exists(SPLIT) else []
     if not rows:
@@ -125,7 +125,7 @@ def digest_of(parts: Sequence[Part]) -> str:
 
 
 def foundation_facts(run: Run, images: int) -> dict[str, Any]:
-    """What is written beside a foundation that was trained on so many images."""
+    """What is recorded beside a foundation trained on this many images."""
     parts = parts_of(run)
     about = [part.split.about for part in parts]
     strictest = max(about, key=lambda one: (bool(one.get("non_commercial")), not _is_free(one)))
@@ -155,7 +155,7 @@ def _is_free(about: Any) -> bool:
 
 
 def _check(run: Run, named: dict[str, DataConfig]) -> None:
-    """Compare what is asked, and the files as they are now, with what was written down.
+    """Compare the recipe, and the files as they are now, with the stored split.
 
     Raises:
         ValueError: they differ.

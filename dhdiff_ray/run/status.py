@@ -1,4 +1,4 @@
-"""How far a job is, from its events alone: category by stage, with time left, GPU seconds and failures.
+"""Progress of a job, from its events alone: category by stage, with time left, GPU seconds and failures.
 
 Not in the paper. The same table while following a job, from ``jobs status`` anywhere, and from a run's folder without
 a cluster, because all of them read the same events.
@@ -13,7 +13,7 @@ from typing import Any
 STAGES = ("train", "synthesize", "score", "detect")
 """Verbs that every category goes through, in order."""
 QUIET_SECONDS = 60.0
-"""Silence of a running stage that is told."""
+"""Seconds without progress after which a running stage is reported as silent."""
 STATES = ("waiting", "running", "done", "failed")
 
 
@@ -26,7 +26,7 @@ class Stage:
     seconds: float | None = None
     """How long it took, once it has ended."""
     gpu_seconds: float = 0.0
-    """GPU seconds that its workers told of; of scoring and testing those of one worker, the least there can be."""
+    """GPU seconds that its workers reported; for scoring and testing those of one worker, a lower bound."""
     message: str = ""
     """Why it failed."""
     since: float | None = None
@@ -36,7 +36,7 @@ class Stage:
     seen: float | None = None
     """Time of its last event."""
     fresh: float = 0.0
-    """Work that was done already when it started, as a share."""
+    """Share of the work that was done before it started."""
 
     @property
     def share(self) -> float | None:
@@ -45,7 +45,7 @@ class Stage:
         return sum(done for done, _ in self.parts.values()) / total if total else None
 
     def quiet(self, now: float) -> float:
-        """Seconds without progress of a stage that runs; 0 where they are few."""
+        """Seconds without progress of a running stage; 0 while they are few."""
         silent = now - (self.seen or self.since or now)
         return silent if self.state == "running" and silent >= QUIET_SECONDS else 0.0
 
@@ -69,7 +69,7 @@ class Status:
             self.read(event)
 
     def read(self, event: dict[str, Any]) -> None:
-        """Take one event in; kinds that say nothing of progress are left out."""
+        """Read one event; kinds without progress are ignored."""
         verb, name = str(event.get("verb", "")), str(event.get("category") or "")
         if verb not in STAGES or not name:
             return
@@ -159,7 +159,7 @@ def _cell(stage: Stage | None, now: float) -> str:
 
 
 def spoken(seconds: float) -> str:
-    """A duration in a person's words: ``42 s``, ``12 min``, ``3 h 05``."""
+    """A duration to read: ``42 s``, ``12 min``, ``3 h 05``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 5940:

@@ -20,6 +20,7 @@ from dhdiff_ray.metrics.inception_score import InceptionScore
 from dhdiff_ray.metrics.kid import kid_score
 from dhdiff_ray.metrics.masks import mask_rows, mask_scores
 from dhdiff_ray.metrics.originality import originality
+from dhdiff_ray.metrics.overlap import overlap_rows, overlap_score
 from dhdiff_ray.metrics.profiles import profile_of
 from dhdiff_ray.records import Score
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from dhdiff_ray.metrics.features.base import Classifier, Perceiver
 
 States = dict[str, State]
-"""States of one defect by kind: ``is``, ``even``, ``distances``, ``sums``, ``spreads``, ``pooled``, ``masks``."""
+"""States of one defect by kind: ``is``, ``even``, ``distances``, ``sums``, ``spreads``, ``pooled``, ``masks``,
+``overlaps``."""
 ADDED = ("is", "even", "sums")
 """States that are sums; the others are rows by image."""
 
@@ -112,7 +114,9 @@ class DefectScorer:
             if self.wants("ic_lpips", "originality"):
                 parts.setdefault("distances", []).append({name: self._distances(defect, name, image, sums)})
             if self.wants("masks") and defect.load_mask:
-                parts.setdefault("masks", []).append(mask_rows([name], [defect.load_mask(name)]))
+                seen = [name], [defect.load_mask(name)]
+                parts.setdefault("masks", []).append(mask_rows(*seen))
+                parts.setdefault("overlaps", []).append(overlap_rows(*seen, defect.train.masks))
         states = {kind: combine(kind, observed) for kind, observed in parts.items()}
         return states | ({"sums": sums} if sums else {})
 
@@ -136,7 +140,8 @@ class DefectScorer:
             if self.wants("originality"):
                 scores.append(originality(first, states["distances"], held_out))
         if "masks" in states:
-            scores += mask_scores(states["masks"], defect.train.masks, defect.held_out.masks)
+            real = defect.train.masks, defect.held_out.masks
+            scores += [*mask_scores(states["masks"], *real), overlap_score(states["overlaps"], *real)]
         return scores
 
     def compare(self, defect: Defect, distances: State, part: int, parts: int) -> State:

@@ -1,9 +1,11 @@
-"""Who may ask: bearer tokens from a file, how often each may, and pages of other sites kept out.
+"""Who may ask: bearer tokens from a file, how often and how much each may, and pages of other sites kept out.
 
 Not in the paper. The file has a token per line: ``TOKEN``, ``NAME TOKEN`` or ``NAME TOKEN REQUESTS_PER_MINUTE``; lines
 that begin with ``#`` are left out. Decided: every key is compared, in constant time; the file is read again every
 second, so that a key is taken away without a restart, and a file that is gone, empty, damaged or open to others lets
 nobody in; without keys only this machine's own names are answered to, and no request that another site's page sends.
+What a request costs is its pairs times their denoising steps; one that is refused, or finds the endpoint busy, costs
+nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dhdiff_ray.serving.questions import RefusedError
+from dhdiff_ray.serving.questions import BusyError, RefusedError
 
 LOG = logging.getLogger("dhdiff_ray.serve")
 SHORTEST = 16
@@ -41,24 +44,67 @@ class Key:
     per_minute: float
 
 
+class Budget:
+    """A minute's worth of something for each key, which fills steadily.
+
+    Args:
+        what: its name, in the words of a refusal.
+        clock: seconds.
+    """
+
+    def __init__(self, what: str, clock: Callable[[], float]) -> None:
+        self.what, self.clock = what, clock
+        self._left: dict[str, tuple[float, float]] = {}
+        """What is left and when it was counted, by key."""
+
+    def take(self, key: str, per_minute: float, amount: float = 1.0) -> None:
+        """Take an amount; what is more than a minute's worth waits for a full minute's, and leaves a debt.
+
+        Raises:
+            RefusedError: 429, there is not so much left.
+        """
+        if not per_minute:
+            return
+        now, most = self.clock(), max(per_minute, 1.0)
+        left, at = self._left.get(key, (most, now))
+        left, needed = min(most, left + (now - at) * per_minute / 60), min(amount, most)
+        if left < needed:
+            wait = int((needed - left) * 60 / per_minute) + 1
+            message = f"{per_minute:g} {self.what} a minute; ask again in {wait} s"
+            raise RefusedError(429, message, {"Retry-After": str(wait)})
+        self._left[key] = left - amount, now
+
+    def give_back(self, key: str, amount: float) -> None:
+        """What was taken was not used."""
+        if key in self._left:
+            left, at = self._left[key]
+            self._left[key] = left + amount, at
+
+
 class Access:
     """Lets requests in.
 
     Args:
         file: with tokens; nothing lets everybody in who is on this machine.
         per_minute: requests per minute of a key whose line says nothing; 0 does not limit.
+        steps_per_minute: denoising steps per minute of a key; 0 does not limit.
         clock: seconds.
 
     Raises:
         ValueError: the file cannot be used.
     """
 
-    def __init__(self, file: str = "", per_minute: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.file, self.per_minute, self.clock = file, per_minute, clock
+    def __init__(
+        self,
+        file: str = "",
+        per_minute: float = 0.0,
+        steps_per_minute: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.file, self.per_minute, self.steps_per_minute, self.clock = file, per_minute, steps_per_minute, clock
         self._keys = read_keys(file, per_minute) if file else []
         self._read_at, self._fault = clock(), ""
-        self._left: dict[str, tuple[float, float]] = {}
-        """Requests left and when they were counted, by key."""
+        self._requests, self._steps = Budget("requests", clock), Budget("denoising steps", clock)
 
     def admit(self, method: str, headers: Mapping[str, str]) -> str:
         """The name of the key that is let in, or nothing where none is needed.
@@ -79,8 +125,23 @@ class Access:
             ask = "send the endpoint's token: Authorization: Bearer TOKEN"
             closed = "no key is valid at present; whoever runs the endpoint finds the reason in its log"
             raise RefusedError(401, closed if self._fault else ask, {"WWW-Authenticate": "Bearer"})
-        self._count(same[-1])
-        return same[-1].name
+        key = same[-1]
+        self._requests.take(key.name, key.per_minute)
+        return key.name
+
+    @contextmanager
+    def charged(self, key: str, steps: float) -> Iterator[None]:
+        """Charge a key for denoising steps, unless what is done in the block is refused or finds all busy.
+
+        Raises:
+            RefusedError: 429, too much.
+        """
+        self._steps.take(key, self.steps_per_minute, steps)
+        try:
+            yield
+        except (RefusedError, BusyError):
+            self._steps.give_back(key, steps)
+            raise
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Refuse what no name is, and without keys every name but this machine's own.
@@ -100,20 +161,6 @@ class Access:
         foreign = origin is not None and origin.partition("://")[2] != headers.get("host", "")
         if foreign or (method != "GET" and headers.get("sec-fetch-site") == "cross-site"):
             raise RefusedError(403, "pages of other sites may not ask; open the endpoint's own page at /")
-
-    def _count(self, key: Key) -> None:
-        """A bucket of a minute's requests that fills steadily."""
-        if not key.per_minute:
-            return
-        now = self.clock()
-        left, at = self._left.get(key.name, (key.per_minute, now))
-        left = min(max(key.per_minute, 1.0), left + (now - at) * key.per_minute / 60)
-        if left < 1:
-            wait = int((1 - left) * 60 / key.per_minute) + 1
-            raise RefusedError(
-                429, f"{key.per_minute:g} requests a minute; ask again in {wait} s", {"Retry-After": str(wait)}
-            )
-        self._left[key.name] = left - 1, now
 
     def _read_again(self) -> None:
         """Read the file again; one that cannot be used leaves no key valid, and is told once."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, TypeVarTuple
 
@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from dhdiff_ray import __version__
-from dhdiff_ray.config import ServeConfig
+from dhdiff_ray.config import ServeConfig, SynthesizeConfig
 from dhdiff_ray.serving.access import Access
 from dhdiff_ray.serving.bodies import read_query, response_kind
 from dhdiff_ray.serving.catalogue import Catalogue
@@ -40,6 +40,8 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+Charged = Callable[[Request, PairQuery], AbstractContextManager[None]]
+"""Charges a request's key for what is asked, unless the block ends with a refusal."""
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -82,13 +84,19 @@ class Ready:
             return None
 
 
-def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig | None = None) -> FastAPI:
+def make_app(
+    backend: Backend,
+    access: Access | None = None,
+    limits: ServeConfig | None = None,
+    steps: int = SynthesizeConfig().steps,
+) -> FastAPI:
     """The application.
 
     Args:
         backend: what answers.
         access: who may ask; None lets in who is on this machine.
         limits: of size and time.
+        steps: denoising steps of a request that says nothing, for what it costs.
     """
     limits, access, counters = limits or ServeConfig(), access or Access(), Counters()
     app = FastAPI(title="dhdiff-ray", version=__version__, description="Defect images together with their masks.")
@@ -104,7 +112,12 @@ def make_app(backend: Backend, access: Access | None = None, limits: ServeConfig
         request.state.leave = in_flight.enter(request.state.key, request.state.arrival)
 
     app.include_router(_health(backend, access))
-    for guarded in (_catalogue(backend, counters), _drawing(backend, counters, limits)):
+
+    def charged(request: Request, query: PairQuery) -> AbstractContextManager[None]:
+        n, each = min(query.n, limits.max_n), min(query.steps or steps, limits.max_steps)  # what is more is refused
+        return access.charged(request.state.key, n * each)
+
+    for guarded in (_catalogue(backend, counters), _drawing(backend, counters, limits, charged)):
         app.include_router(guarded, dependencies=[Depends(admitted)])
     for address, name in (("/", "index.html"), *((f"/page/{name}", name) for name in PAGE_PARTS)):
         app.add_api_route(address, _page(name), include_in_schema=False, response_class=FileResponse)
@@ -161,15 +174,16 @@ def _catalogue(backend: Backend, counters: Counters) -> APIRouter:
     return router
 
 
-def _drawing(backend: Backend, counters: Counters, limits: ServeConfig) -> APIRouter:
+def _drawing(backend: Backend, counters: Counters, limits: ServeConfig, charged: Charged) -> APIRouter:
     """Pairs."""
     router = APIRouter()
     described: dict[str, Any] = {"openapi_extra": _BODY, "responses": _ERRORS}
 
     async def drawn(request: Request, category: str | None) -> Response:
         query = await _query(request, category)
-        async with asyncio.timeout(_deadline(request, limits)):
-            pairs = await _while_there(request, backend.pairs(query))
+        with charged(request, query):
+            async with asyncio.timeout(_deadline(request, limits)):
+                pairs = await _while_there(request, backend.pairs(query))
         counters.pairs.labels(query.category).inc(len(pairs))
         return answer(pairs, response_kind(query, request.headers.get("accept", "")))
 
@@ -190,8 +204,9 @@ def _drawing(backend: Backend, counters: Counters, limits: ServeConfig) -> APIRo
         events = backend.stream(query)
         seconds = _deadline(request, limits)
         limit = asyncio.get_running_loop().time() + seconds
-        async with asyncio.timeout(seconds):
-            first = await _while_there(request, anext(events))  # what is refused is refused with a status
+        with charged(request, query):
+            async with asyncio.timeout(seconds):
+                first = await _while_there(request, anext(events))  # what is refused is refused with a status
         pairs = counters.pairs.labels(query.category)
 
         async def lines() -> AsyncIterator[str]:
@@ -302,7 +317,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         415: "another type of body",
         421: "another name than this machine's own",
         422: "does not fit",
-        429: "too often",
+        429: "too often, or too much",
         503: "busy",
         504: "not done in time",
     }.items()

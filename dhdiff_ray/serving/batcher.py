@@ -1,8 +1,7 @@
-"""Pairs of different requests in one pass: waiting, filling, drawing, giving up.
+"""Draws pairs of different requests in one pass of the sampler; cancelled ones are dropped.
 
-Not in the paper. Decided: our own in place of ``serve.batch``, inside which a cancelled request goes on being drawn; a
-pass is one at a time, taken from the oldest that waits and all that may share its pass; a pass nobody waits for any
-more ends at its next step.
+Not in the paper. Decided: not ``serve.batch``, which goes on drawing cancelled requests. One pass runs at a time: the
+oldest waiting order and all that may share its pass. A pass that nobody waits for any more ends at its next step.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ class Batcher:
         return [item.drawing for item in items]
 
     async def finished(self, drawings: Sequence[asyncio.Future[DrawnPair]]) -> list[DrawnPair]:
-        """The pairs in order; who is cancelled while waiting, or fails, takes its orders out of their passes."""
+        """The pairs in order; a request that is cancelled or fails takes its orders out of their passes."""
         try:
             return list(await asyncio.gather(*drawings))
         finally:
@@ -111,7 +110,7 @@ class Batcher:
             await self._pass(chosen)
 
     def _chosen(self) -> list[_Waiting]:
-        """The oldest that waits and all that may share its pass."""
+        """The oldest waiting order and all that may share its pass."""
         alive = [item for item in self._waiting if not item.drawing.done()]
         return [item for item in alive if item.order.shared == alive[0].order.shared][: self.size]
 

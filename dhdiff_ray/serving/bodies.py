@@ -1,7 +1,7 @@
-"""A question as it arrives: JSON, or a form with pictures as files.
+"""Request bodies: JSON, or a form with pictures as files.
 
-Not in the paper. Decided: both end as one ``PairQuery``; a form is taken apart in memory, by its own few rules, since a
-part never becomes a file here and its file name is never looked at.
+Not in the paper. Decided: both become a ``PairQuery``. Forms are parsed in memory: a part never becomes a file, and its
+file name is never read.
 """
 
 from __future__ import annotations

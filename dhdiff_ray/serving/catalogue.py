@@ -1,4 +1,4 @@
-"""What there is to ask for: one run's models, and the real images that a pair can be made from.
+"""What the endpoint offers: one run's models, and the real images that a pair can be made from.
 
 Not in the paper. Decided: models that were trained since are served without a restart; a model of another split is
 left out, since it learned from images that are held out here, and this split's bases may be what it is tested on.
@@ -24,13 +24,13 @@ from dhdiff_ray.training.checkpoint import model_facts
 
 LOG = logging.getLogger("dhdiff_ray.serve")
 FRESH_SECONDS = 2.0
-"""How old the list of models may be before the run folder is listed again."""
+"""Seconds for which a list of models counts before the run folder is listed again."""
 LISTING_SHARE = 20
-"""Where listing takes long it waits so many times as long: no more than a twentieth of the time goes into it."""
+"""A slow listing is repeated only after this many times its duration, so it takes a twentieth of the time at most."""
 
 
 class Catalogue:
-    """The models and images of one run; what there is not is refused with 404, a model of another split with 409.
+    """The models and images of one run; unknown ones are refused with 404, a model of another split with 409.
 
     Args:
         config: the run's configuration.
@@ -60,7 +60,7 @@ class Catalogue:
 
     @property
     def facts(self) -> dict[str, dict[str, Any]]:
-        """Each category that is served -> what was written down of its model."""
+        """Each category that is served -> recorded facts of its model."""
         if time.monotonic() - self._read_at > self._fresh_seconds:
             folder, begun = self.run.folder, time.monotonic()
             facts, damaged = dict[str, dict[str, Any]](), dict[str, str]()
@@ -89,7 +89,7 @@ class Catalogue:
         return self._facts
 
     def facts_of(self, category: str) -> dict[str, Any]:
-        """What was written down of one category's model."""
+        """Recorded facts of one category's model."""
         facts = self.facts
         if category in self._left_out:
             raise RefusedError(409, self._left_out[category])
@@ -142,7 +142,7 @@ class Catalogue:
         return keys[number]
 
     def _split_fault(self, category: str, digest: str | None) -> str:
-        """What is wrong with a model that was made under another split; empty for the others."""
+        """Message about a model that was made under another split; empty for the others."""
         try:
             self.run.check_same_split([{"category": category, "split_digest": digest}], "the model")
         except ValueError as error:
@@ -151,5 +151,5 @@ class Catalogue:
 
 
 def unknown(kind: str, name: str, names: Sequence[str]) -> str:
-    """The words for a category or defect that there is not."""
+    """The message about an unknown category or defect."""
     return f"no {kind} {name!r}{nearest(name, list(names))}; there are: {', '.join(names)}"

@@ -1,4 +1,4 @@
-"""What a sampler hands back, as bytes of PNG files; how it is sent is the affair of ``responses.py`` alone."""
+"""What a sampler returns, as bytes of PNG files; ``responses.py`` decides how they are sent."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class DrawnPair:
     seed: int
     prompt: str
     reference: str | None
-    """Key of the run's anomaly that lent its look; None where the user sent one."""
+    """Key of the run's reference image; None if the user sent one."""
     base: str | None
-    """Key of the run's normal image; None where the user sent one."""
+    """Key of the run's normal image; None if the user sent one."""
     score_maps: Mapping[str, ScoreMap] | None = None
-    """By name, see ``score_maps.py``; None where nobody asked."""
+    """By name, see ``score_maps.py``; None unless asked for."""
 
 
 @dataclass(frozen=True)
 class Preview:
-    """What a pair is expected to become, while it is drawn: small pictures of image and mask."""
+    """A half-drawn pair as it is expected to become: small pictures of image and mask."""
 
     image: bytes
     mask: bytes

@@ -1,4 +1,4 @@
-"""What a question becomes: one order per pair, from the run's own pictures and the user's.
+"""Turns a request into orders, one per pair, from the run's pictures and the user's.
 
 Not in the paper. Decided: a pair is a function of (run, category, defect, seed) and what the user adds; base and
 reference are drawn from the seed as ``pairs.plan`` draws them. A user's picture is decoded with limits, turned upright
@@ -27,16 +27,16 @@ MIN_SIDE = 8
 """Smallest side of a picture that is taken, in pixels."""
 FORMATS = ("PNG", "JPEG")
 STRENGTH = 0.45
-"""How far a start from the reference is noised where neither the user nor the run says."""
+"""Default strength of a start from the reference, if neither user nor run gives one."""
 
 
 @dataclass(frozen=True)
 class Order:
-    """One pair to be drawn, and who looks at it; looking changes nothing, so it may differ within a pass."""
+    """One pair to be drawn, and whether it is previewed, which changes no pair and may differ within a pass."""
 
     request: Request
     settings: SynthesizeConfig
-    """The run's, with what the user asked for."""
+    """The run's settings, with the user's changes."""
     pictures: OwnPictures = field(default_factory=OwnPictures)
     previews: bool = False
     score_maps: bool = False
@@ -48,7 +48,7 @@ class Order:
 
 
 def orders_of(query: PairQuery, catalogue: Catalogue) -> list[Order]:
-    """What each pair is made from; refuses what cannot be made, before a model is loaded.
+    """The orders of a request; what cannot be made is refused before a model is loaded.
 
     Raises:
         RefusedError: 404 for an unknown category or defect, 422 for anything else that does not fit.
@@ -109,7 +109,7 @@ def _defect(query: PairQuery, catalogue: Catalogue) -> str:
 
 
 def _check(query: PairQuery, limits: ServeConfig) -> None:
-    """Refuse more than is made at once, and the same thing said twice."""
+    """Refuse too many pairs, and two fields that say the same thing."""
     if query.n > limits.max_n:
         raise RefusedError(422, f"n = {query.n} is more than {limits.max_n} pairs; ask several times")
     if query.steps is not None and query.steps > limits.max_steps:

@@ -1,4 +1,4 @@
-"""A look at pairs while they are drawn: what the sampler takes them for, small, now and then.
+"""Previews of pairs while they are drawn: small pictures of the sampler's current estimate.
 
 Not in the paper. Decided: DPM-Solver++ keeps its estimate of the finished latents, so a look costs a decoding and no
 pass of the network; the next one waits until all of them together have taken no more than a share of the drawing's
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from dhdiff_ray.pairs.make import Prepared
 
 MOST = 12
-"""Looks at one pair, at most."""
+"""Previews of one pair, at most."""
 SIDE = 128
 """Largest side of a preview in pixels."""
 
 
 class Previews:
-    """The looks at one pass.
+    """The previews of one pass.
 
     Args:
-        ready: what the pass is drawn from.
-        wanted: whose pairs are looked at, one for each of its pairs.
-        total: its steps.
-        share: of the time spent on drawing, what looking may take; 0 looks never.
+        ready: inputs of the pass.
+        wanted: whether each of its pairs is previewed.
+        total: steps of the pass.
+        share: of the drawing time that previews may take; 0 makes none.
     """
 
     def __init__(self, ready: Prepared, wanted: Sequence[bool], total: int, share: float) -> None:
@@ -48,10 +48,10 @@ class Previews:
         self._next = 1 if self.places and share > 0 else total
 
     def after_step(self, pipeline: DHDiffPipeline, done: int, latents: Tensor) -> list[Preview | None] | None:
-        """A preview of each pair that somebody looks at; None while it is not time for one.
+        """A preview of each pair for which one was asked; None if it is too early for the next.
 
         Args:
-            pipeline: that draws.
+            pipeline: the sampler.
             done: its steps so far.
             latents: (2b, c, h', w') after the step.
         """
@@ -98,7 +98,7 @@ class Previews:
 
 
 def _estimate(scheduler: Any, latents: Tensor) -> Tensor:
-    """What the latents are expected to become; as they are now, noise and all, where the sampler does not keep it."""
+    """The sampler's estimate of the finished latents; the noisy latents if it keeps none."""
     kept = getattr(scheduler, "model_outputs", None)
     if kept and kept[-1] is not None and str(scheduler.config.get("algorithm_type")).endswith("dpmsolver++"):
         return kept[-1]

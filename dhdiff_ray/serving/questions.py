@@ -1,4 +1,4 @@
-"""What one may ask of the endpoint, and the two ways of not being answered.
+"""The fields of a request, and the two errors that refuse one.
 
 Not in the paper. Decided: a picture is bytes from here on, whether it came as a form's file or as base64 in JSON; the
 run's own pictures are named by number, so that no path from a request ever reaches a file system.
@@ -18,7 +18,7 @@ LEAST_STRENGTH = 0.001
 
 
 class RefusedError(Exception):
-    """A request that is not answered: its HTTP status, what to do, and headers that say so."""
+    """A refused request: its HTTP status, what to do, and headers."""
 
     def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class RefusedError(Exception):
 
 
 class BusyError(Exception):
-    """All samplers are at work and the queue is full, or they are being restarted."""
+    """All samplers are busy and the queue is full, or they are being restarted."""
 
 
 def _file_bytes(value: object, field: ValidationInfo) -> bytes:

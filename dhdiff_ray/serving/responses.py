@@ -1,4 +1,4 @@
-"""What goes back: pairs as JSON, ``multipart/mixed``, zip or a stream of lines, and errors as problem+json (RFC 9457).
+"""Responses: pairs as JSON, ``multipart/mixed``, zip or a stream of lines, and errors as problem+json (RFC 9457).
 
 Not in the paper. Decided: pictures become base64 here and nowhere else; an answer holds no date and no request's name,
 so that equal pairs are equal bytes.
@@ -23,7 +23,7 @@ PROBLEM = "application/problem+json"
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error: its status, its name, what is wrong and what to do."""
+    """An error response: status, name, what is wrong and what to do."""
     return JSONResponse(problem_json(status, detail), status, dict(headers or {}), media_type=PROBLEM)
 
 

@@ -55,26 +55,27 @@ class SamplerCore:
         """A scheduler counts its steps, so one pass is drawn at a time."""
 
     def orders(self, query: PairQuery) -> list[Order]:
-        """What each pair is made from, see ``orders_of``."""
+        """The orders of a request, see ``orders_of``."""
         return orders_of(query, self.catalogue)
 
     def load(self, category: str) -> DHDiffPipeline:
         """The category's pipeline.
 
         Raises:
-            RefusedError: its files are not as they were published.
+            RefusedError: its files are not as they were published, or its foundation is not there.
         """
         try:
             with self.catalogue.run.folder.fetched(f"models/{category}") as model:
                 pipeline = open_pipeline(self.config, model, self.config.serve.gpus_per_replica)
         except DamagedError as error:
             LOG.error("%s", error)
-            raise RefusedError(503, f"the model of {category!r} is damaged; the server's log names the file") from None
+            what = f"the model of {category!r} is damaged, or what it is adapters over is not there"
+            raise RefusedError(503, f"{what}; the server's log names it") from None
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
     def held(self, category: str) -> DHDiffPipeline:
-        """The category's pipeline, loaded if it is not there; the least recently used one makes room first."""
+        """The category's pipeline, loaded if need be; the least recently used one is dropped first."""
         key = category, self.catalogue.facts_of(category)["weights_sha256"]  # a model trained anew is another one
         if key not in self._held:
             while len(self._held) >= self.config.serve.models_held:
@@ -125,7 +126,7 @@ class SamplerCore:
             return drawn
 
     def pairs(self, query: PairQuery) -> list[DrawnPair]:
-        """The answer to one question, drawn in this thread."""
+        """The pairs of one request, drawn in this thread."""
         orders, size = self.orders(query), self.config.serve.max_batch_size
         return [pair for at in range(0, len(orders), size) for pair in self.draw(orders[at : at + size])]
 

@@ -1,4 +1,4 @@
-"""What text attention saw while a pair was drawn, for who asks: S^I, S^A, S^O and what they become (Eq. 6, Eq. 7).
+"""Score maps of text attention for a pair, on request: S^I, S^A, S^O and the fused maps (Eq. 6, Eq. 7).
 
 Decided: one picture per map, the mean over the defect's words, heads, layers and a few steps spread over the sampling
 (all steps of a large network would be gigabytes); each is stretched from its lowest to its highest value, which are
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from dhdiff_ray.records import Request
 
 STEPS = 4
-"""Steps that are looked at: the first, the last, and some between."""
+"""Steps that are kept: the first, the last, and some between."""
 
 
 def steps_to_keep(total: int) -> list[int]:
-    """Which of so many steps are looked at, counted from 0."""
+    """The steps whose maps are kept, counted from 0."""
     return sorted({round(i * (total - 1) / (STEPS - 1)) for i in range(STEPS) if total})
 
 
@@ -44,10 +44,10 @@ def score_maps(
 
     Args:
         request: of the pair.
-        place: its place in the pass.
-        pipeline: that drew it.
-        ready: what the pass was drawn from.
-        maps: of each step that was looked at, of each layer: tensors (b, t, h, w).
+        place: its index in the pass.
+        pipeline: the sampler that drew it.
+        ready: inputs of the pass.
+        maps: of each kept step and each layer, tensors (b, t, h, w).
 
     Returns:
         By name; empty where the prompt does not name the defect in the network's own words, or no step was drawn.

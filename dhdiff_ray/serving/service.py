@@ -1,6 +1,6 @@
-"""One sampler at work: questions in, pairs or events out, many at a time; knows nothing of Ray or HTTP.
+"""One sampler: requests in, pairs or events out, many at a time; knows nothing of Ray or HTTP.
 
-Not in the paper. Decided: who stops waiting stops the drawing; a stream tells each pair as soon as it is there.
+Not in the paper. Decided: a client that leaves ends its drawing; a stream sends each pair as soon as it is done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Service:
         self.batcher = Batcher(self.core.draw, s.max_batch_size, s.batch_wait_ms / 1000, s.queue)
 
     async def read(self, reading: Callable[[Catalogue, *Ts], T], *args: *Ts) -> T:
-        """What a method of ``Catalogue`` says."""
+        """Call a method of ``Catalogue``."""
         return await asyncio.to_thread(reading, self.core.catalogue, *args)
 
     async def pairs(self, query: PairQuery) -> list[DrawnPair]:

@@ -27,7 +27,7 @@ from dhdiff_ray.model.unet import DHDiffUNet
 from dhdiff_ray.records import GOOD, Sample
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.foundation import Foundation, foundation_of
-from dhdiff_ray.training.adapt import add_adapters, without_adapters
+from dhdiff_ray.training.adapt import EVERY, PROJECTIONS, train_adapters
 from dhdiff_ray.training.batches import BatchSource
 from dhdiff_ray.training.cache import latent_cache
 from dhdiff_ray.training.examples import Examples
@@ -50,6 +50,8 @@ class Parts:
     tokenizer: Any
     defaults: dict[str, Any]
     """How the pipeline is called where a caller does not say otherwise."""
+    under: Foundation | None = None
+    """The model of ours that its adapters are published over; None where whole weights are."""
 
     def pipeline(self) -> DHDiffPipeline:
         """The sampler over these weights, with stochastic DPM-Solver++ as scheduler."""
@@ -61,7 +63,7 @@ class Parts:
             rescale_betas_zero_snr=False,
         )
         return DHDiffPipeline(
-            unet=without_adapters(self.objective.unet),
+            unet=self.objective.unet,
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
@@ -90,7 +92,7 @@ def build(config: Config, samples: Sequence[Sample], images: np.ndarray) -> Part
         parts = _from_scratch(config, samples, images)
     unet = parts.objective.unet
     if config.train.adapt == "lora":
-        add_adapters(unet, config.train.lora_rank)
+        train_adapters(unet, config.train.lora_rank, EVERY if parts.under else PROJECTIONS)
     if config.train.gradient_checkpointing:
         unet.enable_gradient_checkpointing()
     return parts
@@ -205,7 +207,8 @@ def _adapted(config: Config, samples: Sequence[Sample], images: np.ndarray, foun
     if parts.unet.texture is not None:
         _fit_texture(parts.unet, parts.vae, samples, images)
     objective = Objective(parts.unet, text_encoder, parts.vae, parts.scheduler, config)
-    return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples))
+    under = foundation if config.train.adapt == "lora" else None
+    return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples), under)
 
 
 @torch.no_grad()

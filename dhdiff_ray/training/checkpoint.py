@@ -6,12 +6,11 @@ Decided: ``dhdiff.json`` is written last; a category without it is not trained, 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dhdiff_ray.run.damage import DamagedError, first_broken, promises_below, remedy_of
-from dhdiff_ray.run.folder import RunFolder
+from dhdiff_ray.run.damage import DamagedError, first_broken, promise, promises_below, remedy_of
+from dhdiff_ray.run.folder import RunFolder, as_json, temporary_folder
 from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 
@@ -24,7 +23,7 @@ MARKER = "dhdiff.json"
 MANIFEST = "manifest-{rank}.json"
 """Size and hash of what one rank wrote of a checkpoint."""
 FILES = "files.json"
-"""Size and hash of every other file of a model but its card."""
+"""Size and hash of every other file of a model but its card; older ones lack the marker's."""
 
 
 def is_trained(folder: RunFolder, category: str) -> bool:
@@ -42,9 +41,13 @@ def model_facts(folder: RunFolder, category: str) -> dict[str, Any]:
         raise ValueError(
             f"{folder.uri} has no trained model of {category!r}; run: dhdiff-ray submit train ... --resume"
         )
-    facts = folder.read_json(f"models/{category}/{MARKER}")
+    name = f"models/{category}/{MARKER}"
+    facts = folder.read_json(name)
     if not isinstance(facts, dict) or not {"category", "defects", "weights_sha256"} <= facts.keys():
-        raise DamagedError.of(folder.uri, f"models/{category}/{MARKER}", "it does not tell all of its model")
+        raise DamagedError.of(folder.uri, name, "it does not tell all of its model")
+    told = folder.facts(f"models/{category}/{FILES}").get(MARKER)
+    if facts["category"] != category or (told and told != promise(folder.read_bytes(name))):
+        raise DamagedError.of(folder.uri, name, "another content than was written")
     return facts
 
 
@@ -60,6 +63,8 @@ def check_model(folder: Path) -> None:
     try:
         facts = json.loads(marker.read_text()) if marker.is_file() else {}
         promises = json.loads(files.read_text()) if files.is_file() else {}
+        if not isinstance(facts, dict):
+            raise ValueError("it is no JSON object")
         problem = first_broken(folder, promises)
         if not problem and facts and not promises and weights_hash(folder) != facts["weights_sha256"]:
             problem = "its weights are not those that were published"
@@ -90,6 +95,8 @@ def broken_checkpoint(place: Path, may_be_old: bool = True) -> str:
 def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, facts: dict[str, Any]) -> None:
     """Write the averaged weights, or the last ones, as ``models/<category>/``, with a model card.
 
+    Over a foundation of ours, of adapters alone where those were trained; whole otherwise.
+
     Args:
         parts: the trained model; left with the published weights.
         average: averaged weights, or None.
@@ -97,12 +104,18 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
         category: what it draws.
         facts: defects, licence of the images and other plain values for card and marker.
     """
+    from dhdiff_ray.training.adapt import write_adapters
+
     if average is not None:
         average.copy_to(parts.objective.trained_parameters())
     parts.objective.eval()
-    with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
-        target = Path(temporary) / category
-        write_pipeline(parts.pipeline(), target)
+    with temporary_folder() as temporary:
+        target = temporary / category
+        if parts.under is not None:
+            write_adapters(parts.pipeline(), parts.under, target)
+            facts = {"foundation": parts.under.about, **facts}
+        else:
+            write_pipeline(parts.pipeline(), target)
         facts = {
             "category": category,
             "weights_sha256": weights_hash(target),
@@ -111,15 +124,19 @@ def publish(parts: Parts, average: EMAModel | None, run: Run, category: str, fac
             "resolution": run.config.data.resolution,
             **facts,
         }
-        (target / "README.md").write_text(card(facts))
+        (target / "README.md").write_text(card(facts, parts.under is not None))
         promises = {name: told for name, told in promises_below(target).items() if not name.endswith(".md")}
+        promises[MARKER] = promise(as_json(facts))
         (target / FILES).write_text(json.dumps(promises, indent=2) + "\n")
         run.folder.upload(target, f"models/{category}")
     run.folder.write_json(f"models/{category}/{MARKER}", facts)
 
 
 def write_pipeline(pipeline: Any, target: Path) -> None:
-    """Write a diffusers folder; where its parts were loaded from is no fact of the model and is left out."""
+    """Write a diffusers folder, adapters added to the weights; where its parts were loaded from is left out."""
+    from dhdiff_ray.training.adapt import without_adapters
+
+    pipeline.register_modules(unet=without_adapters(pipeline.unet))
     pipeline.save_pretrained(target, safe_serialization=True)
     for file in target.rglob("*.json"):
         content = json.loads(file.read_text())
@@ -127,12 +144,16 @@ def write_pipeline(pipeline: Any, target: Path) -> None:
             file.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def card(facts: dict[str, Any]) -> str:
-    """A model card with its facts."""
+def card(facts: dict[str, Any], adapted: bool = False) -> str:
+    """A model card with its facts; ``adapted`` says that the model is adapters over a foundation."""
     lines = "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in facts.items())
-    return CARD.format(category=facts["category"], facts=lines)
+    return CARD.format(category=facts["category"], facts=lines, opened=ADAPTED if adapted else WHOLE)
 
 
+WHOLE = """Open it with `DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
+`DiffusionPipeline.from_pretrained` does not know the class."""
+ADAPTED = """It is adapters over a foundation, which is named below. Open it with `open_model(folder, config)` from \
+`dhdiff_ray.pairs.published`, or write it whole with `dhdiff-ray export --self-contained`."""
 CARD = """---
 library_name: diffusers
 pipeline_tag: text-to-image
@@ -141,9 +162,7 @@ tags: [anomaly-synthesis, dh-diff]
 
 # Double Helix Diffusion: {category}
 
-Draws defect images together with their pixel masks. Open it with \
-`DHDiffPipeline.from_pretrained(folder)` from `dhdiff_ray.model.pipeline`; plain \
-`DiffusionPipeline.from_pretrained` does not know the class.
+Draws defect images together with their pixel masks. {opened}
 
 The images it was trained on keep their own licence, which may forbid commercial use.
 

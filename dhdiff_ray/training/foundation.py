@@ -57,6 +57,14 @@ def open_foundation(foundation: Foundation, config: Config, switches: Mapping[st
     return Known(unet.float(), pipeline.vae.float(), pipeline.text_encoder.float(), pipeline.tokenizer, scheduler)
 
 
+def whole_pipeline(foundation: Foundation) -> DHDiffPipeline:
+    """A foundation in single precision, which adapters are trained in, with nothing to be trained."""
+    pipeline = DHDiffPipeline.from_pretrained(foundation.folder)
+    for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+        part.float().requires_grad_(False)
+    return pipeline
+
+
 def _network(config: Config) -> dict[str, Any]:
     m, t = config.model, config.train
     textured = t.noise == "texture"

@@ -37,6 +37,11 @@ def test_an_unknown_name_is_told_with_the_known_ones(profiles):
         resolved("lap")
 
 
+def test_where_no_cluster_stands_local_says_how_to_start_one(profiles):
+    with pytest.raises(ConfigError, match="no cluster stands on this machine; start one: dhdiff-ray cluster up"):
+        resolved("local")
+
+
 def test_a_token_that_others_may_read_is_refused(profiles):
     (profiles.parent / "lab.token").chmod(0o644)
     with pytest.raises(ConfigError, match="chmod 600"):

@@ -10,7 +10,7 @@ from dhdiff_ray.config.load import ConfigError
 
 COMMON = {
     *("--run", "--storage", "--resume", "--dataset", "--root", "--category", "--preset", "--set", "--address"),
-    *("--insecure", "--check", "--no-check", "--dry-run", "--detach", "--verbose", "--json", "--help"),
+    *("--insecure", "--check", "--no-check", "--dry-run", "--price", "--detach", "--verbose", "--json", "--help"),
 }
 PAIRS = {"--pairs", "--filter"}
 VERBS = {"train": COMMON, "synthesize": COMMON | PAIRS, "score": COMMON, "detect": COMMON, "all": COMMON | PAIRS}
@@ -64,6 +64,11 @@ def test_options_stand_before_the_verb_or_behind_it(line, invoke, stored):
     assert (plan["verb"], plan["config"]["synthesize"]["pairs_per_defect"]) == ("synthesize", 3)
 
 
+def test_a_price_without_a_dry_run_is_refused(invoke, stored):
+    result = invoke("submit", "score", "--run", "first", "--storage", stored, "--price", "2.5")
+    assert str(result.exception) == "--price only tells what a job would cost; add --dry-run"
+
+
 def test_a_run_may_have_the_name_of_a_verb(invoke, stored):
     result = invoke("submit", "--run", "train", "score", "--storage", stored)
     assert "there is no run" in str(result.exception) and "runs/train" in str(result.exception)
@@ -75,6 +80,14 @@ def test_a_recipe_stands_behind_the_verb(invoke, tmp_path, stored):
     words = ("--run", "first", "--storage", stored, "--dry-run", "--json")
     plan = json.loads(invoke("submit", "all", recipe, *words).stdout)
     assert plan["origins"]["synthesize.pairs_per_defect"] == str(recipe)
+
+
+def test_a_plan_names_what_was_set_and_not_every_value_of_the_preset(invoke, tmp_path, images):
+    words = ("--dataset", "procedural", "--root", images, "--storage", tmp_path, "--run", "a", "--preset", "tiny")
+    plan = invoke("submit", "train", *words, "--set", "train.steps=6", "--dry-run").stdout.splitlines()
+    assert "train.steps from --set train.steps=6" in plan
+    assert plan[-1] == "the rest from preset tiny, shown by: dhdiff-ray config show --preset tiny --origin"
+    assert not [line for line in plan[:-1] if "preset" in line]
 
 
 def test_without_a_verb_the_verbs_are_named(invoke):

@@ -20,17 +20,17 @@ serve.batch_wait_ms serve.body_seconds serve.deadline_seconds serve.gpus_per_rep
 serve.in_flight
 serve.max_batch_size serve.max_body_mb serve.max_n serve.max_replicas serve.max_side serve.max_steps
 serve.models_held serve.port serve.preview_share serve.queue serve.replicas serve.requests_per_minute
-serve.surge_percent serve.warm sources synthesize.background synthesize.compile synthesize.control
-synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance synthesize.layout
-synthesize.min_iou
-synthesize.pairs_per_defect synthesize.placement synthesize.precision synthesize.redraws synthesize.shard_size
-synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds synthesize.workers
+serve.steps_per_minute serve.surge_percent serve.warm sources synthesize.background synthesize.compile
+synthesize.control synthesize.cpus_per_worker synthesize.fade synthesize.gpus_per_worker synthesize.guidance
+synthesize.layout synthesize.min_iou synthesize.pairs_per_defect synthesize.placement synthesize.precision
+synthesize.redraws synthesize.shard_size synthesize.start synthesize.steps synthesize.strength synthesize.unit_seconds
+synthesize.workers
 train.adapt train.checkpoint_every
 train.clean_background train.control_dropout train.cpus_per_worker train.decay train.defect_weight
 train.ema_decay train.fine_control train.flips train.global_batch_size train.gpus_per_worker
 train.gradient_checkpointing train.gradient_clip train.keep_checkpoints train.learning_rate train.lora_rank
 train.max_failures train.noise train.noise_schedule train.normal_fraction train.precision train.prediction
-train.reference train.reference_dropout train.reference_noise train.resize_seconds train.steps
+train.reference train.reference_dropout train.reference_noise train.resize_seconds train.step_seconds train.steps
 train.text_dropout train.trackers train.warmup_steps train.window train.workers train.zero_stage
 """
 

@@ -14,7 +14,7 @@ from dhdiff_ray.data.registry import DatasetError, open_dataset
 from dhdiff_ray.data.split import Split, split_as
 from dhdiff_ray.pairs.archives import read_rows
 from dhdiff_ray.pairs.export import export
-from dhdiff_ray.pairs.intact import archives_found
+from dhdiff_ray.pairs.intact import archives_found, looked_through, marker_row
 from dhdiff_ray.pairs.lots import ArchiveUnit
 from dhdiff_ray.pairs.writer import Encoded, PairWriter, pair_row, read_pair, read_pair_rows, write_card
 from dhdiff_ray.records import Pair, Request
@@ -150,3 +150,22 @@ def test_options_of_a_uri_stay_at_its_end():
     assert run.uri == "s3://b/runs/first?region=x"
     assert run.below("checkpoints").uri == "s3://b/runs/first/checkpoints?region=x"
     assert RunFolder.of("s3://b/runs/", "first").uri == "s3://b/runs/first"
+
+
+def test_on_s3_a_job_compares_sizes_and_verify_reads(bucket):
+    run = RunFolder.of(bucket("runs"), "looked")
+    requests = pairs_in(run)
+    rows = []
+    for request, row in zip(requests, read_pair_rows(run, "mesh"), strict=True):
+        promises = Encoded.of(Pair(request, *read_pair(run, row))).promises
+        rows.append(marker_row({"index": request.index, "seed": request.seed, "attempt": 0}, promises))
+    run.write_json("synthesis/mesh/bent/000000.json", rows)
+    run.write_json("synthesis/mesh.json", {"kept": "first"})
+    name = "pairs/mesh/test/bent/000001.png"
+    data = bytearray(run.read_bytes(name))
+    data[len(data) // 2] ^= 1
+    run.write_bytes(name, bytes(data))
+    assert not looked_through(run, "mesh").damaged
+    assert looked_through(run, "mesh", read=True).damaged == {name: "another content than was written"}
+    run.write_bytes(name, bytes(data)[:-1])
+    assert list(looked_through(run, "mesh").damaged) == [name]

@@ -56,6 +56,14 @@ def test_as_many_defects_are_pasted_as_pairs_are_made(mesh):
     assert mesh(steps=1).new_localiser("real_pasted_synthetic")[1] == {"n_train": 6, "n_pasted": 6, "n_pairs": 6}
 
 
+def test_all_made_pairs_may_be_shown_and_as_many_pasted_ones_from_the_few_real_ones(mesh):
+    assert mesh(steps=1, pairs=3).new_localiser("real_pasted_synthetic")[1] == {
+        "n_train": 6,
+        "n_pasted": 9,
+        "n_pairs": 9,
+    }
+
+
 def test_real_ones_are_at_least_the_share_asked_for_and_more_where_they_come_so(mesh):
     assert mesh()._chances({"n_train": 6, "n_pairs": 6}) is None
     assert mesh(real_share=0)._chances({"n_train": 6, "n_pairs": 60}) is None

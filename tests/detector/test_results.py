@@ -40,9 +40,9 @@ def test_the_verdict_says_no_more_than_the_spread_allows(figures, words):
 
 def test_what_was_not_trained_is_not_told_and_what_to_train_is():
     told = verdict({"synthetic": {"pixel_ap": 0.5}, "real": {"pixel_ap": None}, "normal": {"pixel_ap": 0.9}})
-    assert told.startswith("Whether the pairs help is not measured; add real and real_synthetic to detect.baselines")
-    assert told.endswith("pairs alone pixel AP 50.0 (one seed: no spread)")
-    assert "real ones" not in told
+    assert told.startswith("Pairs alone pixel AP 50.0 (one seed: no spread). Whether the pairs help beside real ones")
+    assert told.endswith("is not measured; add real and real_synthetic to detect.baselines")
+    assert "with real ones alone" not in told
     assert verdict({}).endswith("detect.baselines")
     assert "measured; add real_synthetic to" in verdict({"synthetic": {"pixel_ap": 0.5}, "real": {"pixel_ap": 0.8}})
 

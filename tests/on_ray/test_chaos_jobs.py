@@ -5,6 +5,7 @@ Which test tries which fault (all but those in brackets run by ``make chaos``):
 | fault | tried by |
 |---|---|
 | a training worker is killed | [test_train_job, killed worker] and, with its node, test_chaos_nodes, weights |
+| a training's step hangs; its worker is frozen | test_chaos_processes, stuck; [test_deadline] |
 | a training's driver is killed | test_chaos_processes, killed driver |
 | a node is lost while training, while making pairs | test_chaos_nodes, weights and pairs |
 | samplers are killed three times in one run | test_chaos_processes, three kills |
@@ -12,6 +13,7 @@ Which test tries which fault (all but those in brackets run by ``make chaos``):
 | a unit that always fails, or kills its process | [test_synthesize, deaths and failed units] |
 | a category with a broken file: others go on, table, JSON and page name it, rerun | [test_line] |
 | the same through the command: exit code 3, then 0 after repair | here, broken category |
+| a file of a run cut, emptied, flipped, miscounted, deleted, renamed, another product's | [test_damages, test_intact] |
 | disk full while pairs are written, while a checkpoint is; read-only storage | test_chaos_disks |
 | two submissions at once, to one cluster; to two | here, client; [test_lease] |
 | Ctrl-C | [test_jobs, ctrl_c; test_cluster, every end] |
@@ -144,14 +146,14 @@ def test_after_its_driver_and_then_its_head_were_killed_the_same_command_makes_w
     client = begun(config)
     (driver,) = [p for p in there.processes() if {"dhdiff_ray.on_ray", "synthesize"} <= set(p.cmdline())]
     driver.kill()
-    client.communicate(timeout=120)
+    client.communicate(timeout=300)
     assert client.returncode == 3, "the job failed"
     first = times(folder)
 
     client = begun(config)
     (head,) = [p for p in there.processes() if p.name() == "gcs_server"]
     head.kill()
-    told = client.communicate(timeout=180)[1]
+    told = client.communicate(timeout=400)[1]
     assert client.returncode == 5, told
     assert "Traceback" not in told
     standing.down()
@@ -182,7 +184,8 @@ def test_a_broken_category_gives_exit_code_3_and_its_name_and_the_same_command_a
     said = asked(sys.executable, "-m", "dhdiff_ray", *words)["categories"]
     assert said["mesh"]["synthesize"]["state"] == "done"
     assert said["capsule"]["synthesize"]["state"] == "failed"
-    assert "Unable to load weights" in said["capsule"]["synthesize"]["message"]
+    assert "the model of 'capsule' in" in said["capsule"]["synthesize"]["message"]
+    assert "is damaged" in said["capsule"]["synthesize"]["message"]
 
     weights.write_bytes(whole)
     before = times(folder)

@@ -15,6 +15,7 @@ from dhdiff_ray.on_ray.verbs import synthesize, train
 from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.units import Unit
 from dhdiff_ray.pairs.writer import read_pair_rows
+from dhdiff_ray.run.events import read_events
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.run import Run
 
@@ -39,19 +40,19 @@ class Mortal(Maker):
     def __call__(self, unit: Unit) -> float:
         own = Path(self.run.folder.path())
         if unit.category == "capsule" and unit.requests[0].index == 0:
-            write, mark = self.writer.write_pair, own / f"killed-{unit.requests[0].defect}"
+            write, mark = self.writer.write_encoded, own / f"killed-{unit.requests[0].defect}"
 
-            def write_and_die(pair):
-                write(pair)
+            def write_and_die(request, pair):
+                write(request, pair)
                 if not mark.exists():
                     mark.touch()
                     os.kill(os.getpid(), signal.SIGKILL)
 
-            self.writer.write_pair = write_and_die
+            self.writer.write_encoded = write_and_die
             try:
                 return super().__call__(unit)
             finally:
-                self.writer.write_pair = write
+                self.writer.write_encoded = write
         return super().__call__(unit)
 
     def _made(self, unit):
@@ -136,6 +137,53 @@ def test_the_killed_driver_of_a_training_is_begun_again_from_its_last_checkpoint
     assert first == 0
     assert again >= 20, "from a checkpoint"
     assert killed_at - again <= 20, "one interval is done again at most"
+    calm = configure("calm", *sets)
+    assert train.main(calm) == 0
+    weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"
+    assert folder.read_bytes(weights) == Run(calm).folder.read_bytes(weights)
+
+
+def stuck_work(settings):
+    """The real work, whose 25th step hangs and whose 45th freezes the process, each the first time."""
+    from dhdiff_ray.on_ray.verbs import train_worker
+
+    real = train_worker.fit
+    folder = Path(settings["run"].folder.path())
+
+    def stuck(*arguments, on_step, **named):
+        def step(done, log):
+            on_step(done, log)
+            for at, mark in ((25, folder / "hung"), (45, folder / "frozen")):
+                if done == at and not mark.exists():
+                    mark.touch()
+                    time.sleep(3600) if mark.name == "hung" else os.kill(os.getpid(), signal.SIGSTOP)
+
+        return real(*arguments, on_step=step, **named)
+
+    train_worker.fit = stuck
+    train_worker.train_worker(settings)
+
+
+def stuck_driver(run, category, hub):
+    """The real driver of a category's training, of workers that get stuck."""
+    from dhdiff_ray.on_ray.verbs import train
+
+    train.work = stuck_work
+    train.train_category(run, category, hub)
+
+
+def test_a_step_that_hangs_and_a_worker_that_is_frozen_cost_their_deadline_and_no_byte(
+    two_cores, configure, monkeypatch
+):
+    sets = ("data.categories=['mesh']", "train.steps=60", "train.checkpoint_every=20")
+    config = configure("stuck", *sets, "train.step_seconds=20")
+    folder = Run(config).folder
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "train_category", stuck_driver)
+        assert train.main(config) == 0
+    assert folder.exists("hung") and folder.exists("frozen")
+    told = [event["message"] for event in read_events(folder) if event["event"] == "warning"]
+    assert [words for words in told if words.startswith("no step was done for 20 s")]
     calm = configure("calm", *sets)
     assert train.main(calm) == 0
     weights = "models/mesh/unet/diffusion_pytorch_model.safetensors"

@@ -91,3 +91,14 @@ def test_a_defect_at_the_very_edge_never_vanishes(pictures):
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[0, 30:33] = 255
     assert all(place(base, reference, mask, seed).mask.any() for seed in range(40))
+
+
+def test_no_defect_lies_beside_the_product():
+    base, reference = (np.full((SIDE, SIDE, 3), 40, np.uint8) for _ in range(2))
+    base[20:44, 8:56] = reference[20:44, 8:56] = 180
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[28:33, 12:17] = 255
+    reference[mask > 0] = 90
+    for seed in range(12):
+        ys, xs = np.nonzero(place(base, reference, mask, seed, Placing(mirror=False)).mask)
+        assert ((ys >= 20) & (ys < 44) & (xs >= 8) & (xs < 56)).mean() >= 0.9

@@ -13,7 +13,7 @@ def row(iou, real=None, n=10):
         (0.5, 0.6, "Masks lie on their defects"),
         (0.3, 0.5, "Masks lie on their defects in part"),
         (0.1, 0.5, "Masks often miss their defects"),
-        (0.9, None, "How well masks lie on their defects has no scale"),
+        (0.9, None, "Whether masks lie on their defects cannot be judged yet"),
     ],
 )
 def test_agreement_is_judged_beside_that_of_real_masks(iou, real, lead):

@@ -61,6 +61,14 @@ def test_a_job_of_another_container_with_this_hosts_name_is_not_taken_for_dead(f
     assert module._running(old) is True, "as jobs of before wrote it"
 
 
+@pytest.mark.parametrize("seconds", [-3600, -3, 3, 3600])
+def test_a_clock_that_was_set_makes_no_live_job_dead(seconds):
+    """Both times are told by the clock, so both move with it."""
+    mine = module._me()
+    moved = mine | {name: mine[name] + seconds for name in ("boot", "process_started", "since", "beat")}
+    assert module._running(moved) is not False
+
+
 def test_a_silent_job_of_another_machine_is_taken_over_after_a_while(folder):
     elsewhere(folder)
     start = time.monotonic()

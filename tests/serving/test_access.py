@@ -1,9 +1,12 @@
 """Keys: what a token file may say, and what happens when it changes."""
 
 import pytest
+from fastapi.testclient import TestClient
 
+from dhdiff_ray.config import ServeConfig
 from dhdiff_ray.serving.access import Access, first_token, read_keys
-from dhdiff_ray.serving.questions import RefusedError
+from dhdiff_ray.serving.api import make_app
+from dhdiff_ray.serving.questions import BusyError, RefusedError
 
 A, B = "a" * 16, "b" * 16
 
@@ -84,3 +87,53 @@ def test_a_file_that_cannot_be_used_any_more_lets_nobody_in_and_is_told_once(tmp
     written(tmp_path, f"one {A}\n")
     now[0] = 8.0
     assert access.admit("GET", {"authorization": f"Bearer {A}"}) == "one"
+
+
+class Drawing:
+    """Answers with no pairs, or as the category says."""
+
+    async def pairs(self, query):
+        if query.category == "busy":
+            raise BusyError
+        if query.category == "none":
+            raise RefusedError(404, "no such category")
+        return []
+
+
+@pytest.fixture
+def charged(tmp_path):
+    """charged(letter, **question) -> status and Retry-After of an endpoint of 100 steps a minute, 25 by default."""
+    now = [0.0]
+    file = written(tmp_path, f"one {A}\ntwo {B}\n")
+    app = make_app(Drawing(), Access(file, steps_per_minute=100, clock=lambda: now[0]), ServeConfig(max_n=64), 25)
+    client = TestClient(app, "http://any")
+
+    def ask(letter, category="mesh", wait=0.0, **question):
+        now[0] += wait
+        headers = {"authorization": f"Bearer {letter * 16}"}
+        answer = client.post(f"/v1/categories/{category}/pairs", json={"defect": "bent", **question}, headers=headers)
+        return answer.status_code, answer.headers.get("Retry-After")
+
+    return ask
+
+
+def test_a_key_may_cost_so_many_steps_a_minute_and_others_are_not_charged_for_it(charged):
+    assert charged("a", n=2) == (200, None)
+    assert charged("a", n=5, steps=10) == (200, None)
+    assert charged("a") == (429, "16")
+    assert charged("b") == (200, None)
+    assert charged("a", wait=16) == (200, None)
+
+
+def test_what_was_not_drawn_costs_nothing(charged):
+    for _ in range(3):
+        assert charged("a", "busy", n=4)[0] == 503
+        assert charged("a", "none", n=4)[0] == 404
+    assert charged("a", n=4) == (200, None)
+
+
+def test_more_than_a_minutes_worth_is_drawn_and_then_waited_for(charged):
+    assert charged("a", n=12) == (200, None), "300 of 100 steps"
+    assert charged("a", wait=119) == (429, "16")
+    assert charged("a", wait=17) == (200, None)
+    assert charged("b", n=10**300, steps=10**300)[0] == 200, "what is counted has bounds; the sampler refuses the rest"

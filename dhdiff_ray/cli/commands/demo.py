@@ -123,7 +123,7 @@ def _ask_endpoint(config: Config, folder: RunFolder) -> dict[str, Any]:
 
     url = serve.up(config, address=None, port=0)
     file = serve.checked_token(config.serve.host)
-    category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("model_index.json"))[0]
+    category = sorted(p.split("/")[1] for p in folder.files("models") if p.endswith("/dhdiff.json"))[0]
     defect = folder.read_json(f"models/{category}/dhdiff.json")["defects"][0]
     request = {"category": category, "defect": defect, "seed": SEED, "n": 1}
     with Client(url, first_token(file) if file else None, timeout=300) as client:

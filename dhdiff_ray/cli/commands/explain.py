@@ -68,12 +68,12 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
 
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.data.prompts import prompt
-    from dhdiff_ray.model.pipeline import DHDiffPipeline
     from dhdiff_ray.pairs.make import finished, prepare
+    from dhdiff_ray.pairs.published import open_model
     from dhdiff_ray.records import Request
     from dhdiff_ray.report.explain import SIDE, Explained, defect_maps
     from dhdiff_ray.run.run import Run
-    from dhdiff_ray.training.checkpoint import check_model, model_facts
+    from dhdiff_ray.training.checkpoint import model_facts
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
@@ -92,8 +92,7 @@ def _explained(typed: options.Typed, category: str | None, defect: str | None, s
     reference = str(draw.choice(sorted(s.key for s in samples if s.defect == defect)))
     request = Request(category, defect, 0, seed, prompt(category, defect), base, reference)
     with trained.folder.fetched(f"models/{category}") as model:
-        check_model(model)
-        pipeline: Any = DHDiffPipeline.from_pretrained(model)
+        pipeline: Any = open_model(model, trained.config)
     ready = prepare([request], trained.config, samples)
     made = pipeline(**ready.call, return_score_maps=True)
     if not made.score_maps:

@@ -62,16 +62,17 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
 
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.model.bundle import write_self_contained
+    from dhdiff_ray.pairs.published import as_whole
     from dhdiff_ray.run.folder import RunFolder
-    from dhdiff_ray.training.checkpoint import check_model, is_trained
+    from dhdiff_ray.run.run import Run
+    from dhdiff_ray.training.checkpoint import MARKER, is_trained
 
     folder = RunFolder.of(storage, run)
-    trained = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith("/model_index.json")})
+    trained = sorted({file.split("/")[1] for file in folder.files("models") if file.endswith(f"/{MARKER}")})
     if category is None or not is_trained(folder, category):
         wrong = "" if category is None else f"no model of {category!r}{nearest(category, trained)}; "
         raise ConfigError(f"{wrong}pass --category, one of: {', '.join(trained) or 'none is trained yet'}")
-    with folder.fetched(f"models/{category}") as model:
-        check_model(model)
-        write_self_contained(model, Path(out))
+    with folder.fetched(f"models/{category}") as model, as_whole(model, Run.stored(folder).config) as whole:
+        write_self_contained(whole, Path(out))
     how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
     output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

@@ -166,11 +166,18 @@ def send(verb: str, typed: Typed, job: JobOptions) -> None:
 
 
 def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
-    """The configuration of a verb, with a warning for each switch that cannot work; None if ``--dry-run`` showed it."""
+    """The configuration of a verb, with a warning for each switch that cannot work; None if ``--dry-run`` showed it.
+
+    Raises:
+        ConfigError: a price where nothing is priced.
+    """
     from dhdiff_ray.config.checks import idle_switches
+    from dhdiff_ray.config.load import ConfigError
     from dhdiff_ray.run.foundation import is_ours
 
     output = Output(job.as_json)
+    if job.hourly is not None and not job.dry_run:
+        raise ConfigError("--price only tells what a job would cost; add --dry-run")
     loaded = resolve(verb, typed, resume=job.resume)
     here = job.address == "local" or address_or_environment(job.address) is None
     samples = check_door(verb, loaded, here) if verb != "report" else []
@@ -180,7 +187,7 @@ def prepared(verb: str, typed: Typed, job: JobOptions) -> Config | None:
         output.warn(line)
     if not job.dry_run:
         return loaded.config
-    _show_plan(output, verb, loaded, samples)
+    _show_plan(output, verb, loaded, samples, job.hourly)
     return None
 
 
@@ -200,7 +207,7 @@ def _same(jobs: Jobs, verb: str, config: Config, output: Output) -> str | None:
     )
 
 
-def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample]) -> None:
+def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample], hourly: float | None) -> None:
     """Show what would be sent, what it needs and, where the dataset can be seen from here, what it will cost."""
     from dhdiff_ray.config import FOUNDATION_NAME
     from dhdiff_ray.on_ray.cluster.checks import resources
@@ -218,11 +225,13 @@ def _show_plan(output: Output, verb: str, loaded: Loaded, samples: list[Sample])
     defects.update(dict.fromkeys((s.category for s in samples), 0))
     if config.sources:  # one model, of which no pairs are drawn
         defects = Counter({FOUNDATION_NAME: 0})
-    cost = price.price(config, defects) if defects else {}
+    cost = price.price(config, defects, hourly) if defects else {}
     lines += price.told(cost) if cost else []
     if need:
         lines.append("at once: " + ", ".join(f"{value:g} {name}" for name, value in need.items()))
-    lines += [f"{key} from {origin}" for key, origin in loaded.origins.items()]
+    lines += [f"{key} from {origin}" for key, origin in loaded.origins.items() if not origin.startswith("preset ")]
+    presets = sorted({origin for origin in loaded.origins.values() if origin.startswith("preset ")})
+    lines += [f"the rest from {name}, shown by: dhdiff-ray config show --{name} --origin" for name in presets]
     value = {"verb": verb, "folder": folder, "categories": names, "images": counts, "resources": need, "price": cost}
     value |= {"config": config.model_dump(mode="json"), "origins": loaded.origins}
     output.data(value, text="\n".join(lines))

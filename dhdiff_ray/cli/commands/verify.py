@@ -60,7 +60,7 @@ def _repair(run: Run, faults: list[Fault], output: Output) -> None:
         for category in sorted({fault.category for fault in faults} - {""}):
             try:
                 asked, digest = repairable(run, category)
-                lot, maker = lot_of(asked, category), Maker(asked)
+                lot, maker = lot_of(asked, category, read=True), Maker(asked)
                 for unit in lot.units:
                     maker(unit)
                 lot.finish(asked, digest)

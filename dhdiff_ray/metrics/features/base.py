@@ -1,4 +1,4 @@
-"""What the scores ask of a network: class probabilities, pooled features, perceptual features (section IV-C)."""
+"""What the scores need of a network: class probabilities, pooled features, perceptual features (section IV-C)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Network(ABC):
-    """A network and what identifies it.
+    """A network and its identity.
 
     Images go through one at a time: a convolution's last bits may depend on the size of its batch, and a score must
     not depend on how the images were sharded.
@@ -25,7 +25,7 @@ class Network(ABC):
 
 
 class Classifier(Network):
-    """What the Inception Score and KID ask."""
+    """The network behind the Inception Score and KID."""
 
     classifier: str
     """The network's name, with its architecture."""
@@ -40,7 +40,7 @@ class Classifier(Network):
 
 
 class Perceiver(Network):
-    """What IC-LPIPS and originality ask."""
+    """The network behind IC-LPIPS and originality."""
 
     perceiver: str
     """The network's name, with its architecture."""

@@ -1,4 +1,4 @@
-"""Files of the published networks: which they are, where they lie, what they say; and the pixels networks take.
+"""Files of the published networks: names, places, contents; and pixels as the networks expect them.
 
 Not in the paper. What we decided: nothing is fetched unless ``score.download`` says so; a file under a published name
 must have the published hash; one's own file must be named, and its scores carry another name.
@@ -108,7 +108,7 @@ def find_small(weights_dir: str) -> tuple[Path, Path]:
 
 
 def own_file(config: ScoreConfig, network: str) -> tuple[str, str]:
-    """The knob that names a file of one's own for a network, and what it says."""
+    """The knob that names a user's own file for a network, and its value."""
     key = "inception_file" if network == "inception" else "backbone_file"
     return key, getattr(config, key)
 
@@ -121,7 +121,7 @@ def load(path: Path, expected_hash: str = "") -> tuple[dict[str, Tensor], str]:
         expected_hash: first digits that the hash must have; empty takes any.
 
     Raises:
-        ValueError: the hash is another, or the file holds more than tensors; no code in it is run.
+        ValueError: the hash differs, or the file holds more than tensors; no code in it is run.
     """
     import torch
 

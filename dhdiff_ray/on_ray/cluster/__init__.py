@@ -1,1 +1,1 @@
-"""Clusters: a private one, a standing one, somebody's; what is sent to them."""
+"""Clusters: a private one, a standing one, a remote one; and the jobs sent to them."""

@@ -1,8 +1,8 @@
-"""What is asked of a cluster before a job is sent: an answer, room, versions, and that not everybody may use it.
+"""Checks of a cluster before a job is sent: it answers, has room, has our versions, and asks for a token.
 
-Not in the paper. Decided: Ray would leave a job that does not fit pending for ever, and would run one of another Python
-until its first pickle breaks; a cluster that asks nobody for a token runs anybody's code, so it is used on this machine
-only unless the user insists.
+Not in the paper. Decided: Ray would leave a job that does not fit pending for ever, and fail at the first pickle of
+another Python. A cluster without a token runs anybody's code, so it is used on this machine only, unless the user
+insists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 5.0
 
 
 def check_answers(address: str) -> None:
-    """Ask a cluster anything, so that an address where nothing answers is told at once.
+    """Ask a cluster for its version, so that an address where nothing answers fails at once.
 
     Raises:
         ClusterError: nobody answers there in time.
@@ -37,7 +37,7 @@ def check_answers(address: str) -> None:
 
 @contextlib.contextmanager
 def reached(address: str, job_id: str = "") -> Iterator[None]:
-    """While open, what Ray's client raises becomes an error that says what to do.
+    """A context in which errors of Ray's client become errors that say what to do.
 
     Args:
         address: of the cluster.
@@ -80,7 +80,7 @@ def reached(address: str, job_id: str = "") -> Iterator[None]:
 
 
 def check_versions(address: str, there: Mapping[str, str]) -> None:
-    """Refuse a cluster of another Ray, or of another Python, of which the first two numbers count.
+    """Refuse a cluster of another Ray version, or of another Python minor version.
 
     Args:
         address: for the message.
@@ -104,7 +104,7 @@ def check_versions(address: str, there: Mapping[str, str]) -> None:
 
 
 def check_closed(address: str, mode: str) -> None:
-    """Refuse a cluster that asks nobody for a token, unless it is on this machine.
+    """Refuse a cluster without a token, unless it is on this machine.
 
     Raises:
         ClusterError: it says how to close it.
@@ -118,7 +118,7 @@ def check_closed(address: str, mode: str) -> None:
 
 
 def node_resources(address: str) -> list[dict[str, float]]:
-    """What each living node of a cluster has."""
+    """Resources of each living node of a cluster."""
     from ray.util.state import list_nodes
 
     with without_addresses():
@@ -162,7 +162,7 @@ def resources(verb: str, config: Config) -> dict[str, float]:
 
 @contextlib.contextmanager
 def without_addresses() -> Iterator[None]:
-    """Hide Ray's own variables for a moment: they win over the address that is given."""
+    """Hide Ray's environment variables meanwhile: they would override the given address."""
     names = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     kept = {name: os.environ.pop(name) for name in names if name in os.environ}
     try:

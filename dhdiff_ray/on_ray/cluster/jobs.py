@@ -42,7 +42,7 @@ ENTRY = "dhdiff_ray.on_ray"
 """What a job runs; the verb is its first argument."""
 ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 RECONNECTS = 5
-"""How often a log is picked up again after its connection was cut."""
+"""Times that a log's connection is opened again after a cut."""
 AGENT_SECONDS = 60.0
 """How long a cluster that has just come up may take until it accepts jobs."""
 Reads = TypeVar("Reads", DataConfig, Source)
@@ -67,7 +67,7 @@ class JobInfo:
 
     @property
     def exit_code(self) -> int:
-        """What the command that followed the job leaves: 0 done, 2 configuration refused, 3 failed, 4 stopped."""
+        """Exit code of the command that followed the job: 0 done, 2 configuration refused, 3 failed, 4 stopped."""
         if self.status == "FAILED":
             return 2 if self.driver_exit_code == REFUSED else 3
         return 4 if self.status == "STOPPED" else 0
@@ -85,7 +85,7 @@ class Jobs:
 
         Args:
             cluster: address of a cluster's dashboard such as ``http://127.0.0.1:8265``, or our own private cluster.
-            called: what the user calls it, for the commands that messages tell.
+            called: the name or address the user typed, for the commands in messages.
 
         Raises:
             ClusterError: nobody answers there, or the token is missing or wrong.
@@ -241,7 +241,7 @@ class Jobs:
         return versions | ({"python": metadata["pythonVersion"]} if "pythonVersion" in metadata else {})
 
     def resources(self) -> dict[str, float]:
-        """What all living nodes have together, such as ``CPU`` and ``GPU``."""
+        """Sum of all living nodes' resources, such as ``CPU`` and ``GPU``."""
         with self._reached():
             nodes = node_resources(self.address)
         return {name: sum(node.get(name, 0) for node in nodes) for name in {k for node in nodes for k in node}}
@@ -317,7 +317,7 @@ def _absolute_places(data: DataConfig | Source) -> dict[str, str]:
 
 
 def _shipped_loader(data: Reads, folder: Path) -> Reads:
-    """The same with a loader's own file, if it is one, copied to ``folder`` and named as it lies there."""
+    """The configuration with a loader's own file, if it has one, copied to ``folder`` and named by its place there."""
     code = Path(data.dataset)
     if code.suffix != ".py" or not code.is_file():
         return data
@@ -330,7 +330,7 @@ async def _next(chunks: Any) -> str | None:
 
 
 def _python(local: bool) -> str:
-    """Shell words that start Python: ours where it exists, else the cluster's; ``exec`` lets signals reach it."""
+    """Shell words that start Python: ours if it exists there, else the cluster's; ``exec`` lets signals reach it."""
     ours = shlex.quote(sys.executable)
     return f"exec {ours}" if local else f"PY={ours}; test -x $PY || PY=python; exec $PY"
 

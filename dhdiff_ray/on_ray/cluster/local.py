@@ -27,7 +27,7 @@ import psutil
 from dhdiff_ray.on_ray.ray_private import forget_token, free_agent_port, write_cluster_address
 
 MARK = "DHDIFF_CLUSTER"
-"""Environment variable all processes of one cluster inherit; tells ours from anybody else's."""
+"""Environment variable that all processes of one cluster inherit; by it we know our own."""
 
 JOB_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -37,7 +37,7 @@ JOB_ENVIRONMENT = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "30",
     "TORCH_PROCESS_GROUP_SHUTDOWN_TIMEOUT_S": "10",
 }
-"""What every job runs with: quick to notice a lost worker, quick to give up, nothing sent home."""
+"""Ray's settings for every job: lost workers are noticed early, no usage statistics are sent."""
 
 PATIENCE = {"RAY_DASHBOARD_STARTUP_TIMEOUT_S": "180"}
 """A busy machine takes longer to start Ray than the minute Ray gives it; counts if ``ray`` is not imported yet."""
@@ -46,10 +46,10 @@ STARTS = 2
 """Ray gives its node 30 s to come up, whatever the machine is doing; then we try once more."""
 
 SHUT_DOWN_SECONDS = 15
-"""Ray ends within 4 s; for a part of it that no longer answers it would wait for minutes."""
+"""Ray ends within 4 s; for a process that no longer answers it would wait for minutes."""
 
-LONGEST_TEMP = 40
-"""Ray puts sockets below its folder, and a socket's path may have 107 characters."""
+LONGEST_TEMP = 20
+"""Ray puts sockets up to 87 characters below it, and a socket's path may have 107."""
 
 
 class ClusterError(RuntimeError):
@@ -71,7 +71,7 @@ class LocalCluster:
 
 
 def auth_env() -> None:
-    """Have Ray's clients send the token there is; call before ``ray`` is imported.
+    """Make Ray's clients send the token they have; call before ``ray`` is imported.
 
     Ray 2.59+ turns tokens on for its clusters by default but its clients stay silent unless ``RAY_AUTH_MODE`` is set.
     """
@@ -92,7 +92,7 @@ def local_cluster(num_cpus: int | None = None) -> Iterator[LocalCluster]:
         ClusterError: Ray did not start; the message has Ray's own words.
     """
     base = tempfile.gettempdir()
-    folder = Path(tempfile.mkdtemp(prefix="dhdiff-", dir=base if len(base) < LONGEST_TEMP else "/tmp"))
+    folder = Path(tempfile.mkdtemp(prefix="dhdiff-", dir=base if len(base) <= LONGEST_TEMP else "/tmp"))
     before = dict(os.environ)
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", "RAY_AUTH_TOKEN_PATH", "OMP_NUM_THREADS"):
         os.environ.pop(name, None)  # cores are shared out by Ray, which sets OMP_NUM_THREADS for each worker
@@ -153,7 +153,7 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def _shut_down(folder: Path) -> None:
-    """Shut Ray down, with all of it killed where that takes too long; what of ours is there 3 s later is killed."""
+    """Shut Ray down; kill it if that takes too long, and kill processes of ours that are left 3 s later."""
     started = processes_of(folder.name)
     impatient = threading.Timer(SHUT_DOWN_SECONDS, lambda: _kill(processes_of(folder.name)))
     impatient.daemon = True
@@ -169,7 +169,7 @@ def _shut_down(folder: Path) -> None:
 
 
 def end(processes: list[psutil.Process], seconds: float) -> None:
-    """Wait for processes that were told to end; what is there after so many seconds is killed."""
+    """Wait for processes that were told to end, and kill those left after so many seconds."""
     _kill(psutil.wait_procs(processes, timeout=seconds)[1])
     psutil.wait_procs(processes, timeout=3)
 
@@ -204,7 +204,7 @@ def processes_of(mark: str) -> list[psutil.Process]:
 
 
 def interrupt(*_: object) -> None:
-    """A handler of signals that does what Ctrl-C does."""
+    """A signal handler that does what Ctrl-C does."""
     raise KeyboardInterrupt
 
 

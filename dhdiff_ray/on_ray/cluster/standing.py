@@ -25,13 +25,13 @@ import psutil
 
 from dhdiff_ray.on_ray.cluster.local import JOB_ENVIRONMENT, MARK, ClusterError, end, free_port, processes_of
 
-UP_SECONDS = 120.0
+UP_SECONDS = 300.0
 DOWN_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A cluster that was started and written down."""
+    """A cluster that was started, as recorded in the state folder."""
 
     address: str
     """Address of the Jobs API, ``http://127.0.0.1:PORT``."""
@@ -50,12 +50,12 @@ class Standing:
 
 
 def state_folder() -> Path:
-    """Where it is written down what stands."""
+    """Folder that records the standing cluster."""
     return Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "dhdiff-ray"
 
 
 def standing() -> Standing | None:
-    """The cluster that was started and still runs, or None."""
+    """The standing cluster if it still runs, or None."""
     cluster = _written()
     return cluster if cluster is not None and cluster.processes() else None
 
@@ -99,16 +99,17 @@ def up(num_cpus: int | None = None, port: int = 0) -> Standing:
     limit = time.monotonic() + UP_SECONDS
     while not _answers(cluster.address, token):
         if process.poll() is not None or time.monotonic() > limit:
-            last_lines = log.read_text(errors="replace").strip().splitlines()[-5:]
+            ended = process.poll() is not None
+            why = f": {_last_line(log)}" if ended else f" within {UP_SECONDS:.0f} s. Is it busy, or out of memory?"
             _end(cluster)
-            raise ClusterError("Ray did not start on this machine: " + " | ".join(last_lines))
+            raise ClusterError(f"Ray did not start on this machine{why} Try again, or look with: dhdiff-ray doctor")
         time.sleep(0.5)
     (state / "cluster.json").write_text(json.dumps(asdict(cluster), indent=2, default=str) + "\n")
     return cluster
 
 
 def down() -> Standing | None:
-    """Stop what :func:`up` started, and nothing else; None if nothing stands. One that died leaves no folder either."""
+    """Stop what :func:`up` started and nothing else, and remove its folder; None if there is no standing cluster."""
     there, written = standing(), _written()
     if written is not None:
         _end(written)
@@ -117,7 +118,7 @@ def down() -> Standing | None:
 
 
 def _written() -> Standing | None:
-    """What was written down, whether it still runs or not."""
+    """The recorded cluster, whether it still runs or not."""
     file = state_folder() / "cluster.json"
     if not file.is_file():
         return None
@@ -134,6 +135,12 @@ def _end(cluster: Standing) -> None:
     end(there, DOWN_SECONDS)
     end(cluster.processes(), 0)
     shutil.rmtree(cluster.folder, ignore_errors=True)
+
+
+def _last_line(log: Path) -> str:
+    """What a program said last, as one sentence of at most 300 characters."""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return (lines[-1].strip()[:300].rstrip(".") + ".") if lines else "it said nothing."
 
 
 def _private(file: Path, text: str) -> Path:

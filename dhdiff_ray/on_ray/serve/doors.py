@@ -1,4 +1,4 @@
-"""Connections whose request does not begin are closed: neither Serve nor its HTTP server has a word for it.
+"""Closes connections that send no complete request headers in time; Serve and its HTTP server have no such limit.
 
 Not in the paper. Decided: Serve calls ``close_slow_headers`` in each of its proxies before they listen; the server's
 own protocol is kept and only watched. How long a body may take is the application's affair (``serving/middleware.py``).
@@ -14,12 +14,18 @@ CALLBACK = "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"
 """Environment variable of Serve: a function that each proxy calls before it listens."""
 SECONDS = "DHDIFF_SERVE_HEADER_SECONDS"
 """Environment variable with ``serve.header_seconds``."""
+PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+"""On a busy machine a proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
 LATE = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 def environment(seconds: float) -> dict[str, str]:
-    """What Serve's processes are started with, so that its proxies watch."""
-    return {CALLBACK: f"{__name__}.{close_slow_headers.__name__}", SECONDS: str(seconds)}
+    """What Serve's processes are started with, so that its proxies watch and have the time to start.
+
+    ``serve up`` gives it to Serve's controller; where Serve is started by others, as by KubeRay, it must be the
+    environment of Ray's head.
+    """
+    return PATIENCE | {CALLBACK: f"{__name__}.{close_slow_headers.__name__}", SECONDS: str(seconds)}
 
 
 def close_slow_headers() -> list[Any]:
@@ -39,7 +45,7 @@ def watched(protocol: Any, seconds: float) -> Any:
     """
 
     class Watched(protocol):
-        """Closes what is late."""
+        """The protocol with the limit."""
 
         _late: asyncio.TimerHandle | None = None
 

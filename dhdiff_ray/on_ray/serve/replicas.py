@@ -39,15 +39,15 @@ MODELS_TOLD = 3
 FORWARDED = 1000
 """Requests the ingress holds at once: it only waits, and what is too much is refused by the samplers."""
 ASKED_AGAIN = 1
-"""How often a question is asked again when the replica that had it dies."""
+"""Retries of a request whose replica died."""
 HEALTH_SECONDS = 2.0
-"""How often Serve looks after a replica."""
+"""Seconds between two of Serve's health checks of a replica."""
 DRAINED_SECONDS = 0.5
-"""How often a replica that is to end looks whether it has answered all."""
+"""Seconds between two looks of a stopping replica at its open requests."""
 STUCK_SECONDS = 120.0
-"""How long a replica may take to answer when it is looked after."""
+"""Seconds that a replica may take to answer a health check."""
 LOST = (BackPressureError, DeploymentUnavailableError, RayActorError)
-"""What Serve raises for a full queue and for a replica that is gone."""
+"""Serve's errors for a full queue and for a lost replica."""
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
@@ -148,7 +148,7 @@ class Replicas:
 
 
 def label_of(category: str) -> str:
-    """What Serve is told of a category: its own letters may be any."""
+    """An ASCII label for a category, whose name may have any letters."""
     return hashlib.sha256(category.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
@@ -164,7 +164,8 @@ def build(config: Config, token_file: str = "") -> Application:
 
     def application() -> FastAPI:
         """Called in the ingress replica, so that the token itself is never sent anywhere."""
-        return make_app(Replicas(), Access(token_file, s.requests_per_minute), s)
+        access = Access(token_file, s.requests_per_minute, s.steps_per_minute)
+        return make_app(Replicas(), access, s, config.synthesize.steps)
 
     ingress = serve.deployment(name="Ingress", **queues)(serve.ingress(application)())
     needs = {"num_cpus": config.synthesize.cpus_per_worker, "num_gpus": s.gpus_per_replica}
@@ -182,7 +183,7 @@ def build(config: Config, token_file: str = "") -> Application:
 
 
 class ServeArgs(BaseModel):
-    """What ``jobs/serve.yaml`` says of the application."""
+    """The ``args`` of the application in ``jobs/serve.yaml``."""
 
     model_config = ConfigDict(extra="forbid")
 

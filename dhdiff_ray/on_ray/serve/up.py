@@ -1,4 +1,4 @@
-"""Bring the endpoint up and take it down: on this process' cluster, or as a job on somebody's.
+"""Bring the endpoint up and take it down: on this process' cluster, or as a job on another one.
 
 Not in the paper. Decided: loopback unless a token is set (Ray's own token does not cover Serve's port); queues are
 bounded, a full one answers 503 with Retry-After; on somebody's cluster the endpoint is a job, so that it is listed,
@@ -30,9 +30,7 @@ __all__ = ["TOKEN_FILE", "checked_token", "down", "drain", "main", "up"]
 VERB = "serve"
 HEALTHY_SECONDS = 120.0
 DRAIN_SECONDS = 4.0
-"""How long requests may go on once the endpoint is to end."""
-PATIENCE = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
-"""On a busy machine the proxy needs longer to start than the 5 s that Serve gives it before it is killed."""
+"""Seconds that open requests may take once the endpoint is to end."""
 
 
 def up(config: Config, *, address: str | None = None, port: int | None = None) -> str:
@@ -60,7 +58,7 @@ def up(config: Config, *, address: str | None = None, port: int | None = None) -
         raise ClusterError("this process is not connected to a cluster; pass --address, or start one: local_cluster()")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, port = config.serve.host, port or free_port(config.serve.host)
-    begun_with = {"runtime_env": {"env_vars": PATIENCE | environment(config.serve.header_seconds)}}
+    begun_with = {"runtime_env": {"env_vars": environment(config.serve.header_seconds)}}
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=begun_with)
         if APP in serve.status().applications:
@@ -91,7 +89,7 @@ def down(address: str | None = None) -> None:
 
 
 def drain() -> None:
-    """Take no more requests and let those there are come to an end, for a while: before the cluster itself ends.
+    """Take no more requests and wait for open ones, for a limited time, before the cluster ends.
 
     Serve's own shutdown takes tens of seconds, and Ray warns of the controller that ended itself.
     """

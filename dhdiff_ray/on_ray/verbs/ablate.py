@@ -30,7 +30,7 @@ from dhdiff_ray.pairs.writer import PairWriter, write_card
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.checkpoint import check_model, is_trained, model_facts
+from dhdiff_ray.training.checkpoint import is_trained, model_facts
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -73,7 +73,7 @@ def row_config(config: Config, row: str, seed: int) -> Config:
 
 
 def conditions(config: Config) -> dict[str, Any]:
-    """What every row has in common, for the page."""
+    """Conditions shared by all rows, for the report."""
     t, s, d = config.train, config.synthesize, config.detect
     return {
         "dataset": config.data.dataset,
@@ -122,7 +122,7 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
 
 def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, dict[str, Any]]:
     """A pipeline trained in this process and published into the run, and the marker's facts."""
-    from dhdiff_ray.model.pipeline import DHDiffPipeline
+    from dhdiff_ray.pairs.published import open_model
     from dhdiff_ray.training.build import build, build_source, fit_look
     from dhdiff_ray.training.checkpoint import publish
     from dhdiff_ray.training.loop import PlainEngine, fit, new_average
@@ -142,14 +142,13 @@ def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, di
         publish(parts, average, run, category, facts)
     marker = model_facts(folder, category)
     with folder.fetched(f"models/{category}") as model:
-        check_model(model)
-        pipeline = DHDiffPipeline.from_pretrained(model)
+        pipeline = open_model(model, config)
     return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
 
 
 @contextlib.contextmanager
 def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes the seconds its block took."""
+    """Records the seconds that its block took."""
     start = time.monotonic()
     yield
     seconds[name] = round(time.monotonic() - start, 1)
@@ -171,8 +170,8 @@ def _file(category: str) -> str:
 
 def _finished(run: Run, category: str) -> dict[str, Any] | None:
     """A finished cell, if it was made under these conditions."""
-    cell = run.folder.readable(_file(category))
-    return cell if cell and cell["config_digest"] == run.config.digest() else None
+    cell = run.folder.facts(_file(category))
+    return cell if cell.get("config_digest") == run.config.digest() else None
 
 
 def _cell(run: Run, row: str, category: str, hub: Hub, oracle: bytes | None) -> bytes | None:

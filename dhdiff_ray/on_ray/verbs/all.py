@@ -25,6 +25,7 @@ from dhdiff_ray.on_ray.pool import reason
 from dhdiff_ray.on_ray.verbs import VERBS, score
 from dhdiff_ray.on_ray.verbs.detect import tell_verdict
 from dhdiff_ray.on_ray.verbs.train import lay_out, place_of, slots
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import CONFIG, Run
 from dhdiff_ray.run.status import STAGES
@@ -45,6 +46,7 @@ def main(config: Config, resume: bool = False) -> int:
         )
     with Events(folder, "all") as events, lease(folder):
         categories = lay_out(run, events)
+        events.emit(PLAN, **plan_of(run))
         with events.hub(every=0.5) as hub:
             failed = run_line(run, categories, hub, events)
         score.collect(run)  # once: each looks at all categories
@@ -106,7 +108,7 @@ def run_stage(run: Run, verb: str, category: str, hub: Hub) -> dict[str, float]:
     busy: list[float] = []
 
     class Listening(Relay):
-        """Keeps what failed, for the one line of the stage, and how long its workers were busy."""
+        """Collects the failures of a stage for its one line, and its workers' busy seconds."""
 
         def emit(self, event: str = "progress", **fields: Any) -> None:
             busy.append(float(fields.get("seconds", 0.0)))

@@ -20,9 +20,9 @@ from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
 
 ARRIVAL_SECONDS = 5.0
-"""How long the last word of a training is waited for; without it the training counts all the same."""
+"""Seconds to wait for a training's last event; the training counts without it too."""
 SHOWN = ("image_auroc", "pixel_auroc", "pixel_ap")
-"""Figures that a person wants to see go by."""
+"""Figures that are shown while it runs."""
 
 
 def main(config: Config, resume: bool = False) -> int:
@@ -65,7 +65,7 @@ def stage(run: Run, events: Events, category: str = "", resume: bool = True) -> 
 
 
 def tell_verdict(run: Run, events: Events) -> None:
-    """Say of everything that was tested alike whether the pairs help."""
+    """Emit the verdict: whether the pairs help, for all categories tested alike."""
     stored = run.folder.read_json(results.RESULT) if run.folder.exists(results.RESULT) else {}
     for line in results.verdicts(stored):
         events.emit("verdict", message=line)
@@ -74,7 +74,7 @@ def tell_verdict(run: Run, events: Events) -> None:
 def examine(run: Run, category: str, training: tuple[str, int], hub: Hub, resume: bool) -> dict[str, Any]:
     """Train one detector and test it on the held-out half: the task.
 
-    What it told has arrived when its answer has, since the driver empties its mailbox only once more.
+    Its events arrive before its answer, since the driver reads its mailbox only once after that.
     """
     import torch
 

@@ -23,9 +23,9 @@ from dhdiff_ray.training.eras import Eras
 from dhdiff_ray.training.pool import ShardFacts, ShardPlan, ShardWriter, has_latents, write_pool
 
 BLOCK_BYTES = 4 * 2**20
-"""About so much of an era is handed over at once."""
+"""Bytes of an era that are handed over at once, about."""
 AHEAD_BYTES = 128 * 2**20
-"""Most that waits for one worker."""
+"""Most bytes that wait for one worker."""
 
 
 def write(run: Run, hub: Hub) -> None:

@@ -21,7 +21,7 @@ from dhdiff_ray.training.pooled import build_foundation, prepare, read_fitted
 
 
 class PoolWorker(Worker):
-    """A worker that holds no images but those that something is fitted to."""
+    """A worker that keeps no images but those that latents and texture are fitted to."""
 
     def read(self) -> Pictures:
         """Some images of every source; their splits were checked when the run was laid out."""
@@ -38,7 +38,7 @@ class PoolWorker(Worker):
         return RayFeed(Eras(pool, config), prepare(parts, config, pictures, pool.prompts, device))
 
     def facts(self, pictures: Pictures) -> dict[str, Any]:
-        """What is written beside the model."""
+        """What is recorded beside the model."""
         return foundation_facts(self.run, read_pool(self.run).images)
 
 

@@ -120,8 +120,9 @@ def collected(rows: Sequence[Row]) -> list[Row]:
 def _part(folder: RunFolder, category: str, conditions: dict[str, Any] | None = None) -> dict[str, Any] | None:
     """What was scored of a category, if it was under these conditions and as a whole."""
     name = f"{PARTS}/{category}.json"
-    part = folder.readable(name)
-    return None if part and conditions and (part["conditions"] != conditions or not part["whole"]) else part
+    part = folder.facts(name)
+    as_asked = not conditions or (part.get("conditions") == conditions and part.get("whole"))
+    return part if part and as_asked else None
 
 
 def refuse_what_cannot_be_scored(config: ScoreConfig, rows: dict[str, list[Row]]) -> None:
@@ -171,7 +172,7 @@ def merged(units: Sequence[Shard], observed: Sequence[dict[str, State]]) -> list
 
 
 def comparisons(defects: Sequence[Shard], workers: int) -> list[Shard]:
-    """The second look of IC-LPIPS in parts, one per worker; none where there are not two workers for each defect."""
+    """The second pass of IC-LPIPS in parts, one per worker; none with fewer than two workers per defect."""
     parts = workers // len(defects) if defects else 0
     bare = [replace(unit, states={"distances": unit.states["distances"]}) for unit in defects if parts > 1]
     return [replace(unit, part=(at, parts)) for unit in bare for at in range(parts)]

@@ -22,13 +22,13 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
-from dhdiff_ray.pairs.archives import FILES
-from dhdiff_ray.pairs.intact import tries_file
+from dhdiff_ray.pairs.intact import marker_row, tries_file
 from dhdiff_ray.pairs.lots import ArchiveUnit, Lot, crowded, lot_of, refuse_two_layouts
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import Unit, refuse_full_disk, surely_fits, try_row
 from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, pair_row, write_card
-from dhdiff_ray.records import Request
+from dhdiff_ray.records import Request, Sample
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
@@ -52,6 +52,8 @@ def stage(run: Run, events: Events, category: str = "") -> int:
     """The verb inside a job; ``category`` leaves the others alone, and the card to whoever does them all."""
     run.check_split(category)
     refuse_two_layouts(run)
+    if not category:
+        events.emit(PLAN, **plan_of(run))
     names, s = [category] if category else run.categories, run.config.synthesize
     work = Work(run, events)
     if message := crowded(run):
@@ -202,6 +204,8 @@ class Maker:
         self.writer = PairWriter(run.folder)
         self._pipelines: dict[str, DHDiffPipeline] = {}
         self._judges: dict[str, Judge] = {}
+        self._samples: dict[str, tuple[Sample, ...]] = {}
+        """Training images of the category, not of a whole run's: each unit looks through them."""
 
     def __call__(self, unit: Unit | ArchiveUnit) -> float:
         """Make one unit and lay down what is missing of it; returns the seconds it took."""
@@ -224,7 +228,7 @@ class Maker:
     def _made(self, unit: Unit) -> list[tuple[Request, Encoded]]:
         """One batch, and its marker, which is written before its pairs."""
         drawn = self._drawn(unit.requests)
-        rows = [{**row, FILES: pair.promises} for _, row, pair in drawn]
+        rows = [marker_row(row, pair.promises) for _, row, pair in drawn]
         self.run.folder.write_json(tries_file(unit.category, unit.requests[0]), rows)
         return [(request, pair) for request, _, pair in drawn]
 
@@ -250,7 +254,9 @@ class Maker:
         category = requests[0].category
         pipeline = self._pipeline(category)
         judge = self._judge(category) if self.config.synthesize.min_iou else None
-        kept = make_usable(requests, pipeline, self.config, self.run.split.train, judge)
+        if category not in self._samples:
+            self._samples = {category: self.run.category(category).train}
+        kept = make_usable(requests, pipeline, self.config, self._samples[category], judge)
         return [(one.pair.request, try_row(one, self.config.synthesize), Encoded.of(one.pair)) for one in kept]
 
     def _judge(self, category: str) -> Judge:

@@ -23,6 +23,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub
 from dhdiff_ray.on_ray.pool import beside_driver, room
+from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import SPLIT, Run
@@ -43,6 +44,8 @@ def main(config: Config, resume: bool = False) -> int:
         run.refuse_existing()
     with Events(run.folder, "train") as events, lease(run.folder):
         categories = lay_out(run, events)
+        if not config.sources:
+            events.emit(PLAN, **plan_of(run))
         waiting = [category for category in categories if not is_trained(run.folder, category)]
         for category in categories:
             steps = config.train.steps
@@ -120,7 +123,7 @@ def place_of(config: Config) -> dict[str, Any]:
 
 
 def slots(config: Config) -> int:
-    """How many categories fit at once; at least one, so that Ray says what is missing."""
+    """Categories that fit at once; at least one, so that Ray reports what is missing."""
     t = config.train
     return room(t.most_workers * t.cpus_per_worker, t.most_workers * t.gpus_per_worker)
 
@@ -141,6 +144,8 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
         from dhdiff_ray.on_ray.verbs.feed import write
 
         write(run, hub)
+    if t.step_seconds:  # of a worker that is stopped as a whole; Ray Train's own limit is ten minutes
+        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(t.step_seconds)
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
@@ -163,7 +168,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
 
 
 def forget_what_is_lost(checkpoints: RunFolder) -> str:
-    """Remove Ray Train's own list of checkpoints where it is damaged or names one that is gone; says so.
+    """Remove Ray Train's list of checkpoints if it is damaged or names one that is gone, with a warning.
 
     Ray would fail with it. Without it the workers look for themselves which checkpoint is whole.
     """

@@ -21,6 +21,7 @@ from dhdiff_ray.config import Config
 from dhdiff_ray.data.images import read_many
 from dhdiff_ray.model.precision import knows_bf16
 from dhdiff_ray.on_ray import meters
+from dhdiff_ray.on_ray.deadline import Watchdog
 from dhdiff_ray.on_ray.events import PROGRESS_SECONDS, Hub
 from dhdiff_ray.on_ray.verbs.checkpoints import Stored, last_checkpoint, restore, save
 from dhdiff_ray.records import Sample
@@ -60,8 +61,10 @@ def train_worker(settings: dict[str, Any]) -> None:
         average.to(engine.device)
     # 5. Train.
     trackers = Trackers(run, category, start, worker.tell) if worker.leads else None
+    watchdog = Watchdog(t.step_seconds, worker.warn)
 
     def on_step(done: int, log: dict[str, float]) -> None:
+        watchdog.step()
         if trackers is not None:
             trackers.log(done, {**log, "learning_rate": learning_rate(done - 1, t), "workers": worker.world_size})
         progress.trained(done, log["loss"])
@@ -69,10 +72,12 @@ def train_worker(settings: dict[str, Any]) -> None:
     def on_checkpoint(done: int, log: dict[str, float]) -> None:
         if trackers is not None:
             trackers.flush()
-        save(engine, average, done, log, worker.rank, worker.world_size)
+        with watchdog.between_steps():
+            save(engine, average, done, log, worker.rank, worker.world_size)
 
     place: Any = {"rank": worker.rank, "world_size": worker.world_size}
-    fit(engine, source, t, average=average, start=start, on_step=on_step, on_checkpoint=on_checkpoint, **place)
+    with watchdog:
+        fit(engine, source, t, average=average, start=start, on_step=on_step, on_checkpoint=on_checkpoint, **place)
     if trackers is not None:
         trackers.close()
     # 6. Publish.
@@ -94,17 +99,17 @@ class Worker:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that tells, tracks, averages and publishes."""
+        """Whether this is rank 0, which reports, tracks, averages and publishes."""
         return self.rank == 0
 
     def tell(self, **event: Any) -> None:
-        """Send an event, if this one leads."""
+        """Send an event, on rank 0 alone."""
         if self.leads:
             about = {"verb": "train", "category": self.category, "time": round(time.time(), 3)}
             self.hub.emit.remote({**about, **event})
 
     def set_up(self) -> None:
-        """Take the cores that were given, and warn where they are slow."""
+        """Use the cores that were given, and warn if they are slow."""
         t = self.run.config.train
         if not torch.cuda.is_available():
             torch.set_num_threads(t.cpus_per_worker)
@@ -113,7 +118,7 @@ class Worker:
             self.warn(slow + "train.precision=fp32")
 
     def warn(self, message: str) -> None:
-        """Tell something that needs a look, if this one leads."""
+        """Send a warning, on rank 0 alone."""
         self.tell(event="warning", message=message)
 
     def read(self) -> Pictures:
@@ -151,7 +156,7 @@ class Worker:
         return source
 
     def facts(self, pictures: Pictures) -> dict[str, Any]:
-        """What is written beside the model."""
+        """What is recorded beside the model."""
         return self.run.training_facts(self.category, len(pictures[0]))
 
 
@@ -173,12 +178,12 @@ class Progress:
         self._losses: list[float] = []
 
     def encoded(self, done: int, total: int) -> None:
-        """So many of the pictures are encoded."""
+        """Report how many images are encoded."""
         if self._is_time(done, total):
             self.worker.tell(event="progress", category=f"{self.worker.category}, latents", done=done, total=total)
 
     def trained(self, done: int, loss: float) -> None:
-        """So many steps are done; told is the mean loss since the last time."""
+        """Report the steps done and the mean loss since the last report."""
         self._losses.append(loss)
         steps = self.worker.run.config.train.steps
         if self._is_time(done, steps):

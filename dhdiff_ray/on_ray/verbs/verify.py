@@ -34,7 +34,7 @@ def main(config: Config, resume: bool = False) -> int:
 def across(
     samples: Sequence[Sample], root: str = "", workers: int = 0, tell: Callable[[dict[str, Any]], None] | None = None
 ) -> Iterable[tuple[Sample, Inspection]]:
-    """Each sample with its inspection, in any order, by as many workers as the cluster has cores.
+    """Inspect every sample, in any order, on all cores of the cluster.
 
     Args:
         samples: what to look at.

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dhdiff_ray.on_ray.cluster.local import auth_env
+from dhdiff_ray.on_ray.cluster.local import LONGEST_TEMP, STARTS, auth_env
 from dhdiff_ray.on_ray.ray_private import forget_token
 
 COMMAND = """
@@ -48,6 +48,13 @@ def test_auth_env_turns_tokens_on_where_there_is_one(no_token, tmp_path, monkeyp
     (tmp_path / "token").write_text("t")
     auth_env()
     assert os.environ["RAY_AUTH_MODE"] == "token"
+
+
+def test_the_longest_socket_of_a_cluster_has_room_below_the_longest_temporary_folder():
+    """A cluster below a longer one does not start, for a reason that Ray tells in its logs alone."""
+    session = "session_2026-11-27_22-09-50_880716_4194304"
+    path = f"{'t' * LONGEST_TEMP}/dhdiff-7uhk2je8/r{STARTS - 1}/{session}/sockets/dash_MetricsHead"
+    assert len(path) <= 107
 
 
 def test_auth_env_leaves_a_decision_alone(no_token, monkeypatch):

@@ -25,7 +25,8 @@ def test_any_sharding_gives_the_same_scores(paired, size):
     once, again = scored(whole), scored(parts[::-1])
     assert once.keys() == again.keys()
     kinds = {"is", "ic_lpips", "originality", "kid"}
-    assert {metric for _, metric in once} > {f"{kind}_standin" for kind in kinds} | {"mask_area", "mask_empty"}
+    masks = {"mask_area", "mask_empty", "mask_overlap"}
+    assert {metric for _, metric in once} > {f"{kind}_standin" for kind in kinds} | masks
     for key, one in once.items():
         for ours, theirs in ((one.value, again[key].value), (one.reference, again[key].reference)):
             assert theirs == (ours if ours is None else pytest.approx(ours, rel=1e-9))
