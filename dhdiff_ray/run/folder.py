@@ -130,8 +130,8 @@ class RunFolder:
         Raises:
             FileNotFoundError: there is no such file; the message has its full path.
         """
-        with self._opened[0].open_input_stream(self.path(name)) as stream:
-            return stream.read()
+        with self._opened[0].open_input_file(self.path(name)) as file:  # a stream asks a store for 256 kB at a time
+            return file.read()
 
     def read_part(self, name: str, start: int, size: int) -> bytes:
         """So many bytes of one file from ``start`` on, fewer where it ends.
