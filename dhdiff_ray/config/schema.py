@@ -23,7 +23,7 @@ from dhdiff_ray.config.train import TrainConfig
 
 NEWER: dict[str, dict[str, Any]] = {
     "synthesize": {"placement": "free"},
-    "detect": {"real_share": 0.5, "seeds": 1},
+    "detect": {"augment": False, "pairs": 0, "real_share": 0.5, "seeds": 1},
 }
 """Knobs that some runs are older than, by part, left out of the digest while they have this default."""
 

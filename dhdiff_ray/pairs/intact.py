@@ -140,10 +140,9 @@ def damaged_normals(folder: RunFolder, category: str, read: bool = False) -> lis
     read = read or folder.is_local
     sizes = {name: size for name, size in folder.sizes(f"{PAIRS}/{category}").items() if f"/{GOOD}/" in name}
     start, told = len(f"{PAIRS}/{category}/"), folder.facts(finished_file(category))
-    checked = {name: (size, told.get(name[start:])) for name, size in sizes.items()}
     with ThreadPoolExecutor(THREADS) as pool:
-        wrong = pool.map(lambda item: _wrong(folder, item[0], *item[1], read), checked.items())
-    return [name for name, problem in zip(checked, wrong, strict=True) if problem]
+        wrong = pool.map(lambda name: _wrong(folder, name, sizes[name], told.get(name[start:]), read), sizes)
+    return [name for name, problem in zip(sizes, wrong, strict=True) if problem]
 
 
 def _listed(sizes: Mapping[str, int]) -> dict[tuple[str, int], dict[str, str]]:

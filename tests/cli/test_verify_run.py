@@ -45,7 +45,7 @@ def test_a_sound_run_leaves_0_and_one_without_hashes_too(folder):
 def test_every_kind_of_damage_is_named_with_what_to_do(folder):
     damages = {
         "config.json": b"{",
-        "split.json": b"{}",
+        "split.json": b"{",
         "models/capsule/dhdiff.json": b"",
         "pairs/mesh/test/bent/000000.png": b"",
         "pairs/mesh/train/good/000000.png": b"cut",

@@ -7,8 +7,8 @@ from dhdiff_ray.config.load import ranks
 KEYS = """
 ablation.rows ablation.seeds ablation.table data.categories data.dataset data.grid data.images data.manifest
 data.masks data.resolution data.root data.several_defects data.shots data.skip_bad data.split
-data.train_fraction detect.baselines detect.batch_size detect.channels detect.decay detect.judge_every
-detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.real_share
+data.train_fraction detect.augment detect.baselines detect.batch_size detect.channels detect.decay detect.judge_every
+detect.learning_rate detect.loss detect.mask_rule detect.network detect.normal_fraction detect.pairs detect.real_share
 detect.seeds detect.select
 detect.steps model.attention_blocks model.autoencoder model.autoencoder_weights model.backbone model.channels
 model.dda model.dda_decoder model.dda_encoder model.dda_start model.eta_start model.haar_levels model.heads

@@ -99,7 +99,7 @@ def _remarks(result: dict[str, Any], out: Output) -> None:
         out.note(f"left out: {metric}: {reason}")
     for row in result["scores"]:
         conditions = row["conditions"]
-        if row["level"] == "defect" and conditions.get("copies"):
+        if row["level"] == "defect" and conditions.get("copies_named"):
             names, copies = ", ".join(conditions["copies_named"]), conditions["copies"]
             out.warn(f"{row['category']}/{row['defect']}: {copies} of {row['n']} look like copies: {names}")
 
