@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import parquet
 
-from dhdiff_ray.run.damage import DamagedError, promise
+from dhdiff_ray.run.damage import DamagedError, promise, promise_of
 from dhdiff_ray.run.folder import RunFolder
 
 Row = dict[str, Any]
@@ -31,6 +31,8 @@ MANIFEST = "archives.json"
 """A finished category's list of archives, with size and hash of each file."""
 FILES = "files"
 """What of a row is about files and goes into no metadata; in an archive's rows: its tar, and where both lie in it."""
+ITSELF = "marker"
+"""What a marker tells of itself: size and hash of all else in it."""
 THREADS = 8
 _SPAN = pa.list_(pa.int64(), 2)
 SCHEMA = pa.schema(
@@ -124,7 +126,8 @@ def write(folder: RunFolder, place: str, name: str, marker: str, told: Row, file
     folder.delete(marker)  # never an old marker beside new files
     folder.write_bytes(f"{place}/{name}{TAR}", files[0])
     folder.write_bytes(f"{place}/{name}{ROWS}", files[1])
-    folder.write_json(marker, {**told, "tar": promise(files[0]), "rows": promise(files[1])})
+    told = {**told, "tar": promise(files[0]), "rows": promise(files[1])}
+    folder.write_json(marker, {**told, ITSELF: promise_of(told)})
 
 
 def read_rows(folder: RunFolder, place: str, name: str, told: Mapping[str, Any] | None = None) -> list[Row]:
@@ -198,6 +201,8 @@ def read_markers(folder: RunFolder, place: str) -> Iterator[tuple[str, Row | Non
             return file, None, str(error)
         if not isinstance(told, dict) or not {"first", "pairs", "seeds", "empty", "tar", "rows"} <= told.keys():
             return file, None, ""  # of a batch of the other layout, whose pairs were removed
+        if told.pop(ITSELF, None) != promise_of(told):
+            return file, None, "another content than was written"
         if not file.endswith(f"/{told['first']:06d}.json"):
             return file, None, "it is another archive's, renamed"
         return file, told, ""

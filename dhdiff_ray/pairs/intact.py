@@ -1,14 +1,14 @@
 """Which pairs of a category are on disk as they were written, and which are damaged (contracts on disk).
 
 A unit's marker, written before its pairs, tells which try of each request was kept, and size and hash of both files
-and of what it tells itself; an archive's is written behind its two files, and tells size and hash of them.
+and of what it tells itself; an archive's is written behind its two files, and tells the same of them and
+of itself.
 Decided: on a disk every file is read and compared; on an object store, where each is a request, a job compares sizes
 alone and ``verify`` reads. Pairs whose marker has no hashes yet count where both files are there and end as a PNG ends.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from typing import Any
 from dhdiff_ray.pairs.archives import FILES, ROWS, TAR, Row, read_markers
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
 from dhdiff_ray.records import GOOD, Request
-from dhdiff_ray.run.damage import DamagedError, Promise, promise
+from dhdiff_ray.run.damage import DamagedError, Promise, promise, promise_of
 from dhdiff_ray.run.folder import UNFINISHED, RunFolder
 
 PNG_END = b"IEND\xaeB`\x82"
@@ -83,7 +83,7 @@ def looked_through(folder: RunFolder, category: str, read: bool = False) -> Foun
 
 def marker_row(row: Mapping[str, Any], files: Mapping[str, Promise]) -> dict[str, Any]:
     """A marker's row about one pair: what its metadata will tell, and size and hash of that and of both files."""
-    return {**row, FILES: {**files, ROW: _promise_of(row)}}
+    return {**row, FILES: {**files, ROW: promise_of(row)}}
 
 
 def tries_file(category: str, first: Request) -> str:
@@ -171,15 +171,11 @@ def _promises(
                 raise DamagedError("it is another unit's, renamed")
             for row in rows:
                 rest = {key: value for key, value in row.items() if key != FILES}
-                if row.get(FILES, {}).get(ROW, _promise_of(rest)) != _promise_of(rest):
+                if row.get(FILES, {}).get(ROW, promise_of(rest)) != promise_of(rest):
                     raise DamagedError("another content than was written")
             yield from [((parts[2], row["index"]), row.get(FILES, {})) for row in rows]
         except (DamagedError, LookupError, TypeError, ValueError, AttributeError) as error:
             damaged[name] = str(error)
-
-
-def _promise_of(row: Mapping[str, Any]) -> Promise:
-    return promise(json.dumps(row, sort_keys=True).encode())
 
 
 def _has_markers(folder: RunFolder, category: str) -> bool:

@@ -7,6 +7,7 @@ it makes again. What was written before files had hashes is taken as it is.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +56,11 @@ def remedy_of(name: str) -> str:
 def promise(data: bytes) -> list[int | str]:
     """The entry of a file with this content in a marker: size and SHA-256."""
     return [len(data), hashlib.sha256(data).hexdigest()]
+
+
+def promise_of(values: Mapping[str, object]) -> list[int | str]:
+    """The same of plain values, as they are inside a marker that tells of itself."""
+    return promise(json.dumps(values, sort_keys=True).encode())
 
 
 def promises_below(folder: Path) -> dict[str, list[int | str]]:

@@ -221,7 +221,9 @@ def test_verify_names_a_damaged_archive_and_repair_makes_it_again(run):
     assert verify() == (0, [])
     flipped(Path(run.folder.path(f"{PLACE}.tar")))
     cut(Path(run.folder.path("pairs/mesh/broken/000004.parquet")))
-    assert verify() == (1, ["pairs/mesh/bent/000000.tar", "pairs/mesh/broken/000004.parquet"])
+    marker = "synthesis/mesh/bent/000004.json"
+    run.folder.write_json(marker, run.folder.read_json(marker) | {"empty": 1})
+    assert verify() == (1, ["pairs/mesh/bent/000000.tar", "pairs/mesh/broken/000004.parquet", marker])
     assert verify("--repair") == (0, [])
     after = content(run.folder)
     assert [name for name in before if after[name] != before[name]] == []
