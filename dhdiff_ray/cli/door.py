@@ -126,6 +126,7 @@ def _check_model(loaded: Loaded, here: bool) -> None:
 
 def _check_under(config: Config) -> None:
     """What trained models are adapters over is there."""
+    from dhdiff_ray.run.damage import DamagedError
     from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
     from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.checkpoint import is_trained, model_facts
@@ -133,7 +134,11 @@ def _check_under(config: Config) -> None:
     folder = Run(config).folder
     for category in folder.folders("models"):
         if is_trained(folder, category) and folder.exists(f"models/{category}/{ADAPTERS}"):
-            foundation_under(model_facts(folder, category), config)
+            try:
+                facts = model_facts(folder, category)
+            except DamagedError:
+                continue  # its own turn tells it; here it would stop the others
+            foundation_under(facts, config)
             return  # a run has one foundation
 
 

@@ -115,7 +115,7 @@ class Detectors:
         conditions = conditions_of(self.run, self.category)
         training = kind, self.at
         kept = results.kept(self.run.folder, self.category, training) if resume else None
-        if kept and kept["conditions"] == conditions:
+        if kept and kept.get("conditions") == conditions:
             self.progress(self.run.config.detect.steps)
             return kept["figures"]
         start = time.monotonic()

@@ -81,7 +81,7 @@ def collect(run: Run) -> None:
     for category in split.categories:
         parts = {training: kept(folder, category, training) for training in trainings_of(config)}
         now = conditions_of(run, category)
-        if all(part and part["conditions"] == now for part in parts.values()):
+        if all(part and part.get("conditions") == now for part in parts.values()):
             result[category] = together({training: part["figures"] for training, part in parts.items() if part})
     result["conditions"] = {
         "split_digest": split.digest,

@@ -79,8 +79,9 @@ class Watchdog:
                 return
             if time.monotonic() - self._last > limit:
                 break
-        self.tell(
-            f"no step was done for {limit:.0f} s: this worker ends, and training goes on from its last checkpoint"
-        )
+        with contextlib.suppress(Exception):  # whoever listens may be gone; the worker ends all the same
+            self.tell(
+                f"no step was done for {limit:.0f} s: this worker ends, and training goes on from its last checkpoint"
+            )
         time.sleep(TOLD_SECONDS)
         self.end(1)

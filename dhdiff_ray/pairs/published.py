@@ -8,7 +8,6 @@ trained.
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,6 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from dhdiff_ray.config import Config
 from dhdiff_ray.model.pipeline import DHDiffPipeline
 from dhdiff_ray.model.text import small_text_encoder
+from dhdiff_ray.run.folder import as_json, temporary_folder
 from dhdiff_ray.run.foundation import ADAPTERS, foundation_under, weights_hash
 from dhdiff_ray.training.adapt import CALLED, PARTS, TENSORS, TOKENIZER, add_adapters
 from dhdiff_ray.training.checkpoint import MARKER, card, check_model, write_pipeline
@@ -68,12 +68,12 @@ def as_whole(folder: Path, config: Config) -> Iterator[Path]:
         check_model(folder)
         yield folder
         return
-    with tempfile.TemporaryDirectory(prefix="dhdiff-") as temporary:
-        target = Path(temporary) / folder.name
+    with temporary_folder() as temporary:
+        target = temporary / folder.name
         write_pipeline(open_model(folder, config), target)
         facts = {**json.loads((folder / MARKER).read_text()), "weights_sha256": weights_hash(target)}
         (target / "README.md").write_text(card(facts))
-        (target / MARKER).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+        (target / MARKER).write_bytes(as_json(facts))
         yield target
 
 

@@ -26,7 +26,7 @@ from dhdiff_ray.pairs.writer import (
     read_pair_rows,
     settings_file,
 )
-from dhdiff_ray.run.damage import DamagedError, promise, remedy_of
+from dhdiff_ray.run.damage import FOUNDATION_AGAIN, DamagedError, promise, remedy_of
 from dhdiff_ray.run.folder import RunFolder
 from dhdiff_ray.run.foundation import ADAPTERS, foundation_under
 from dhdiff_ray.run.run import CONFIG, FOUNDATION, SPLIT, Run
@@ -58,13 +58,17 @@ def faults_of(folder: RunFolder) -> list[Fault]:
     for name in folder.files():
         if name.endswith(".json") and not name.startswith(CHECKPOINTS):
             _try(found, name, partial(folder.read_json, name))
-    for name, read in ((CONFIG, lambda: Run.stored(folder)), (SPLIT, lambda: Run.stored(folder).split)):
-        if not folder.exists(name):
-            found[name] = MISSING
-        elif CONFIG not in found:  # without it nothing can be asked of the split
-            _try(found, name, read)
-    if not found.keys() & {CONFIG, FOUNDATION}:
-        found |= _foundation(folder)
+    if not folder.exists(CONFIG):
+        found[CONFIG] = MISSING
+    elif CONFIG not in found:
+        _try(found, CONFIG, lambda: Run.stored(folder))
+    config = None if CONFIG in found else Run.stored(folder).config
+    if config and not config.sources and not config.ablation.rows:  # a foundation has several splits, a table none
+        if not folder.exists(SPLIT):
+            found[SPLIT] = MISSING
+        elif SPLIT not in found:
+            _try(found, SPLIT, lambda: Run.stored(folder).split)
+    under = _foundation(folder) if not found.keys() & {CONFIG, FOUNDATION} else []
     found |= dict(_models(folder)) | dict(_checkpoints(folder)) | dict(_detectors(folder))
     for category in sorted({name.split("/")[1] for name in folder.files(PAIRS) if name.count("/") > 1}):
         found |= damaged_files(folder, category, read=True)
@@ -72,7 +76,8 @@ def faults_of(folder: RunFolder) -> list[Fault]:
         found |= dict(_settings(folder, category))
     for category in finished_categories(folder):
         found |= dict(_rows(folder, category))
-    return [Fault(name, problem, remedy_of(name)) for name, problem in sorted(found.items())]
+    faults = [*under, *(Fault(name, problem, remedy_of(name)) for name, problem in found.items())]
+    return sorted(faults, key=lambda fault: fault.path)
 
 
 def repairable(run: Run, category: str) -> tuple[Run, str]:
@@ -123,15 +128,24 @@ def _models(folder: RunFolder) -> Iterator[tuple[str, str]]:
             yield name, str(error).split(" is damaged: ")[-1].rsplit("; remove", 1)[0]
 
 
-def _foundation(folder: RunFolder) -> dict[str, str]:
+def _foundation(folder: RunFolder) -> list[Fault]:
     """What is wrong with the foundation that models of the run are adapters over."""
+    config, seen = Run.stored(folder).config, set[str]()
     for category in folder.folders(MODELS):
-        if is_trained(folder, category) and folder.exists(f"{MODELS}/{category}/{ADAPTERS}"):
-            try:
-                foundation_under(model_facts(folder, category), Run.stored(folder).config)
-            except DamagedError as error:
-                return {FOUNDATION: str(error).rsplit("; ", 1)[0]}
-    return {}
+        if not is_trained(folder, category) or not folder.exists(f"{MODELS}/{category}/{ADAPTERS}"):
+            continue
+        try:
+            facts = model_facts(folder, category)
+        except DamagedError:
+            continue  # told of the model itself
+        if (weights := str(facts["foundation"])) in seen:
+            continue
+        seen.add(weights)
+        try:
+            foundation_under(facts, config)
+        except DamagedError as error:
+            return [Fault(FOUNDATION, str(error).removesuffix(f"; {FOUNDATION_AGAIN}"), FOUNDATION_AGAIN)]
+    return []
 
 
 def _checkpoints(folder: RunFolder) -> Iterator[tuple[str, str]]:

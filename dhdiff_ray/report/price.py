@@ -27,7 +27,7 @@ PLAN = "plan"
 """The event that tells what a job was planned at."""
 ALIKE = (
     ("data", "resolution"),
-    *(("train", name) for name in ("global_batch_size", "gpus_per_worker", "window")),
+    *(("train", name) for name in ("global_batch_size", "gpus_per_worker", "window", "adapt", "precision")),
     *(("synthesize", name) for name in ("steps", "start", "strength", "guidance", "precision", "gpus_per_worker")),
 )
 """Knobs that a run whose pace counts has in common with the job, beside the whole network's."""
@@ -91,7 +91,7 @@ def laid_down(config: Config, defects: int) -> tuple[int, int, int]:
 
 def plan_of(run: Run) -> dict[str, Any]:
     """The price of all categories of a run that is laid out, for its events."""
-    defects = Counter(category for category, _ in run.split.defects())
+    defects = Counter(category for category, _ in run.split.defects() if category in run.categories)
     return price(run.config, dict.fromkeys(run.categories, 0) | defects)
 
 
@@ -114,7 +114,7 @@ def measured(config: Config) -> dict[str, Any]:
         folder = storage.below(run)
         if not folder.exists("config.json"):
             continue
-        other = folder.readable("config.json")  # a damaged run beside this one is its own affair
+        other = folder.facts("config.json")  # a damaged run beside this one is its own affair
         if other and _alike(config, other) and (pace := _pace(read_events(folder))):
             return {"run": run, **pace}
     return {}
@@ -163,7 +163,7 @@ def _asks_for_gpus(config: Config) -> bool:
 
 def _alike(config: Config, other: Mapping[str, Any]) -> bool:
     mine = config.model_dump(mode="json")
-    return mine["model"] == other.get("model") and all(mine[a][b] == other.get(a, {}).get(b) for a, b in ALIKE)
+    return mine["model"] == other.get("model") and all(mine[a][b] == (other.get(a) or {}).get(b) for a, b in ALIKE)
 
 
 def _pace(events: list[dict[str, Any]]) -> dict[str, float]:
@@ -177,6 +177,8 @@ def _training(events: Iterable[Mapping[str, Any]]) -> Iterator[tuple[float, floa
     """Seconds and steps between two events of a training that went on."""
     last: dict[str, tuple[float, float]] = {}
     for event in events:
+        if event.get("event") == "start" and event.get("verb") == "train":
+            last.pop(event.get("category", ""), None)  # between two jobs nobody trained
         if event.get("event") != "progress" or event.get("verb") != "train" or ", " in event["category"]:
             continue  # with a comma: latents, no steps
         before = last.get(event["category"])

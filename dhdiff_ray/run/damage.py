@@ -16,13 +16,14 @@ Promise = Sequence[int | str]
 """Size and SHA-256 of a file, as a marker holds them."""
 
 PAIRS_AGAIN = "type the line with `submit synthesize` (or `submit all`) again: it makes what is missing"
+FOUNDATION_AGAIN = (
+    "put the foundation back, say where it is with --set model.backbone=PLACE, or train its products in a new --run"
+)
 REMEDIES = (
     (r"config\.json", "use the version of dhdiff-ray that wrote it, put it back from a copy, or remove it and type the "
      "line that began the run again, without --resume: what is trained and made stays"),
     (r"split\.json", "put it back from a copy, or remove it and go on with: dhdiff-ray submit train --resume; the same "
      "images and seed give the same split"),
-    (r"foundation\.json", "put the foundation back, say where it lies with --set model.backbone=PLACE, or train its "
-     "products again in a new --run"),
     (r"models/([^/]+)/.*", r"remove models/\1 and go on from its last checkpoint: dhdiff-ray submit train --resume"),
     (r"synthesis/([^/]+)\.json", r"put it back from a copy, or remove it and ask for the pairs of \1 as before"),
     (r"(pairs|synthesis)/.*", PAIRS_AGAIN),

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dhdiff_ray.config import Config
-from dhdiff_ray.run.damage import DamagedError, remedy_of
+from dhdiff_ray.run.damage import FOUNDATION_AGAIN, DamagedError
 from dhdiff_ray.run.folder import RunFolder
 
 SHIPPED = "dhdiff-ray/"
@@ -100,7 +100,7 @@ def foundation_under(facts: Mapping[str, Any], config: Config) -> Foundation:
     if found is None or problem:
         raise DamagedError(
             f"the model of {facts['category']!r} is adapters over the foundation {told['name']} with weights "
-            f"{then[:12]}, and {problem}; {remedy_of('foundation.json')}"
+            f"{then[:12]}, and {problem}; {FOUNDATION_AGAIN}"
         )
     return found
 

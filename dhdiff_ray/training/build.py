@@ -207,7 +207,7 @@ def _adapted(config: Config, samples: Sequence[Sample], images: np.ndarray, foun
     if parts.unet.texture is not None:
         _fit_texture(parts.unet, parts.vae, samples, images)
     objective = Objective(parts.unet, text_encoder, parts.vae, parts.scheduler, config)
-    under = foundation if config.train.adapt == "lora" else None
+    under = foundation if config.train.adapt == "lora" and not config.sources else None  # a foundation is whole
     return Parts(objective, parts.vae, text_encoder, tokenizer, sampling_defaults(config, samples), under)
 
 

@@ -42,6 +42,19 @@ def test_a_sound_run_leaves_0_and_one_without_hashes_too(folder):
     assert verify(folder) == (0, [])
 
 
+@pytest.mark.parametrize(
+    ("part", "knobs"),
+    [("ablation", {"rows": [{"name": "plain"}]}), ("sources", [{"dataset": "procedural", "root": "/there"}])],
+)
+def test_a_table_and_a_foundation_have_no_split_of_their_own(folder, part, knobs):
+    config = json.loads(folder.read_bytes("config.json")) | {part: knobs}
+    for place in folder.files():
+        if place != "config.json":
+            folder.delete(place)
+    folder.write_json("config.json", config)
+    assert verify(folder) == (0, [])
+
+
 def test_every_kind_of_damage_is_named_with_what_to_do(folder):
     damages = {
         "config.json": b"{",

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from dhdiff_ray.config.load import load_config
-from dhdiff_ray.report.price import PLAN, measured, planned, price, spent, told
+from dhdiff_ray.report.price import PLAN, measured, plan_of, planned, price, spent, told
 from dhdiff_ray.report.tables import cost_table
+from dhdiff_ray.run.run import Run
 
 MADE = {"event": "progress", "verb": "synthesize", "category": "mesh", "made": 8, "seconds": 4.0, "time": 9}
 
@@ -56,6 +57,26 @@ def test_hours_come_from_a_run_of_the_same_network_and_size(tmp_path, configure)
     assert cost["train_worker_hours"] == pytest.approx(0.1)
     assert cost["synthesize_worker_hours"] == pytest.approx(0.01)
     assert "run old" in told(cost)[-2]
+
+
+def test_a_neighbour_whose_configuration_is_none_stops_nobody(tmp_path, configure):
+    for at, content in enumerate(("[1]", '{"model": null, "data": null}', "{")):
+        lay_down(tmp_path, configure(f"odd{at}"), [])
+        (tmp_path / f"odd{at}" / "config.json").write_text(content)
+    lay_down(tmp_path, configure("old"), [step(1, 10.0), step(11, 12.0)])
+    assert measured(configure("new"))["run"] == "old"
+
+
+def test_what_lies_between_two_jobs_is_no_training(tmp_path, configure):
+    begun = {"event": "start", "verb": "train", "category": "mesh", "time": 9000.0}
+    events = [step(1, 10.0), step(11, 12.0), begun, step(12, 9001.0), step(22, 9003.0)]
+    assert spent(configure("old"), events)["train_worker_hours"] == round(4 / 3600, 3)
+
+
+def test_a_job_is_planned_at_what_it_is_asked_for(paired):
+    one, both = (plan_of(Run(paired(*sets))) for sets in (["data.categories=['mesh']"], []))
+    assert (one["categories"], both["categories"]) == (1, 2)
+    assert one["pairs"] < both["pairs"]
 
 
 def test_latents_that_are_encoded_before_training_are_no_steps(tmp_path, configure):

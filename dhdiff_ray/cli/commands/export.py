@@ -60,10 +60,12 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
     """Write one model as a folder that diffusers opens by itself."""
     from pathlib import Path
 
+    from dhdiff_ray.config import Config
     from dhdiff_ray.config.load import ConfigError, nearest
     from dhdiff_ray.model.bundle import write_self_contained
     from dhdiff_ray.pairs.published import as_whole
     from dhdiff_ray.run.folder import RunFolder
+    from dhdiff_ray.run.foundation import ADAPTERS
     from dhdiff_ray.run.run import Run
     from dhdiff_ray.training.checkpoint import MARKER, is_trained
 
@@ -72,7 +74,9 @@ def _export_model(output: Output, storage: str, run: str, category: str | None, 
     if category is None or not is_trained(folder, category):
         wrong = "" if category is None else f"no model of {category!r}{nearest(category, trained)}; "
         raise ConfigError(f"{wrong}pass --category, one of: {', '.join(trained) or 'none is trained yet'}")
-    with folder.fetched(f"models/{category}") as model, as_whole(model, Run.stored(folder).config) as whole:
+    # A whole model needs nothing of its run: an export still works where the run's configuration is lost.
+    config = Run.stored(folder).config if folder.exists(f"models/{category}/{ADAPTERS}") else Config()
+    with folder.fetched(f"models/{category}") as model, as_whole(model, config) as whole:
         write_self_contained(whole, Path(out))
     how = f"DiffusionPipeline.from_pretrained({out!r}, trust_remote_code=True)"
     output.data({"out": out, "category": category, "open": how}, text=f"{out}\nopen it with {how}")

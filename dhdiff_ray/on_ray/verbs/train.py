@@ -33,6 +33,8 @@ from dhdiff_ray.training.trackers import refuse_missing
 
 SNAPSHOT = "checkpoint_manager_snapshot.json"
 """Ray Train's list of a category's checkpoints."""
+LEAST_HEALTH_SECONDS = 60.0
+"""A worker that writes a checkpoint answers Ray Train that late."""
 ELASTIC_START_SECONDS = "10"
 """How long Ray Train waits for the room it believes there is: after a node's loss it believes in the old one first."""
 
@@ -145,7 +147,7 @@ def train_category(run: Run, category: str, hub: Hub) -> None:
 
         write(run, hub)
     if t.step_seconds:  # of a worker that is stopped as a whole; Ray Train's own limit is ten minutes
-        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(t.step_seconds)
+        os.environ["RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S"] = str(max(t.step_seconds, LEAST_HEALTH_SECONDS))
     if t.is_elastic:
         os.environ["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = ELASTIC_START_SECONDS
     resources = {"CPU": float(t.cpus_per_worker)} | ({"GPU": t.gpus_per_worker} if t.gpus_per_worker else {})
