@@ -58,9 +58,9 @@ def foreground(image: np.ndarray) -> np.ndarray:
 
 def _filled(piece: np.ndarray) -> np.ndarray:
     """A piece (h, w) without its small holes; through a large one the background is seen."""
-    filled = np.asarray(binary_fill_holes(piece))
-    large = np.asarray(binary_opening(filled & ~piece, iterations=max(1, round(HOLE * min(piece.shape) / 2))))
-    return filled & ~large
+    filled = np.asarray(binary_fill_holes(piece), bool)
+    large = binary_opening(filled & ~piece, iterations=max(1, round(HOLE * min(piece.shape) / 2)))
+    return filled & np.logical_not(large)
 
 
 def _from_background(image: np.ndarray, edge: np.ndarray) -> np.ndarray:
