@@ -168,9 +168,18 @@ class Pool:
                 member = self._waiting.get(reference)
                 if member is not None:  # else it went with its actor
                     yield from self._taken(member, reference)
-            for member in [m for m in self.members if m.ticket and time.monotonic() - m.since > self.limit(m.ticket)]:
+            for member in self._late():
                 words = f"it was not done within {self.limit(cast(Ticket, member.ticket)):.0f} s, {TRIES} times"
                 yield from self._lost(member, words)
+
+    def _late(self) -> list[Member]:
+        """Members over their time; those whose answer is there already waited for the driver."""
+        late = [m for m in self.members if m.ticket and time.monotonic() - m.since > self.limit(m.ticket)]
+        if not late:
+            return []
+        ready, _ = ray.wait(list(self._waiting), num_returns=len(self._waiting), timeout=0)
+        punctual = {id(self._waiting[reference]) for reference in ready}
+        return [member for member in late if id(member) not in punctual]
 
     def close(self) -> None:
         """End all actors."""

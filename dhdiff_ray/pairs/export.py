@@ -51,7 +51,7 @@ def export(run: RunFolder, out: RunFolder, form: str, *, shard_size: int = 1000)
     files = FORMS[form](run, out, rows, shard_size)
     card = run.read_bytes(f"{PAIRS}/README.md").decode()
     # What the card's head says of the files is true of the run's own tree alone.
-    out.write_bytes("README.md", re.sub(r"configs:\n(?:[- ].*\n)+", "", card, count=1).encode())
+    out.write_bytes("README.md", re.sub(r"configs:\n(?:(?:- |  ).*\n)+", "", card, count=1).encode())
     return {"form": form, "out": out.uri, "pairs": len(rows), "files": files + 1}
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from dhdiff_ray.pairs.archives import FILES, ROWS, TAR, Row, read_markers
+from dhdiff_ray.pairs.archives import FILES, MANIFEST, ROWS, TAR, Row, read_markers
 from dhdiff_ray.pairs.writer import PAIRS, SETTINGS, finished_file
 from dhdiff_ray.records import GOOD, Request
 from dhdiff_ray.run.damage import DamagedError, Promise, promise, promise_of
@@ -51,7 +51,8 @@ def existing(folder: RunFolder, category: str) -> dict[str, dict[int, bool]]:
 
 def damaged_files(folder: RunFolder, category: str, read: bool = False) -> dict[str, str]:
     """Files of a category's pairs that are not as they were written, in either layout -> what is wrong with them."""
-    archived = any(file.endswith((TAR, ROWS)) for file in folder.files(f"{PAIRS}/{category}"))
+    layout = folder.facts(f"{SETTINGS}/{category}.json").get("layout")
+    archived = layout == "webdataset" if layout else any(f.endswith(ROWS) for f in folder.files(f"{PAIRS}/{category}"))
     return (archives_found if archived else looked_through)(folder, category, read).damaged
 
 
@@ -129,6 +130,11 @@ def archives_found(folder: RunFolder, category: str, read: bool = False) -> Foun
             else:
                 found.damaged.update(wrong)
                 doubtful.append(f"{settings}/{name}.json")
+    for name, listed in folder.facts(f"{place}/{MANIFEST}").get("archives", {}).items():
+        defect, first = name.rsplit("/", 1)
+        found.extents[defect] = max(found.extents.get(defect, 0), int(first) + listed["pairs"])
+        if name not in told and f"{settings}/{name}.json" not in found.damaged and f"{place}/{name}{TAR}" in sizes:
+            found.damaged[f"{place}/{name}{TAR}"] = "its marker is missing"
     known = {f"{place}/{name}{ending}" for name in found.whole for ending in (TAR, ROWS)}
     left = [file for file in sizes if file.rsplit("/", 1)[1].startswith(UNFINISHED)]
     doubtful += [*left, *(file for file in sizes if file.endswith((TAR, ROWS)) and file not in known)]

@@ -16,13 +16,14 @@ from dhdiff_ray.pairs import archives
 from dhdiff_ray.pairs.archives import MANIFEST, ROWS, TAR, Row
 from dhdiff_ray.pairs.intact import archives_found
 from dhdiff_ray.pairs.plan import defects_of, requests_of, shards
-from dhdiff_ray.pairs.units import CategoryPairs, made_with, refuse_mixture
+from dhdiff_ray.pairs.units import CategoryPairs, Unit, made_with, refuse_mixture
 from dhdiff_ray.pairs.writer import (
     COUNTED,
     PAIRS,
     SETTINGS,
     PairsError,
     finished_file,
+    layout_of,
     pair_bytes,
     settings_file,
     settings_promise,
@@ -83,10 +84,10 @@ class ArchiveUnit:
         return shards(requests_of(run.config, run.category(self.category), self.category, self.defect, indices), size)
 
     def held_pairs(self, folder: RunFolder) -> list[tuple[Row, tuple[bytes, bytes]]]:
-        """Rows and pictures that the archive holds."""
+        """Rows and pictures that the archive held; a try that ended before its marker may have written more of them."""
         if not self.held - self.first:
             return []
-        return archives.read_whole(folder, f"{PAIRS}/{self.category}", self.archive)
+        return archives.read_whole(folder, f"{PAIRS}/{self.category}", self.archive)[: self.held - self.first]
 
     def write(self, folder: RunFolder, held: list[tuple[Row, tuple[bytes, bytes]]]) -> None:
         """Lay down the whole archive."""
@@ -220,6 +221,11 @@ def lot_of(run: Run, category: str, read: bool = False) -> Lot:
     return (ArchivedPairs if run.config.synthesize.layout == "webdataset" else CategoryPairs).of(run, category, read)
 
 
+def batches_of(unit: Unit | ArchiveUnit, size: int) -> int:
+    """Batches of ``size`` requests that are drawn for a unit: whole ones, also where some of their pairs are there."""
+    return -(-unit.stop // size) - unit.held // size if isinstance(unit, ArchiveUnit) else 1
+
+
 def refuse_two_layouts(run: Run) -> None:
     """One run has one layout; what the first category with pairs was made in tells it of all.
 
@@ -228,8 +234,9 @@ def refuse_two_layouts(run: Run) -> None:
     """
     asked = run.config.synthesize.layout
     for category in run.folder.folders(PAIRS):
-        if stored := run.folder.facts(settings_file(category)):
-            if (there := stored.get("layout", "mvtec")) != asked:
+        stored = run.folder.facts(settings_file(category))
+        if there := stored.get("layout", "mvtec") if stored else layout_of(run.folder, category):
+            if there != asked:
                 raise ValueError(
                     f"the pairs in {run.folder.uri} lie in the layout {there!r}, and one run has one layout: ask for "
                     f"synthesize.layout={there}, choose another --run, or remove the folder {PAIRS} first"

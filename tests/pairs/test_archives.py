@@ -18,6 +18,7 @@ from dhdiff_ray.on_ray.verbs.score import Scorer, shards
 from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs import archives
 from dhdiff_ray.pairs.export import export
+from dhdiff_ray.pairs.intact import damaged_files
 from dhdiff_ray.pairs.lots import crowded, lot_of, refuse_two_layouts
 from dhdiff_ray.pairs.writer import (
     PairsError,
@@ -277,3 +278,33 @@ def test_too_many_files_for_a_folder_are_warned_of(run):
     assert crowded(asked_for(run, layout="mvtec", pairs_per_defect=100_000)) == ""
     assert crowded(asked_for(run, pairs_per_defect=10**6)) == ""
     assert "synthesize.layout=webdataset" in crowded(asked_for(run, layout="mvtec", pairs_per_defect=100_001))
+
+
+def test_an_archive_that_grows_may_be_tried_again_after_its_files_were_written_without_their_marker(run, monkeypatch):
+    longer = asked_for(run, pairs_per_defect=6)
+    (unit, *_) = [unit for unit in lot_of(longer, "mesh").units if unit.defect == "bent"]
+    assert (unit.first, unit.held, unit.stop) == (4, 5, 6)
+    maker = Maker(longer)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_json", lambda *_: (_ for _ in ()).throw(OSError("no answer")))
+        with pytest.raises(OSError, match="no answer"):
+            maker(unit)
+    maker(unit)
+    made(longer)
+    assert [row["index"] for row in read_pair_rows(run.folder, "mesh") if row["defect"] == "bent"] == list(range(6))
+
+
+def test_a_lost_marker_of_a_finished_archive_is_named_and_its_pairs_are_made_again_however_few_are_asked_for(run):
+    before = content(run.folder)
+    run.folder.delete("synthesis/mesh/bent/000004.json")
+    assert damaged_files(run.folder, "mesh") == {"pairs/mesh/bent/000004.tar": "its marker is missing"}
+    made(asked_for(run, pairs_per_defect=2))
+    assert content(run.folder).keys() == before.keys()
+    assert content(run.folder)["pairs/mesh/bent/000004.tar"] == before["pairs/mesh/bent/000004.tar"]
+
+
+def test_an_exported_card_keeps_its_head(run, tmp_path):
+    out = RunFolder.at(str(tmp_path / "out"))
+    export(run.folder, out, "coco")
+    _, head, text = out.read_bytes("README.md").decode().split("---\n", 2)
+    assert "license" in head and "configs" not in head and text.strip()

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import ray
@@ -23,7 +24,7 @@ from dhdiff_ray.on_ray import meters
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import map_units, one_core, side_by_side
 from dhdiff_ray.pairs.intact import marker_row, tries_file
-from dhdiff_ray.pairs.lots import ArchiveUnit, Lot, crowded, lot_of, refuse_two_layouts
+from dhdiff_ray.pairs.lots import ArchiveUnit, Lot, batches_of, crowded, lot_of, refuse_two_layouts
 from dhdiff_ray.pairs.make import open_pipeline
 from dhdiff_ray.pairs.units import Unit, refuse_full_disk, surely_fits, try_row
 from dhdiff_ray.pairs.writer import Encoded, PairsError, PairWriter, pair_row, write_card
@@ -65,7 +66,7 @@ def stage(run: Run, events: Events, category: str = "") -> int:
         if wanting := sorted({lot.category for lot in lots if lot.units and s.min_iou}):
             train_judges(run, events, wanting)
     pool = {"workers": s.workers, "cpus": s.cpus_per_worker, "gpus": s.gpus_per_worker, "seconds": s.unit_seconds}
-    batches = lambda unit: -(-len(unit.missing) // s.shard_size)  # noqa: E731
+    batches = partial(batches_of, size=s.shard_size)
     for at, seconds, error in map_units(work.units(lots), Maker, {"run": run}, batches=batches, **pool):
         work.take(at, seconds, error)
     work.close()
