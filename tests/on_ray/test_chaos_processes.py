@@ -168,8 +168,11 @@ def stuck_driver(run, category, hub):
     """The real driver of a category's training, of workers that get stuck."""
     from dhdiff_ray.on_ray.verbs import train
 
-    train.work = stuck_work
-    train.train_category(run, category, hub)
+    real, train.work = train.work, stuck_work
+    try:
+        train.train_category(run, category, hub)
+    finally:
+        train.work = real  # Ray may give this process to the next training
 
 
 def test_a_step_that_hangs_and_a_worker_that_is_frozen_cost_their_deadline_and_no_byte(
