@@ -12,9 +12,9 @@ import json
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
+from benchmarks.plots import panels
 from dhdiff_ray.config.load import load_config
 from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.on_ray.verbs.ablate import model_cell, trained
@@ -23,6 +23,7 @@ from dhdiff_ray.run.run import Run
 FIGURES = ("iou", "pixel_ap", "real_pixel_ap", "train_seconds", "last_loss")
 SCRATCH = ["train.learning_rate=3e-3"]
 """What training from scratch is best done with, where the preset is made for adaptation."""
+SHOWN = {"iou": "mask IoU with the oracle", "pixel_ap": "pixel AP, made pairs alone"}
 COLOURS = {"scratch": "#888888", "full": "#1f6fb2", "lora": "#c2571a"}
 
 
@@ -117,40 +118,15 @@ def laid_out(preset, sets):
     return run
 
 
-def plot(cells, width=360, height=240, margin=44):
-    """IoU and AP over steps, a panel for each category: means over seeds, with a bar from the least to the most."""
-    categories = sorted({cell["category"] for cell in cells})
-    panels = [(c, figure) for c in categories for figure in ("iou", "pixel_ap")]
-    steps = sorted({cell["steps"] for cell in cells})
-    low, high = np.log(min(steps)), np.log(max(steps) + 1)
-    parts = []
-    for number, (category, figure) in enumerate(panels):
-        left, top = (number % 2) * (width + margin) + margin, (number // 2) * (height + margin) + margin
-        across = lambda s, left=left: left + (np.log(s) - low) / max(high - low, 1e-9) * width  # noqa: E731
-        down = lambda v, top=top: top + (1 - v) * height  # noqa: E731
-        parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#999"/>')
-        title = {"iou": "mask IoU with the oracle", "pixel_ap": "pixel AP, made pairs alone"}[figure]
-        parts.append(f'<text x="{left}" y="{top - 8}">{category}: {title}</text>')
-        parts += [f'<text x="{across(s)}" y="{top + height + 16}" text-anchor="middle">{s}</text>' for s in steps]
-        parts += [f'<text x="{left - 6}" y="{down(v) + 4}" text-anchor="end">{v}</text>' for v in (0, 0.5, 1)]
-        for way in sorted({cell["way"] for cell in cells}):
-            line = []
-            for s in steps:
-                values = [c[figure] for c in cells if (c["category"], c["way"], c["steps"]) == (category, way, s)]
-                if values:
-                    line.append(f"{across(s):.1f},{down(np.mean(values)):.1f}")
-                    ends = (down(min(values)), down(max(values)))
-                    x = across(s)
-                    parts.append(f'<path d="M{x:.1f} {ends[0]:.1f}V{ends[1]:.1f}" stroke="{COLOURS[way]}"/>')
-            parts.append(f'<polyline points="{" ".join(line)}" fill="none" stroke="{COLOURS[way]}" stroke-width="2"/>')
-    for number, (way, colour) in enumerate(COLOURS.items()):
-        parts.append(f'<text x="{margin + number * 90}" y="18" fill="{colour}">{way}</text>')
-    size = (2 * (width + margin) + margin, -(-len(panels) // 2) * (height + margin) + margin)
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" '
-        f'font-size="12"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
-    )
+def plot(cells):
+    """IoU and AP over steps, a panel for each category, with a bar from the least to the most of the seeds."""
+    charts = {}
+    for category in sorted({cell["category"] for cell in cells}):
+        for figure, words in SHOWN.items():
+            lines = charts.setdefault(f"{category}: {words}", {})
+            for cell in (cell for cell in cells if cell["category"] == category):
+                lines.setdefault(cell["way"], {}).setdefault(cell["steps"], []).append(cell[figure])
+    return panels(charts, COLOURS)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ import diffusers
 import numpy as np
 import torch
 
-from benchmarks.head_start import Quiet
+from benchmarks.head_start import SHOWN, Quiet
+from benchmarks.plots import panels
 from benchmarks.trained_run import arguments, opened
 from dhdiff_ray.config.load import with_values
 from dhdiff_ray.data.images import read_image, read_mask
@@ -42,7 +43,6 @@ SAMPLERS = {
 """The first is the published models' own."""
 SCHEDULE = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
 COLOURS = dict(zip(SAMPLERS, ("#1f6fb2", "#c2571a", "#2a8a4a", "#8a4fb0", "#a8862a", "#888888"), strict=True))
-SHOWN = {"iou": "mask IoU with the oracle", "pixel_ap": "pixel AP, made pairs alone"}
 
 
 def main():
@@ -159,34 +159,16 @@ class Bench:
         )
 
 
-def plot(cells, width=330, height=230, margin=46):
+def plot(cells):
     """IoU and AP over the steps, a row of panels for each category and start."""
-    rows = sorted({(cell["category"], cell["start"]) for cell in cells})
-    steps = sorted({cell["steps"] for cell in cells})
-    low, high = np.log(min(steps)), np.log(max(steps) + 1)
-    parts = [
-        f'<text x="{margin + n * 110}" y="18" fill="{COLOURS[s]}">{s}</text>'
-        for n, s in enumerate(s for s in SAMPLERS if any(cell["sampler"] == s for cell in cells))
-    ]
-    for number, ((category, start), figure) in enumerate((row, figure) for row in rows for figure in SHOWN):
-        left, top = (number % 2) * (width + margin) + margin, (number // 2) * (height + margin) + margin + 10
-        across = lambda s, left=left: left + (np.log(s) - low) / max(high - low, 1e-9) * width  # noqa: E731
-        down = lambda v, top=top: top + (1 - v) * height  # noqa: E731
-        parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#999"/>')
-        parts.append(f'<text x="{left}" y="{top - 8}">{category}, from {start}: {SHOWN[figure]}</text>')
-        parts += [f'<text x="{across(s):.1f}" y="{top + height + 16}" text-anchor="middle">{s}</text>' for s in steps]
-        parts += [f'<text x="{left - 6}" y="{down(v) + 4:.1f}" text-anchor="end">{v}</text>' for v in (0, 0.5, 1)]
-        same = [cell for cell in cells if (cell["category"], cell["start"]) == (category, start)]
-        for sampler in {cell["sampler"] for cell in same}:
-            line = sorted((c["steps"], c[figure]) for c in same if c["sampler"] == sampler and figure in c)
-            points = " ".join(f"{across(s):.1f},{down(v):.1f}" for s, v in line)
-            parts.append(f'<polyline points="{points}" fill="none" stroke="{COLOURS[sampler]}" stroke-width="2"/>')
-    size = (2 * (width + margin) + margin, len(rows) * (height + margin) + margin + 10)
-    body = "\n".join(parts)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}" font-family="sans-serif" '
-        f'font-size="12"><rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
-    )
+    charts = {}
+    for category, start in sorted({(cell["category"], cell["start"]) for cell in cells}):
+        for figure, words in SHOWN.items():
+            lines = charts.setdefault(f"{category}, from {start}: {words}", {})
+            for cell in cells:
+                if (cell["category"], cell["start"]) == (category, start) and figure in cell:
+                    lines.setdefault(cell["sampler"], {}).setdefault(cell["steps"], []).append(cell[figure])
+    return panels(charts, COLOURS)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from statistics import mean, stdev
 
+from benchmarks.plots import picture
 from dhdiff_ray.config.load import load_config
 from dhdiff_ray.detector import results
 from dhdiff_ray.detector.kinds import Detectors
@@ -200,10 +201,7 @@ def plot(rows):
             )
     for k, kind in enumerate(kinds):
         parts.append(f'<text x="{110 * k + 100}" y="16" fill="{COLOURS[kind]}">{kind}</text>')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {max(wide, 110 * len(kinds) + 120)} {tall}" '
-        f'font-family="sans-serif" font-size="11">{"".join(parts)}</svg>\n'
-    )
+    return picture("".join(parts), max(wide, 110 * len(kinds) + 120), tall)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def perlin_paste(normals: np.ndarray, count: int, seed: int) -> tuple[np.ndarray
 
 
 def paste_defects(
-    images: np.ndarray, masks: np.ndarray, normals: np.ndarray, seed: int
+    images: np.ndarray, masks: np.ndarray, normals: np.ndarray, seed: int, mirror: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """Each real defect cut out by its mask and placed on a normal image: feathered, warped, of matched brightness.
 
@@ -75,6 +75,7 @@ def paste_defects(
         masks: of 0 and 255, (n, h, w); images whose mask is empty are left out.
         normals: uint8 (m, h, w, 3).
         seed: draws bases, places and warps.
+        mirror: whether defects may be mirrored, as made ones are with ``train.flips``.
 
     Returns:
         Images uint8 (k, h, w, 3) and masks uint8 (k, h, w) of 0 and 255.
@@ -86,7 +87,7 @@ def paste_defects(
     if not len(present):
         raise ValueError("there is no real defect with a mask to paste; leave pasted out of detect.baselines")
     bases, _ = _canvas(normals, len(present), np.random.default_rng([seed, 6]))
-    how, seeds = Placing(mirror=False), np.random.default_rng([seed, 7]).integers(2**32, size=len(present))
+    how, seeds = Placing(mirror=mirror), np.random.default_rng([seed, 7]).integers(2**32, size=len(present))
     placed = [
         place(base, images[at], masks[at], int(one), how) for base, at, one in zip(bases, present, seeds, strict=True)
     ]

@@ -267,7 +267,7 @@ class Detectors:
         if part == "made":
             return self.made_pairs()
         if part == "pasted":
-            return baselines.paste_defects(*self._to_paste(), self.normals(), self.seed)
+            return baselines.paste_defects(*self._to_paste(), self.normals(), self.seed, self.run.config.train.flips)
         count = sum(not sample.is_good for sample in self.split.train)
         return getattr(baselines, part)(self.normals(), count, self.seed)
 

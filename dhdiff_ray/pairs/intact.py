@@ -106,8 +106,15 @@ class FoundArchives:
     """Files that belong to no whole archive."""
 
 
-def archives_found(folder: RunFolder, category: str, read: bool = False) -> FoundArchives:
-    """Compare a category's archives with their markers; ``read`` reads files on any storage."""
+def archives_found(folder: RunFolder, category: str, read: bool = False, full: int = 0) -> FoundArchives:
+    """Compare a category's archives with their markers.
+
+    Args:
+        folder: of the run.
+        category: whose archives.
+        read: whether files are read on an object store too, and not their sizes alone compared.
+        full: archives of fewer pairs may be packed anew, with new hashes, and are read in any case.
+    """
     read = read or folder.is_local
     place, settings = f"{PAIRS}/{category}", f"{SETTINGS}/{category}"
     sizes = folder.sizes(place)
@@ -123,7 +130,12 @@ def archives_found(folder: RunFolder, category: str, read: bool = False) -> Foun
         defect, first = name.rsplit("/", 1)
         found.extents[defect] = max(found.extents.get(defect, 0), int(first) + marker["pairs"])
     with ThreadPoolExecutor(THREADS) as pool:
-        problems = pool.map(lambda name: _archive_problems(folder, f"{place}/{name}", sizes, told[name], read), told)
+        problems = pool.map(
+            lambda name: _archive_problems(
+                folder, f"{place}/{name}", sizes, told[name], read or told[name]["pairs"] < full
+            ),
+            told,
+        )
         for name, wrong in zip(told, problems, strict=True):
             if wrong is None:
                 found.whole[name] = told[name]

@@ -16,7 +16,7 @@ from dhdiff_ray.pairs import archives
 from dhdiff_ray.pairs.archives import MANIFEST, ROWS, TAR, Row
 from dhdiff_ray.pairs.intact import archives_found
 from dhdiff_ray.pairs.plan import defects_of, requests_of, shards
-from dhdiff_ray.pairs.units import CategoryPairs, Unit, made_with, refuse_mixture
+from dhdiff_ray.pairs.units import CategoryPairs, Lot, Unit, made_with, refuse_mixture
 from dhdiff_ray.pairs.writer import (
     COUNTED,
     PAIRS,
@@ -100,7 +100,7 @@ class ArchiveUnit:
 
 
 @dataclass(frozen=True)
-class ArchivedPairs:
+class ArchivedPairs(Lot):
     """All pairs of one category that are wanted, and the archives in which some are missing."""
 
     facts: dict[str, Any]
@@ -127,7 +127,7 @@ class ArchivedPairs:
         s, facts = run.config.synthesize, model_facts(run.folder, category)
         run.check_same_split([facts], "the model")
         per = archives.pairs_per_archive(pair_bytes(run.config.data.resolution), s.shard_size)
-        found = archives_found(run.folder, category, read)
+        found = archives_found(run.folder, category, read, full=per)
         refuse_mixture(run, facts, bool(found.whole))
         for name in found.doubtful:
             run.folder.delete(name)
@@ -141,29 +141,12 @@ class ArchivedPairs:
         return cls(facts, extents, per, units, found.damaged)
 
     @property
-    def category(self) -> str:
-        """Its name."""
-        return self.facts["category"]
-
-    @property
     def total(self) -> int:
         """Pairs that are wanted."""
         return sum(self.extents.values())
 
-    @property
-    def done(self) -> int:
-        """Pairs that are there."""
-        return self.total - sum(len(unit.missing) for unit in self.units)
-
     def finish(self, run: Run, config_digest: str = "") -> str:
-        """Complete a category whose archives are all there: their list, from their markers alone.
-
-        Args:
-            run: of the pairs.
-            config_digest: what rows tell of the configuration; empty for the run's as it is now.
-
-        Returns:
-            Of which defects masks stayed empty after all tries; empty if there are none.
+        """As :meth:`Lot.finish`: the list of archives, from their markers alone.
 
         Raises:
             PairsError: archives are missing, or files lie there that are none.
@@ -202,9 +185,6 @@ class ArchivedPairs:
         counts = {"defects": self.extents, "weights": [self.facts["weights_sha256"]], "seeds": seeds}
         told = {MANIFEST: promise(data), COUNTED: counts}
         run.folder.write_json(finished_file(self.category), told | settings_promise(run.folder, self.category))
-
-
-Lot = CategoryPairs | ArchivedPairs
 
 
 def lot_of(run: Run, category: str, read: bool = False) -> Lot:

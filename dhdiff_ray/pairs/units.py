@@ -57,8 +57,45 @@ class Unit:
         return f"{self.requests[0].defect} {self.requests[0].name} to {self.requests[-1].name}"
 
 
+class Lot:
+    """All pairs of one category that are wanted, and the units of work in which some are missing, in either layout."""
+
+    facts: dict[str, Any]
+    """Of the model that draws them."""
+    units: Sequence[Any]
+    damaged: Mapping[str, str]
+    """Files that were not as they had been written -> what was wrong; their pairs are among the missing now."""
+
+    @property
+    def category(self) -> str:
+        """Its name."""
+        return self.facts["category"]
+
+    @property
+    def total(self) -> int:
+        """Pairs that are wanted."""
+        raise NotImplementedError
+
+    @property
+    def done(self) -> int:
+        """Pairs that are there."""
+        return self.total - sum(len(unit.missing) for unit in self.units)
+
+    def finish(self, run: Run, config_digest: str = "") -> str:
+        """Complete a category whose pairs are all there.
+
+        Args:
+            run: of the pairs.
+            config_digest: what rows tell of the configuration; empty for the run's as it is now.
+
+        Returns:
+            Of which defects masks stayed empty after all tries; empty if there are none.
+        """
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class CategoryPairs:
+class CategoryPairs(Lot):
     """All pairs of one category that are wanted, and the units in which some are missing."""
 
     facts: dict[str, Any]
@@ -90,30 +127,12 @@ class CategoryPairs:
         return cls(facts, *units_of(run, category, found.pairs), found.damaged, read)
 
     @property
-    def category(self) -> str:
-        """Its name."""
-        return self.facts["category"]
-
-    @property
     def total(self) -> int:
         """Pairs that are wanted."""
         return len(self.requests)
 
-    @property
-    def done(self) -> int:
-        """Pairs that are there."""
-        return self.total - sum(len(unit.missing) for unit in self.units)
-
     def finish(self, run: Run, config_digest: str = "") -> str:
-        """Complete a category whose pairs are all there: real normal images beside them, metadata.
-
-        Args:
-            run: of the pairs.
-            config_digest: what rows tell of the configuration; empty for the run's as it is now.
-
-        Returns:
-            Of which defects masks stayed empty after all tries; empty if there are none.
-        """
+        """As :meth:`Lot.finish`: real normal images beside the pairs, then their rows."""
         split, writer = run.category(self.category), PairWriter(run.folder)
         train, test = ([s for s in side if s.is_good] for side in (split.train, split.test))
         for name in damaged_normals(run.folder, self.category, self.read):

@@ -1,6 +1,8 @@
 """A name stands for a cluster's address and its token's file."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -30,6 +32,26 @@ def test_a_name_gives_the_address_and_the_token(profiles):
 
 def test_an_address_stays_as_it_is(profiles):
     assert resolved("http://10.0.0.1:8265") == "http://10.0.0.1:8265"
+
+
+@pytest.mark.parametrize("words", [["up", "--run", "trained"], ["down"]])
+def test_an_endpoint_s_cluster_is_known_with_its_token_before_ray_is_imported(profiles, paired, tmp_path, words):
+    """Ray reads once how it signs in."""
+    paired()
+    run = ["--storage", str(tmp_path)] if words[0] == "up" else []
+    script = f"""if True:
+        import sys
+        from dhdiff_ray.cli import app, options
+        from dhdiff_ray.cli.profiles import resolved
+        def told(address):
+            print("ray" in sys.modules, resolved(address))
+            sys.exit(3)
+        options.address_or_environment = told
+        sys.argv = ["dhdiff-ray", "serve", *{[*words, *run]}, "--address", "lab"]
+        app.main()
+    """
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ))
+    assert (done.returncode, done.stdout.strip()) == (3, "False https://ray.lab:8265"), done.stderr[-2000:]
 
 
 def test_an_unknown_name_is_told_with_the_known_ones(profiles):

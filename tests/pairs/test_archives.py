@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaging import content, deleted, flipped, halved, made_again
 from pyarrow import parquet
 from typer.testing import CliRunner
 
@@ -28,7 +29,6 @@ from dhdiff_ray.pairs.writer import (
     read_encoded,
     read_pair,
     read_pair_rows,
-    write_card,
 )
 from dhdiff_ray.report.gallery import galleries
 from dhdiff_ray.run.damage import DamagedError
@@ -47,17 +47,7 @@ def four_in_an_archive(monkeypatch):
 
 
 def made(run, order=1):
-    """What the verb does for one category, without a cluster; says what was damaged."""
-    lot, maker = lot_of(run, "mesh"), Maker(run)
-    for unit in lot.units[::order]:
-        maker(unit)
-    lot.finish(run)
-    write_card(run.folder)
-    return dict(lot.damaged)
-
-
-def content(folder):
-    return {name: folder.read_bytes(name) for part in ("pairs", "synthesis") for name in folder.files(part)}
+    return made_again(run, ["mesh"], order)
 
 
 def bare(rows):
@@ -149,26 +139,12 @@ def test_archives_are_the_same_bytes_in_any_order_and_whether_they_grew_or_were_
     assert len(read_pair_rows(again.folder, "mesh")) == 15, "more than asked for stay"
 
 
-def cut(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def flipped(file):
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def deleted(file):
-    file.unlink()
-
-
 def renamed(file):
     file.rename(file.with_name(file.name.replace("000000", "000076")))
 
 
 @pytest.mark.parametrize("name", [f"{PLACE}.tar", f"{PLACE}.parquet", MARKER, MANIFEST])
-@pytest.mark.parametrize("damage", [cut, flipped, deleted, renamed])
+@pytest.mark.parametrize("damage", [halved, flipped, deleted, renamed])
 def test_whatever_happens_to_a_file_the_same_line_ends_with_the_same_bytes(run, name, damage):
     if damage is renamed and name == MANIFEST:
         pytest.skip("its name has no number")
@@ -198,7 +174,7 @@ def test_a_sampler_killed_within_an_archive_leaves_nothing_that_counts(run):
 
 def test_a_cut_tar_and_rows_without_their_tar_are_named_with_what_to_type(run):
     rows = read_pair_rows(run.folder, "mesh")
-    cut(Path(run.folder.path(f"{PLACE}.tar")))
+    halved(Path(run.folder.path(f"{PLACE}.tar")))
     with pytest.raises(DamagedError, match=rf"{PLACE}.tar is damaged \(it is cut short\); .*submit synthesize"):
         read_pair(run.folder, rows[3])
     deleted(Path(run.folder.path(f"{PLACE}.tar")))
@@ -221,7 +197,7 @@ def test_verify_names_a_damaged_archive_and_repair_makes_it_again(run):
 
     assert verify() == (0, [])
     flipped(Path(run.folder.path(f"{PLACE}.tar")))
-    cut(Path(run.folder.path("pairs/mesh/broken/000004.parquet")))
+    halved(Path(run.folder.path("pairs/mesh/broken/000004.parquet")))
     marker = "synthesis/mesh/bent/000004.json"
     run.folder.write_json(marker, run.folder.read_json(marker) | {"empty": 1})
     assert verify() == (1, ["pairs/mesh/bent/000000.tar", "pairs/mesh/broken/000004.parquet", marker])

@@ -9,10 +9,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from damaging import content, cut, deleted, emptied, flipped, made_again
 
-from dhdiff_ray.on_ray.verbs.synthesize import Maker
-from dhdiff_ray.pairs.units import CategoryPairs
-from dhdiff_ray.pairs.writer import write_card
 from dhdiff_ray.report.health import faults_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.run import Run
@@ -27,16 +25,7 @@ WEIGHTS = "models/mesh/unet/diffusion_pytorch_model.safetensors"
 def remade(run, categories=("capsule", "mesh")):
     """What the verb does with every category, beginning with its look at the split."""
     run.check_split()
-    for category in categories:
-        lot, maker = CategoryPairs.of(run, category), Maker(run)
-        for unit in lot.units:
-            maker(unit)
-        lot.finish(run)
-    write_card(run.folder)
-
-
-def content(folder):
-    return {name: folder.read_bytes(name) for part in ("pairs", "synthesis") for name in folder.files(part)}
+    made_again(run, categories)
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +46,12 @@ def run(finished, images, load_run, tmp_path):
     return Run(load_run(tmp_path, images, "trained"))
 
 
-def cut(file):
-    file.write_bytes(file.read_bytes()[:50])
-
-
-def emptied(file):
-    file.write_bytes(b"")
-
-
-def flipped(file):
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
 def miscounted(file):
     """One digit is another: still JSON, or still a picture of the same size."""
     data = file.read_bytes()
     digits = list(re.finditer(rb"[1-8]", data))
     at = digits[len(digits) // 2].start()
     file.write_bytes(data[:at] + bytes([data[at] + 1]) + data[at + 1 :])
-
-
-def deleted(file):
-    file.unlink()
 
 
 def renamed(file):

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
+from damaging import content, cut, deleted, emptied, flipped, halved, made_again
 
-from dhdiff_ray.on_ray.verbs.synthesize import Maker
 from dhdiff_ray.pairs.intact import FILES, existing, looked_through
 from dhdiff_ray.pairs.units import CategoryPairs
 from dhdiff_ray.pairs.writer import read_pair, read_pair_rows, write_card
@@ -19,24 +19,6 @@ METADATA = "pairs/mesh/metadata.jsonl"
 GOOD = "pairs/mesh/train/good/000001.png"
 
 
-def made_again(run):
-    """What the verb does, without a cluster."""
-    maker, damaged = Maker(run), {}
-    for category in ("capsule", "mesh"):
-        lot = CategoryPairs.of(run, category)
-        damaged |= lot.damaged
-        for unit in lot.units:
-            maker(unit)
-        lot.finish(run)
-    write_card(run.folder)
-    return damaged
-
-
-def content(folder):
-    parts = ("pairs", "synthesis")
-    return {name: folder.read_bytes(name) for part in parts for name in folder.files(part)}
-
-
 @pytest.fixture
 def run(paired):
     run = Run(paired())
@@ -44,30 +26,8 @@ def run(paired):
     return run
 
 
-def cut(file):
-    file.write_bytes(file.read_bytes()[:50])
-
-
-def emptied(file):
-    file.write_bytes(b"")
-
-
-def flipped(file):
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 1
-    file.write_bytes(data)
-
-
-def deleted(file):
-    file.unlink()
-
-
 def renamed(file):
     file.rename(file.with_name(file.name.replace("000001", "000077").replace("000000", "000076")))
-
-
-def halved(file):
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def without_last_line(file):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,14 +36,11 @@ def up(
 
     Example: dhdiff-ray serve up --run demo
     """
-    from dhdiff_ray.on_ray.cluster.local import auth_env
-    from dhdiff_ray.on_ray.serve import up as on_ray_serve
-
     output = Output(as_json)
     config = resolve("serve", options.Typed(run=run, storage=storage, sets=sets)).config
     where = options.address_or_environment(address)
     chosen = config.serve.port if port is None else port
-    auth_env()
+    on_ray_serve = _with_token()
     with contextlib.ExitStack() as stack:
         if not where:
             stack.enter_context(private_cluster(output))
@@ -99,13 +97,19 @@ def down(address: options.Address = None, as_json: options.Json = False) -> None
 
     Example: dhdiff-ray serve down --address http://127.0.0.1:8265
     """
-    from dhdiff_ray.on_ray.cluster.local import auth_env
-    from dhdiff_ray.on_ray.serve import up as on_ray_serve
-
     where = options.needed_address(address)
-    auth_env()
-    on_ray_serve.down(where)
+    _with_token().down(where)
     Output(as_json).data({"down": where}, text=where)
+
+
+def _with_token() -> ModuleType:
+    """What starts and ends endpoints, imported once the cluster's token is known: Ray reads it when it is imported."""
+    from dhdiff_ray.on_ray.cluster.local import auth_env
+
+    auth_env()
+    from dhdiff_ray.on_ray.serve import up
+
+    return up
 
 
 def wait_for_interrupt() -> None:

@@ -9,6 +9,7 @@ that the driver never holds more than a few of them.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ from dhdiff_ray.report.price import PLAN, plan_of
 from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
+from dhdiff_ray.training.checkpoint import model_facts
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -56,6 +58,9 @@ def stage(run: Run, events: Events, category: str = "") -> int:
     if not category:
         events.emit(PLAN, **plan_of(run))
     names, s = [category] if category else run.categories, run.config.synthesize
+    for name in names:  # a category that is not trained is told now, not when its turn comes
+        with contextlib.suppress(DamagedError):  # its own turn tells it, and stops no other
+            model_facts(run.folder, name)
     work = Work(run, events)
     if message := crowded(run):
         events.emit("warning", message=message)
