@@ -19,11 +19,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dhdiff_ray.config.load import load_config
-from dhdiff_ray.on_ray.verbs.ablate import trained
 from dhdiff_ray.run.damage import promises_below
 from dhdiff_ray.run.foundation import weights_hash
 from dhdiff_ray.run.run import Run
 from dhdiff_ray.serving.sampler import SamplerCore
+from dhdiff_ray.training.loop import train_category
 
 RESULT = Path(__file__).parent / "results" / "adapters.json"
 CATEGORIES = ("capsule", "mesh")
@@ -59,7 +59,7 @@ def main():
         run = Run(configured(asked, way))
         run.begin(run.scan(lambda *_, **__: None))
         for category in CATEGORIES:
-            trained(run, category, Quiet())
+            train_category(run, category, print)
         copies(Path(run.folder.path("models")), asked.products)
         row = disk(Path(run.folder.path("models")))
         done = subprocess.run([sys.executable, "-m", "benchmarks.adapters", *sys.argv[1:], "--memory", way],

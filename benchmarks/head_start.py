@@ -17,8 +17,9 @@ import torch
 from benchmarks.plots import panels
 from dhdiff_ray.config.load import load_config
 from dhdiff_ray.detector.kinds import Detectors
-from dhdiff_ray.on_ray.verbs.ablate import model_cell, trained
+from dhdiff_ray.on_ray.verbs.ablate import model_cell
 from dhdiff_ray.run.run import Run
+from dhdiff_ray.training.loop import train_category
 
 FIGURES = ("iou", "pixel_ap", "real_pixel_ap", "train_seconds", "last_loss")
 SCRATCH = ["train.learning_rate=3e-3"]
@@ -104,7 +105,7 @@ def measured(asked, category, way, steps, seed):
     sets += SCRATCH if way == "scratch" else [f"train.adapt={way}", *asked.sets]
     run = laid_out(asked.preset, [*common, *sets])
     start = time.process_time()
-    trained(run, category, Quiet())
+    train_category(run, category, print)
     seconds = time.process_time() - start
     figures = model_cell(run, category, Quiet(), Quiet(), oracle)  # of the model that is there
     found = (figures["iou"], figures["pixel_ap"], real.folder.read_json("figures.json")["pixel_ap"], seconds)

@@ -38,12 +38,14 @@ def on_gpu():
     (RESULT.parent / "memory_sd15_cuda.json").write_text(json.dumps(figures | {"steps": rows}, indent=2) + "\n")
 
 
-def training(config, device, cells):
+def training(config, device, cells, compiled=False, switches=None):
     """Seconds of whole training steps, optimiser and average included, and on a GPU the allocator's peak.
 
     ``cells`` are (gradient checkpointing, batch).
     """
-    unet, on_gpu = DHDiffUNet(config, eta_start="identity").to(device), device == "cuda"
+    unet, on_gpu = DHDiffUNet(config, eta_start="identity", **(switches or {})).to(device), device == "cuda"
+    if compiled:
+        unet.compile()
     optimiser = torch.optim.AdamW(unet.parameters(), 1e-4, fused=True)
     average = EMAModel(unet.parameters(), decay=0.999, foreach=True)
     rows = []

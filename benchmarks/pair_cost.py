@@ -46,10 +46,10 @@ def steps(plain, pair, config, batch, device, dtype=torch.float32):
     }
 
 
-def flops(config):
-    """Multiply-adds times two, counted on the meta device."""
+def flops(config, switches=None):
+    """Multiply-adds times two, counted on the meta device; ``switches`` are what a pair's network has beside it."""
     with torch.device("meta"), torch.no_grad():
-        plain, pair = UNet2DConditionModel(**config).eval(), DHDiffUNet(config).eval()
+        plain, pair = UNet2DConditionModel(**config).eval(), DHDiffUNet(config, **(switches or {})).eval()
         counted = {}
         for name, step in steps(plain, pair, config, 1, "meta").items():
             with FlopCounterMode(display=False) as counter:

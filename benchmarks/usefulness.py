@@ -138,17 +138,19 @@ def parted(text):
 
 def generated(run, category):
     """Train the generator of a cell and make its pairs, where that is not done; its last loss."""
-    from dhdiff_ray.on_ray.verbs.ablate import trained
-    from dhdiff_ray.pairs.make import make
+    from dhdiff_ray.pairs.make import make, open_pipeline
     from dhdiff_ray.pairs.plan import plan, shards
     from dhdiff_ray.pairs.units import CategoryPairs
     from dhdiff_ray.pairs.writer import PairWriter, finished_categories
+    from dhdiff_ray.training.loop import train_category
 
-    pipeline, facts = trained(run, category, Quiet())
+    facts = train_category(run, category, print)
     if category not in finished_categories(run.folder):
-        requests = plan(run.config, run.split, category)
+        requests, s = plan(run.config, run.split, category), run.config.synthesize
+        with run.folder.fetched(f"models/{category}") as model:
+            pipeline = open_pipeline(run.config, model, s.gpus_per_worker)
         writer = PairWriter(run.folder)
-        for unit in shards(requests, run.config.synthesize.shard_size):
+        for unit in shards(requests, s.shard_size):
             for pair in make(unit, pipeline, run.config, run.split.train):
                 writer.write_pair(pair)
         CategoryPairs({"category": category, **facts}, requests, []).finish(run)

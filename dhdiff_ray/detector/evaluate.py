@@ -42,7 +42,7 @@ def predict(model: nn.Module, images: np.ndarray, batch_size: int = 32) -> np.nd
     maps = np.empty(images.shape[:3], dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(images), batch_size):
-            logits = model(as_input(images[start : start + batch_size]).to(device))
+            logits = model(as_input(images[start : start + batch_size], device))
             maps[start : start + batch_size] = torch.sigmoid(logits)[:, 0].float().cpu().numpy()
     return maps
 
@@ -76,8 +76,8 @@ def pooling_window(resolution: int) -> int:
     return 2 * int(WINDOW * resolution / 256 / 2) + 1
 
 
-def as_input(images: np.ndarray) -> torch.Tensor:
-    """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [-1, 1], channels last in memory.
+def as_input(images: np.ndarray, device: torch.device | str = "cpu") -> torch.Tensor:
+    """uint8 (n, h, w, 3) -> float32 (n, 3, h, w) in [-1, 1] on a device, channels last in memory.
 
     Raises:
         ValueError: another shape.
@@ -85,4 +85,5 @@ def as_input(images: np.ndarray) -> torch.Tensor:
     if images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"the localiser needs images (n, h, w, 3), got {images.shape}")
     # A contiguous (n, h, w, 3) array seen as (n, 3, h, w) already is channels-last: no copy of the batch is made.
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    # Bytes go to the device, not numbers of four bytes each.
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1

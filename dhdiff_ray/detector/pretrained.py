@@ -119,7 +119,7 @@ class Pretrained(nn.Module):
 
         place = next(self.parameters()).device
         parts = [
-            [layer.half().cpu() for layer in self.look(as_input(images[at : at + AT_ONCE]).to(place))]
+            [layer.half().cpu() for layer in self.look(as_input(images[at : at + AT_ONCE], place))]
             for at in range(0, len(images), AT_ONCE)
         ]
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]

@@ -147,7 +147,7 @@ def _shown(
         return _targets(len(calm), masks[picked]).to(place)
 
     def pixels(calm: np.ndarray, picked: np.ndarray) -> Tensor:
-        return as_input(np.concatenate([normals[calm], images[picked]]) if len(calm) else images[picked]).to(place)
+        return as_input(np.concatenate([normals[calm], images[picked]]) if len(calm) else images[picked], place)
 
     if mirror is not None:
         draw = np.random.default_rng([seed, 8])

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from dhdiff_ray.metrics.pro import Region, check_numbers, pro, spro
+from dhdiff_ray.metrics.ranking import Ranking
 
 PRO_LIMIT = 0.3
 """False positive rate up to which the peers integrate PRO."""
@@ -22,27 +22,17 @@ SPRO_LIMIT = 0.05
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Area under the ROC curve; both arrays are flattened."""
-    positive = np.asarray(labels).ravel() > 0
-    if positive.all() or not positive.any():
-        return None
-    return float(roc_auc_score(positive, np.asarray(scores).ravel()))
+    return Ranking.of(labels, scores).auroc
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """Average precision; both arrays are flattened."""
-    positive = np.asarray(labels).ravel() > 0
-    if not positive.any():
-        return None
-    return float(average_precision_score(positive, np.asarray(scores).ravel()))
+    return Ranking.of(labels, scores).average_precision
 
 
 def f1_max(labels: np.ndarray, scores: np.ndarray) -> float | None:
     """The largest F1 over all thresholds; both arrays are flattened."""
-    positive = np.asarray(labels).ravel() > 0
-    if not positive.any():
-        return None
-    precision, recall, _ = precision_recall_curve(positive, np.asarray(scores).ravel())
-    return float((2 * precision * recall / np.maximum(precision + recall, 1e-12)).max())
+    return Ranking.of(labels, scores).f1_max
 
 
 def localisation(
@@ -63,13 +53,15 @@ def localisation(
     """
     pixels = masks if strict_masks is None else strict_masks
     defective = np.asarray(masks.reshape(len(masks), -1).any(axis=1))
+    check_numbers(probabilities)
+    images, every = Ranking.of(defective, image_scores), Ranking.of(pixels, probabilities)
     return {
-        "image_auroc": auroc(defective, image_scores),
-        "pixel_auroc": auroc(pixels, probabilities),
-        "pixel_ap": average_precision(pixels, probabilities),
-        "image_ap": average_precision(defective, image_scores),
-        "image_f1_max": f1_max(defective, image_scores),
-        "pixel_f1_max": f1_max(pixels, probabilities),
+        "image_auroc": images.auroc,
+        "pixel_auroc": every.auroc,
+        "pixel_ap": every.average_precision,
+        "image_ap": images.average_precision,
+        "image_f1_max": images.f1_max,
+        "pixel_f1_max": every.f1_max,
         "pro": pro(masks, probabilities, PRO_LIMIT),
         **({"spro": spro(regions, masks, probabilities, SPRO_LIMIT)} if regions else {}),
         "n_good": int((~defective).sum()),

@@ -72,7 +72,7 @@ def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: 
     if not regions or not len(free):
         return None
     # Each pixel of a region, from the most suspicious down, adds its share until the region is saturated.
-    scores, gains = [free], [np.zeros(len(free))]
+    scores, gains = [], []
     for region in regions:
         inside = np.sort(maps[region.image][region.pixels])[::-1]
         filled = np.minimum(np.arange(1, len(inside) + 1) / max(region.saturation, 1.0), 1)
@@ -80,11 +80,14 @@ def spro(regions: Sequence[Region], masks: np.ndarray, maps: np.ndarray, limit: 
         gains.append(np.diff(filled, prepend=0) / len(regions))
     every = np.concatenate(scores)
     order = np.argsort(-every, kind="stable")
-    false = np.cumsum(order < len(free)) / len(free)
-    overlap = np.cumsum(np.concatenate(gains)[order])
-    # Only where the score changes is there a threshold.
-    last = np.append(np.diff(every[order]) != 0, True)
-    return _area(np.append(0, false[last]), np.append(0, overlap[last]), limit)
+    # Between two scores of regions the overlap stays, however many false pixels come: corners alone make the curve.
+    levels, first = np.unique(-every[order], return_index=True)
+    found = np.cumsum(np.concatenate(gains)[order])[np.append(first[1:], len(every)) - 1]
+    false = np.sort(-free)
+    above, upto = (np.searchsorted(false, levels, side=side) / len(false) for side in ("left", "right"))
+    x = np.stack([above, upto], 1).ravel()
+    y = np.stack([np.append(0, found[:-1]), found], 1).ravel()
+    return _area(np.concatenate([[0], x, [1]]), np.concatenate([[0], y, found[-1:]]), limit)
 
 
 def check_numbers(maps: np.ndarray) -> None:

@@ -1,10 +1,10 @@
 """The noise schedule of a batch: all pairs start at one step, or each at a step of its own (section III-B).
 
-Decided: where first steps differ, a pair joins the loop at its own step, with its own copy of the scheduler, since a
-multistep scheduler remembers what it saw; until then its latents stay as they are. So a batch of one fixed size holds
-any strengths, the network is shown all pairs at one timestep, and a pair never depends on its company, as it would if
-a batch shared a strength: a scheduler treats every number alike, so alone or with others gives the same bits. It costs
-the steps of the batch's largest strength.
+Decided: where first steps differ, a pair joins the loop at its own step, with those that begin there and a copy of the
+scheduler, since a multistep scheduler remembers what it saw; until then its latents stay as they are. So a batch of one
+fixed size holds any strengths, the network is shown all pairs at one timestep, and a pair never depends on its company,
+as it would if a batch shared a strength: a scheduler treats every number alike, so alone or with others gives the same
+bits. It costs the steps of the batch's largest strength.
 Shapes: b pairs, c x h' x w' latents; rows are those of b pairs or of both their domains, joined, 2b.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NewNoise = Callable[[slice], Tensor]
-"""Noise from the generators of the pairs in some rows, both domains: (2n, c, h', w')."""
+NewNoise = Callable[[Sequence[int]], Tensor]
+"""Noise from the generators of n pairs, given by number, both domains: (2n, c, h', w')."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,14 @@ class Course:
 
     scheduler: Any
     first: int  # number of their first step, counted from the loop's first; the number of steps: they take none
-    rows: slice  # theirs among b pairs, and among the 2b rows of both domains
+    pairs: Sequence[int]  # their numbers
+    of: int  # pairs of the batch, b
+
+    def rows(self, latents: Tensor) -> slice | list[int]:
+        """Theirs among the rows of b pairs, or of both their domains, 2b."""
+        if len(self.pairs) == self.of:
+            return slice(None)
+        return [*self.pairs, *(self.of + at for at in self.pairs)][: len(self.pairs) * len(latents) // self.of]
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Courses:
         begun = z_start.clone()
         for one in self.each:
             if one.first < len(self.timesteps):
-                rows = one.rows
+                rows = one.rows(z_start)
                 t = self.timesteps[one.first].expand(len(noise[rows]))
                 begun[rows] = one.scheduler.add_noise(z_start[rows], noise[rows], t)
         return begun
@@ -54,15 +61,18 @@ class Courses:
         """Clean latents with the noise of a step; as they are of pairs that have not begun."""
 
         def change(one: Course) -> Tensor:
-            t = self.timesteps[number].expand(len(noise[one.rows]))
-            return one.scheduler.add_noise(latents[one.rows], noise[one.rows], t)
+            rows = one.rows(latents)
+            t = self.timesteps[number].expand(len(noise[rows]))
+            return one.scheduler.add_noise(latents[rows], noise[rows], t)
 
         return self._changed(latents, number, change)
 
     def scaled(self, latents: Tensor, number: int) -> Tensor:
         """Latents as the network is to see them."""
         t = self.timesteps[number]
-        return self._changed(latents, number, lambda one: one.scheduler.scale_model_input(latents[one.rows], t))
+        return self._changed(
+            latents, number, lambda one: one.scheduler.scale_model_input(latents[one.rows(latents)], t)
+        )
 
     def step(
         self,
@@ -81,18 +91,18 @@ class Courses:
         t = self.timesteps[number]
 
         def change(one: Course) -> Tensor:
-            scheduler, rows, extra = one.scheduler, one.rows, {}
+            scheduler, rows, extra = one.scheduler, one.rows(latents), {}
             wanted = _arguments(type(scheduler))
             stochastic = str(scheduler.config.get("algorithm_type", "sde")).startswith("sde")
             if "variance_noise" in wanted and "algorithm_type" in scheduler.config and stochastic:
-                extra["variance_noise"] = new_noise(rows)
+                extra["variance_noise"] = new_noise(one.pairs)
             elif "generator" in wanted and "variance_noise" not in wanted and textured:
                 raise ValueError(
                     f"{type(scheduler).__name__} adds white noise of its own, and this model's noise has a texture; "
                     "use DPMSolverMultistepScheduler or DDIMScheduler"
                 )
             elif "generator" in wanted:
-                extra["generator"] = [*generators[rows], *generators[rows]]
+                extra["generator"] = [generators[at] for at in one.pairs] * 2
             return scheduler.step(predicted[rows], t, latents[rows], return_dict=False, **extra)[0]
 
         return self._changed(latents, number, change)
@@ -104,7 +114,7 @@ class Courses:
         changed = latents.clone()
         for one in self.each:
             if one.first <= number:
-                changed[one.rows] = change(one)
+                changed[one.rows(changed)] = change(one)
         return changed
 
 
@@ -119,25 +129,29 @@ def steps_of(total: int, strength: float) -> int:
     return max(1 if strength else 0, round(total * strength))
 
 
-def courses_of(scheduler: Any, steps: int, device: torch.device, strengths: Sequence[float] | None) -> Courses:
+def courses_of(
+    scheduler: Any, steps: int, device: torch.device, strengths: Sequence[float] | None, count: int = 1
+) -> Courses:
     """What pairs run through.
 
     Args:
         scheduler: is set to its first step.
         steps: of the whole schedule.
         device: of the timesteps.
-        strengths: of each pair; pairs that begin at different steps have courses of their own. None: all steps.
+        strengths: of each pair; those that begin at one step share a course. None: all steps.
+        count: pairs, where there are no strengths.
     """
     scheduler.set_timesteps(steps, device=device)
     timesteps = scheduler.timesteps
     total = len(timesteps)
     if strengths is None:
-        return Courses([Course(scheduler, 0, slice(None))], timesteps)
+        return Courses([Course(scheduler, 0, range(count), count)], timesteps)
     begins = [total - steps_of(total, strength) for strength in strengths]
-    alone, each = len(set(begins)) == 1, []
-    for at, begin in enumerate(begins[:1] if alone else begins):
-        own = scheduler if alone else copy.deepcopy(scheduler)
+    each = []
+    for begin in sorted(set(begins)):
+        same = [at for at, own in enumerate(begins) if own == begin]
+        own = scheduler if len(same) == len(begins) else copy.deepcopy(scheduler)
         if hasattr(own, "set_begin_index"):
             own.set_begin_index(begin)
-        each.append(Course(own, begin - min(begins), slice(None) if alone else slice(at, None, len(begins))))
+        each.append(Course(own, begin - min(begins), same, len(begins)))
     return Courses(each, timesteps[min(begins) :])

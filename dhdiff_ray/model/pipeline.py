@@ -228,15 +228,15 @@ class DHDiffPipeline(DiffusionPipeline):
         latents, maps = c.latents, []
         height, width = (side * latent_shape(self.vae)[1] for side in latents.shape[-2:])
 
-        def new_noise(rows: slice) -> Tensor:
-            return self.prepare_noise((height, width), c.generators[rows], None if c.region is None else c.region[rows])
+        def new_noise(pairs: Sequence[int]) -> Tensor:
+            region = None if c.region is None else c.region[[*pairs, *(c.count + at for at in pairs)]]
+            return self.prepare_noise((height, width), [c.generators[at] for at in pairs], region)
 
         watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
         for number, t in enumerate(c.courses.timesteps):
             if c.kept is not None:
-                keep = c.sampling.background == "keep"
-                noised = c.courses.add_noise(c.kept.latents, c.noise, number) if keep else None
-                latents = c.kept.around(latents, noised)
+                anew = c.courses.add_noise(c.kept.latents, c.noise, number) if c.sampling.background == "keep" else None
+                latents = c.kept.around(latents, anew)
             watched: list[dict[str, Any]] | None = [] if number in watched_steps else None
             predicted, textured = self.predict(latents, number, c, watched), self.unet.texture is not None
             latents = c.courses.step(predicted, latents, number, c.generators, new_noise, textured)
@@ -319,7 +319,7 @@ class DHDiffPipeline(DiffusionPipeline):
     def prepare_latents(self, noise: Tensor, z_start: Tensor | None, sampling: Sampling) -> tuple[Courses, Tensor]:
         """What pairs run through, and their latents (2b, c, h', w') before: the noise alone, or ``z_start`` noised."""
         strengths = None if sampling.start == "noise" else sampling.strengths
-        courses = courses_of(self.scheduler, sampling.steps, self.device, strengths)
+        courses = courses_of(self.scheduler, sampling.steps, self.device, strengths, len(noise) // 2)
         if strengths is None or z_start is None:
             return courses, noise * self.scheduler.init_noise_sigma
         return courses, courses.noised(z_start, noise)

@@ -213,11 +213,14 @@ def _adapted(config: Config, samples: Sequence[Sample], images: np.ndarray, foun
 
 @torch.no_grad()
 def _fit_texture(unet: DHDiffUNet, vae: Autoencoder, samples: Sequence[Sample], images: np.ndarray) -> None:
-    """Fit the texture of the noise to the product's good images."""
+    """Fit the texture of the noise to the product's good images, which a GPU encodes where there is one."""
     good = images[[s.is_good for s in samples]] if any(s.is_good for s in samples) else images
     some = to_tensor(good[:: -(-len(good) // FITTED)])
     assert unet.texture is not None
-    unet.texture.fit(torch.cat([encode(vae, image) for image in some.split(1)]))
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    vae.to(place)  # pyright: ignore[reportArgumentType]  diffusers' own signature
+    unet.texture.fit(torch.cat([encode(vae, image.to(place)).cpu() for image in some.split(1)]))
+    vae.to("cpu")  # pyright: ignore[reportArgumentType]
 
 
 def words_of(samples: Sequence[Sample]) -> tuple[list[str], int]:

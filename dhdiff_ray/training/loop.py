@@ -1,4 +1,7 @@
-"""The training loop, given an engine and a ``report``; knows neither Ray nor DeepSpeed (section IV-B).
+"""The training loop, given an engine and a ``report``, and a category's training whole (section IV-B).
+
+Knows neither Ray nor DeepSpeed: :func:`train_category` gives, for tables of runs, benchmarks and notebooks, the weights
+that DeepSpeed gives on one worker, without its start-up and without checkpoints.
 
 Decided: the learning rate is a function of the step, and so is every batch, so that resuming needs no state but
 weights, moments and the averaged weights.
@@ -15,8 +18,15 @@ from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from dhdiff_ray.config import TrainConfig
+from dhdiff_ray.data.images import read_many
+from dhdiff_ray.run.run import Run
 from dhdiff_ray.training.batches import Batch
+from dhdiff_ray.training.build import build, build_source, fit_look
+from dhdiff_ray.training.checkpoint import is_trained, model_facts, publish
 from dhdiff_ray.training.step import Objective
+
+TOLD = ("weights_sha256", "parameters", "last_loss")
+"""What of a published model's facts stands beside its pairs."""
 
 
 class Engine(Protocol):
@@ -153,3 +163,39 @@ def fit(
         if on_checkpoint is not None and (done % config.checkpoint_every == 0 or done == config.steps):
             on_checkpoint(done, log)
     return log
+
+
+def train_category(
+    run: Run, category: str, warn: Callable[[str], None], on_step: Callable[[int, dict[str, float]], None] | None = None
+) -> dict[str, object]:
+    """Train and publish a category's model, where that is not done.
+
+    Args:
+        run: its split is written.
+        category: which one.
+        warn: told of images that are left out.
+        on_step: called with the steps done and the log of the step.
+
+    Returns:
+        Hash of the weights, number of weights, the last loss.
+
+    Raises:
+        ValueError: the loss is not finite, or the images cannot be read.
+    """
+    config, folder = run.config, run.folder
+    if not is_trained(folder, category):
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        data = config.data
+        samples, images, masks = read_many(run.category(category).train, data.resolution, data.skip_bad, warn)
+        parts = build(config, samples, images)
+        parts.objective.to(device)
+        source = build_source(parts, config, samples, images, masks, folder=folder, category=category, device=device)
+        fit_look(parts, source)
+        average = new_average(parts.objective, config.train)
+        engine = PlainEngine(parts.objective, config.train)
+        last = fit(engine, source, config.train, average=average, on_step=on_step)
+        weights = sum(p.numel() for p in parts.objective.parameters())
+        facts = {**run.training_facts(category, len(samples)), "parameters": weights, "last_loss": last["loss"]}
+        publish(parts, average, run, category, facts)
+    marker = model_facts(folder, category)
+    return {name: marker[name] for name in TOLD}

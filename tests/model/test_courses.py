@@ -23,8 +23,8 @@ def run(scheduler, strengths, rows):
     return courses, latents
 
 
-def _part_of(noise, rows):
-    return noise[rows]
+def _part_of(noise, pairs):
+    return noise[[*pairs, *(len(noise) // 2 + at for at in pairs)]]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_pairs_that_begin_together_share_a_scheduler_and_keep_the_bits_they_have
         assert torch.equal(together[rows], alone)
 
 
-def test_pairs_that_begin_apart_have_schedulers_of_their_own():
+def test_pairs_that_begin_apart_have_schedulers_of_their_own_and_those_that_begin_together_share_one():
     courses, _ = run(DPMSolverMultistepScheduler(), (0.5, 1.0, 0.5), [0, 1, 2, 3, 4, 5])
-    assert [one.first for one in courses.each] == [3, 0, 3]
-    assert len({id(one.scheduler) for one in courses.each}) == 3
+    assert [(one.first, one.pairs) for one in courses.each] == [(0, [1]), (3, [0, 2])]
+    assert courses.each[0].scheduler is not courses.each[1].scheduler

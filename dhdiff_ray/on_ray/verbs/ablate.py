@@ -19,7 +19,6 @@ from ray.exceptions import RayError
 
 from dhdiff_ray.config import AblationConfig, Config
 from dhdiff_ray.config.load import with_values
-from dhdiff_ray.data.images import read_many
 from dhdiff_ray.detector.kinds import Detectors
 from dhdiff_ray.on_ray.events import Events, Hub, Teller
 from dhdiff_ray.on_ray.pool import reason
@@ -30,7 +29,7 @@ from dhdiff_ray.pairs.writer import PairWriter, write_card
 from dhdiff_ray.report.ablation import REAL, as_markdown, summarise
 from dhdiff_ray.run.lease import lease
 from dhdiff_ray.run.run import Run
-from dhdiff_ray.training.checkpoint import is_trained, model_facts
+from dhdiff_ray.training.checkpoint import is_trained
 
 if TYPE_CHECKING:
     from dhdiff_ray.model.pipeline import DHDiffPipeline
@@ -123,27 +122,11 @@ def model_cell(run: Run, category: str, hub: Hub, teller: Teller, oracle: bytes)
 def trained(run: Run, category: str, teller: Teller) -> tuple[DHDiffPipeline, dict[str, Any]]:
     """A pipeline trained in this process and published into the run, and the marker's facts."""
     from dhdiff_ray.pairs.published import open_model
-    from dhdiff_ray.training.build import build, build_source, fit_look
-    from dhdiff_ray.training.checkpoint import publish
-    from dhdiff_ray.training.loop import PlainEngine, fit, new_average
+    from dhdiff_ray.training.loop import train_category
 
-    config, folder = run.config, run.folder
-    if not is_trained(folder, category):
-        data = config.data
-        samples, images, masks = read_many(run.category(category).train, data.resolution, data.skip_bad, teller.warn)
-        parts = build(config, samples, images)
-        source = build_source(parts, config, samples, images, masks, folder=folder, category=category)
-        fit_look(parts, source)
-        average = new_average(parts.objective, config.train)
-        engine = PlainEngine(parts.objective, config.train)
-        last = fit(engine, source, config.train, average=average, on_step=lambda done, log: teller(done, log["loss"]))
-        weights = sum(p.numel() for p in parts.objective.parameters())
-        facts = {**run.training_facts(category, len(samples)), "parameters": weights, "last_loss": last["loss"]}
-        publish(parts, average, run, category, facts)
-    marker = model_facts(folder, category)
-    with folder.fetched(f"models/{category}") as model:
-        pipeline = open_model(model, config)
-    return pipeline, {name: marker[name] for name in ("weights_sha256", "parameters", "last_loss")}
+    facts = train_category(run, category, teller.warn, lambda done, log: teller(done, log["loss"]))
+    with run.folder.fetched(f"models/{category}") as model:
+        return open_model(model, run.config), facts
 
 
 @contextlib.contextmanager
