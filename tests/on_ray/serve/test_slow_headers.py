@@ -29,7 +29,7 @@ async def application(scope, receive, send):
 
 
 @contextlib.contextmanager
-def served(protocol):
+def served(protocol, application=application):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(application, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=30)
         server = uvicorn.Server(config)
@@ -88,6 +88,17 @@ def test_who_sends_headers_in_time_is_never_cut_off(address):
             yield b"b"
 
         assert client.post("/", content=slowly(), headers={"content-length": "2"}).text == "ok"
+
+
+def test_a_body_that_does_not_come_to_an_end_closes_the_connection_and_the_next_is_answered():
+    bodies = WholeBodies(application, SECONDS, 100)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    with served(doors.watched(auto.AutoHTTPProtocol, SECONDS), bodies) as address:
+        answer = sent(address, head, b"ab")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"did not arrive within 0.3 s" in answer
+        with httpx.Client(base_url="http://{}:{}".format(*address), trust_env=False) as client:
+            assert client.post("/", content=b"abcde").text == "ok"
 
 
 def test_serve_knows_the_variable_and_its_server_takes_the_protocol_from_where_it_is_put(monkeypatch):
