@@ -1,6 +1,7 @@
 """What ``benchmarks.serve --faults`` and ``--soak N`` do to the endpoint, and what its clients are told meanwhile."""
 
 import contextlib
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -50,8 +51,9 @@ def faults(config: Config) -> dict:
 
 
 def soak(config: Config, requests: int) -> dict:
-    """So many requests of one step, eight clients; memory and files after each twentieth."""
-    with local_cluster(num_cpus=2) as cluster:
+    """So many requests of one step, eight clients; memory and files after each twentieth, and what stays behind."""
+    with _temporary_folder() as folder, local_cluster(num_cpus=2) as cluster:
+        at_first = set(Path(folder).iterdir())
         url = serve.up(config, port=0)
         parts = {name: _processes(cluster, word)[0] for name, word in PARTS.items()}
         history, codes, wrong, answers, start = [], {}, 0, {}, time.monotonic()
@@ -62,6 +64,7 @@ def soak(config: Config, requests: int) -> dict:
             for code, count in told["codes"].items():
                 codes[code] = codes.get(code, 0) + count
         seconds = time.monotonic() - start
+        left = sorted(path.name for path in set(Path(folder).iterdir()) - at_first)
         serve.down()
     warm = history[CHUNKS // 4 - 1]
     return {
@@ -72,11 +75,26 @@ def soak(config: Config, requests: int) -> dict:
         "first_chunk": history[0],
         "after_a_quarter": warm,
         "end": history[-1],
+        "left_in_the_temporary_folder": left,
         "memory_growth_after_a_quarter": {
             name: round(history[-1][name]["memory_mb"] / warm[name]["memory_mb"] - 1, 4) for name in PARTS
         },
         "memory_mb_of_the_sampler": [row["sampler"]["memory_mb"] for row in history],
     }
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """An empty temporary folder of this process and all that it starts."""
+    before = os.environ.get("TMPDIR")
+    with tempfile.TemporaryDirectory(prefix="dhs-", dir="/tmp") as folder:  # short: Ray's sockets lie below it
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = None
+            os.environ.pop("TMPDIR")
+            os.environ |= {"TMPDIR": before} if before else {}
 
 
 def redeploy(config: Config, **changed) -> None:

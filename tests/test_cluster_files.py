@@ -171,7 +171,7 @@ def test_an_endpoint_of_kuberay_has_the_protections_of_serve_up():
     served = yaml.safe_load(service["spec"]["serveConfigV2"])
     assert served["proxy_location"] == "HeadOnly", "else the workers' proxies need the environment too"
     (head,) = service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"]
-    promised = environment(Config().serve.header_seconds)
+    promised = environment(Config().serve)
     assert {entry["name"]: entry["value"] for entry in head["env"]} == promised
     deployed = (ROOT / "jobs" / "serve.yaml").read_text()
     for name, value in promised.items():

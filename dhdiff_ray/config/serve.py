@@ -45,8 +45,8 @@ class ServeConfig(Frozen):
     """Denoising steps (pairs times steps) per minute of one key, or of all where there are no keys: what it may cost. A
     request for more than a minute's worth is answered once in a while; 0 does not limit."""
     in_flight: int = Field(default=64, ge=1)
-    """Requests of one key, or of all where there are no keys, that are answered at once; more get 429. One that is
-    still arriving makes room for a new one."""
+    """Requests of one key, or from one address where there are no keys, that are answered at once; more get 429. Those
+    that are still arriving do not count."""
     header_seconds: float = Field(default=10.0, gt=0)
     """Longest a client may take to send a request's headers before its connection is closed."""
     models_held: int = Field(default=3, ge=1)

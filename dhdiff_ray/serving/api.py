@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from dhdiff_ray import __version__
 from dhdiff_ray.config import ServeConfig, SynthesizeConfig
 from dhdiff_ray.serving.access import Access
+from dhdiff_ray.serving.arrivals import WholeBodies, address_of
 from dhdiff_ray.serving.bodies import read_query, response_kind
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, Event
@@ -101,7 +102,8 @@ def make_app(
     limits, access, counters = limits or ServeConfig(), access or Access(), Counters()
     app = FastAPI(title="dhdiff-ray", version=__version__, description="Defect images together with their masks.")
     largest = int(limits.max_body_mb * 2**20)
-    app.add_middleware(RequestMiddleware, counters=counters, max_body=largest, body_seconds=limits.body_seconds)
+    app.add_middleware(WholeBodies, seconds=limits.body_seconds, largest=largest)
+    app.add_middleware(RequestMiddleware, counters=counters, max_body=largest)  # the last is the outermost
     for kind in (RefusedError, HTTPException, BusyError, TimeoutError):
         app.add_exception_handler(kind, _problem)
 
@@ -109,7 +111,7 @@ def make_app(
 
     async def admitted(request: Request) -> None:
         request.state.key = access.admit(request.method, request.headers)
-        request.state.leave = in_flight.enter(request.state.key, request.state.arrival)
+        request.state.leave = in_flight.enter(request.state.key, address_of(request.scope))
 
     app.include_router(_health(backend, access))
 

@@ -17,6 +17,8 @@ from dhdiff_ray.serving.questions import PairQuery, RefusedError
 MAX_PARTS = 64
 LONGEST_HEADER = 1024
 """Characters of a header with parameters."""
+LONGEST_HEAD = 4096
+"""Bytes of the headers of a form's part."""
 PARAMETER = re.compile(r';\s*([^\s=;"]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s;"]*))')
 """One parameter of a header; ``name*`` and ``name*0`` of RFC 2231 are other names, which nobody asks for."""
 PICTURES = ("base", "reference", "reference_mask", "control_mask")
@@ -74,22 +76,27 @@ def _form_fields(boundary: str, body: bytes) -> dict[str, Any]:
     mark = b"--" + boundary.encode()
     if not body.startswith(mark + b"\r\n"):
         raise RefusedError(400, "the form does not begin with its boundary")
-    *parts, end = (b"\r\n" + body).split(b"\r\n" + mark)[1:]
-    if end.rstrip(b"\r\n") != b"--":
+    parts: list[tuple[int, int]] = []  # where they are: a body of many megabytes is copied once, into its fields
+    begin, between = len(mark), b"\r\n" + mark
+    while (end := body.find(between, begin)) >= 0:
+        parts.append((begin, end))
+        begin = end + len(between)
+    if body[begin : begin + 2] != b"--" or body[begin + 2 :].strip(b"\r\n"):
         raise RefusedError(400, "the form is cut short: its last boundary is missing")
     if len(parts) > MAX_PARTS:
         raise RefusedError(400, f"the form has {len(parts)} parts; at most {MAX_PARTS}")
     fields: dict[str, Any] = {}
-    for part in parts:
-        head, gap, content = part.removeprefix(b"\r\n").partition(b"\r\n\r\n")
-        if not gap or len(head) > 4096:
+    for begin, end in parts:
+        head_at = begin + 2 * body.startswith(b"\r\n", begin, end)
+        gap = body.find(b"\r\n\r\n", head_at, end)
+        if not head_at <= gap <= head_at + LONGEST_HEAD:
             raise RefusedError(400, "a part of the form has no end of its headers")
-        name = _part_name(head.decode("latin-1"))
+        name = _part_name(body[head_at:gap].decode("latin-1"))
         if not name:
             raise RefusedError(400, "a part of the form has no name")
         if name in fields:
             raise RefusedError(422, f"the form has {name} twice")
-        fields[name] = _value(name, content)
+        fields[name] = _value(name, body[gap + 4 : end])
     return fields
 
 

@@ -23,10 +23,9 @@ from dhdiff_ray.run.damage import DamagedError
 from dhdiff_ray.serving.batcher import OnStep
 from dhdiff_ray.serving.catalogue import Catalogue
 from dhdiff_ray.serving.drawn import DrawnPair, ScoreMap
+from dhdiff_ray.serving.looks import Previews, score_maps, steps_to_keep
 from dhdiff_ray.serving.orders import Order, orders_of
-from dhdiff_ray.serving.previews import Previews
 from dhdiff_ray.serving.questions import PairQuery, RefusedError
-from dhdiff_ray.serving.score_maps import score_maps, steps_to_keep
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -239,52 +239,6 @@ class Empty:
         return []
 
 
-async def sent_slowly(app, token="", never=None):
-    """The messages that answer a request whose body never comes, or comes when the event says so."""
-    sent = []
-
-    async def receive():
-        await (never or asyncio.Event()).wait()
-        return {"type": "http.request", "body": b"[]", "more_body": False}
-
-    async def send(message):
-        sent.append(message)
-
-    headers = [(b"host", b"localhost"), (b"content-type", b"application/json"), (b"content-length", b"2")]
-    headers += [(b"authorization", f"Bearer {token}".encode())] if token else []
-    scope = {"type": "http", "method": "POST", "path": POST, "query_string": b"", "headers": headers}
-    await app(scope | {"http_version": "1.1", "scheme": "http", "client": None, "server": None}, receive, send)
-    return sent
-
-
-def test_a_slow_sender_is_told_and_left(served_config):
-    limits = served_config.serve.model_copy(update={"body_seconds": 0.05})
-    start, *_ = asyncio.run(sent_slowly(make_app(Empty(), limits=limits)))
-    assert start["status"] == 408
-    assert (b"connection", b"close") in start["headers"]
-
-
-def test_many_slow_senders_make_room_for_who_is_quick(served_config):
-    app = make_app(Empty(), limits=served_config.serve.model_copy(update={"in_flight": 4}))
-
-    async def attacked():
-        slow = [asyncio.ensure_future(sent_slowly(app)) for _ in range(100)]
-        await asyncio.sleep(0.05)
-        there = asyncio.Event()
-        there.set()
-        answers = [await sent_slowly(app, never=there) for _ in range(3)]
-        left = sum(not task.done() for task in slow)
-        for task in slow:
-            task.cancel()
-        told = {task.result()[0]["status"] for task in slow if task.done() and not task.cancelled()}
-        return [answer[0]["status"] for answer in answers], left, told
-
-    answers, left, told = asyncio.run(attacked())
-    assert answers == [422] * 3  # read, and found to be a list
-    assert left <= 4
-    assert told == {408}
-
-
 def test_a_key_that_is_answered_often_enough_at_once_waits_and_others_do_not(tmp_path, served_config):
     class Slow(Empty):
         async def read(self, reading):

@@ -58,7 +58,7 @@ def up(config: Config, *, address: str | None = None, port: int | None = None) -
         raise ClusterError("this process is not connected to a cluster; pass --address, or start one: local_cluster()")
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     host, port = config.serve.host, port or free_port(config.serve.host)
-    begun_with = {"runtime_env": {"env_vars": environment(config.serve.header_seconds)}}
+    begun_with = {"runtime_env": {"env_vars": environment(config.serve)}}
     try:
         serve.start(proxy_location="HeadOnly", http_options={"host": host, "port": port}, controller_options=begun_with)
         if APP in serve.status().applications:

@@ -10,9 +10,12 @@ import httpx
 import pytest
 import uvicorn
 from ray.serve._private import constants
+from ray.serve._private.http_util import validate_http_proxy_callback_return
 from uvicorn.protocols.http import auto
 
+from dhdiff_ray.config import ServeConfig
 from dhdiff_ray.on_ray.serve import doors
+from dhdiff_ray.serving.arrivals import WholeBodies
 
 SECONDS = 0.3
 
@@ -26,7 +29,7 @@ async def application(scope, receive, send):
 
 
 @contextlib.contextmanager
-def served(protocol):
+def served(protocol, application=application):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         config = uvicorn.Config(application, http=protocol, lifespan="off", log_config=None, timeout_keep_alive=30)
         server = uvicorn.Server(config)
@@ -87,17 +90,32 @@ def test_who_sends_headers_in_time_is_never_cut_off(address):
         assert client.post("/", content=slowly(), headers={"content-length": "2"}).text == "ok"
 
 
+def test_a_body_that_does_not_come_to_an_end_closes_the_connection_and_the_next_is_answered():
+    bodies = WholeBodies(application, SECONDS, 100)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n"
+    with served(doors.watched(auto.AutoHTTPProtocol, SECONDS), bodies) as address:
+        answer = sent(address, head, b"ab")
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"did not arrive within 0.3 s" in answer
+        with httpx.Client(base_url="http://{}:{}".format(*address), trust_env=False) as client:
+            assert client.post("/", content=b"abcde").text == "ok"
+
+
 def test_serve_knows_the_variable_and_its_server_takes_the_protocol_from_where_it_is_put(monkeypatch):
     """Else half-sent headers hold connections for ever: look where Serve's proxies make their server."""
-    environment = doors.environment(7)
-    assert environment[doors.CALLBACK] == "dhdiff_ray.on_ray.serve.doors.close_slow_headers"
+    limits = ServeConfig(header_seconds=7, body_seconds=8, max_body_mb=0.5)
+    environment = doors.environment(limits)
+    assert environment[doors.CALLBACK] == "dhdiff_ray.on_ray.serve.doors.guard"
     assert hasattr(constants, doors.CALLBACK)
     monkeypatch.setattr(auto, "AutoHTTPProtocol", auto.AutoHTTPProtocol)
-    monkeypatch.setenv(doors.SECONDS, environment[doors.SECONDS])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
     before = auto.AutoHTTPProtocol
-    assert doors.close_slow_headers() == []
+    (bodies,) = validate_http_proxy_callback_return(doors.guard())
+    assert bodies.cls is WholeBodies
+    assert bodies.kwargs == {"seconds": 8, "largest": 2**19}
     config = uvicorn.Config(application)
     config.load()
     assert config.http_protocol_class is auto.AutoHTTPProtocol
     assert issubclass(config.http_protocol_class, before)
-    assert os.environ[doors.SECONDS] == "7"
+    assert os.environ[doors.SECONDS] == "7.0"
