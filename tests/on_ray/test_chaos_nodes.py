@@ -41,7 +41,7 @@ def three_nodes(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     with tempfile.TemporaryDirectory(prefix="dhc-", dir="/tmp") as folder:
         head = {"num_cpus": 0, "temp_dir": folder, "object_store_memory": 150 * 2**20, "_system_config": FAST}
-        Path("/tmp/ray").mkdir(exist_ok=True)  # the head writes its address there, whatever its folder is
+        Path(tempfile.gettempdir(), "ray").mkdir(exist_ok=True)  # the head writes its address there all the same
         cluster = Cluster(initialize_head=True, head_node_args={**head, "include_dashboard": False})
         reset_ray_address()  # else every Ray on this machine would join it
         for _ in range(2):

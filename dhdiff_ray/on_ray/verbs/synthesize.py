@@ -208,6 +208,8 @@ class Maker:
         # Fixed whatever the machine has: sums of floats depend on the number of threads.
         torch.set_num_threads(self.config.synthesize.cpus_per_worker)
         self.writer = PairWriter(run.folder)
+        self._encoders = ThreadPoolExecutor(self.config.synthesize.cpus_per_worker)
+        """Make files of what is drawn, for an archive while its next batch is drawn: a GPU does not wait for PNG."""
         self._pipelines: dict[str, DHDiffPipeline] = {}
         self._judges: dict[str, Judge] = {}
         self._samples: dict[str, tuple[Sample, ...]] = {}
@@ -233,7 +235,7 @@ class Maker:
 
     def _made(self, unit: Unit) -> list[tuple[Request, Encoded]]:
         """One batch, and its marker, which is written before its pairs."""
-        drawn = self._drawn(unit.requests)
+        drawn = [(request, row, pair.result()) for request, row, pair in self._drawn(unit.requests)]
         rows = [marker_row(row, pair.promises) for _, row, pair in drawn]
         self.run.folder.write_json(tries_file(unit.category, unit.requests[0]), rows)
         return [(request, pair) for request, _, pair in drawn]
@@ -242,16 +244,16 @@ class Maker:
         """Batch after batch into one archive; returns how many pairs there were to make."""
         if unit.is_there(self.run.folder):
             return 0
-        pairs = unit.held_pairs(self.run.folder)
-        for requests in unit.batches(self.run):
-            for request, row, pair in self._drawn(requests):
-                if request.index in unit.missing:
-                    pairs.append((pair_row(request) | row | unit.told, (pair.image, pair.mask)))
+        pairs, told = unit.held_pairs(self.run.folder), unit.told
+        drawn = [one for requests in unit.batches(self.run) for one in self._drawn(requests)]
+        for request, row, pair in (one for one in drawn if one[0].index in unit.missing):
+            files = pair.result()
+            pairs.append((pair_row(request) | row | told, (files.image, files.mask)))
         unit.write(self.run.folder, pairs)
         return len(unit.missing)
 
-    def _drawn(self, requests: Sequence[Request]) -> list[tuple[Request, dict[str, Any], Encoded]]:
-        """One batch: each pair's request as it was kept, what its row tells of the try, and its bytes."""
+    def _drawn(self, requests: Sequence[Request]) -> list[tuple[Request, dict[str, Any], Future[Encoded]]]:
+        """One batch: each pair's request as it was kept, what its row tells of the try, and its bytes on their way."""
         import torch
 
         from dhdiff_ray.pairs.redraw import make_usable
@@ -263,7 +265,8 @@ class Maker:
         if category not in self._samples:
             self._samples = {category: self.run.category(category).train}
         kept = make_usable(requests, pipeline, self.config, self._samples[category], judge)
-        return [(one.pair.request, try_row(one, self.config.synthesize), Encoded.of(one.pair)) for one in kept]
+        encode, settings = partial(self._encoders.submit, Encoded.of), self.config.synthesize
+        return [(one.pair.request, try_row(one, settings), encode(one.pair)) for one in kept]
 
     def _judge(self, category: str) -> Judge:
         if category not in self._judges:
