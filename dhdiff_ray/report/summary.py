@@ -6,11 +6,11 @@ read beside that of real pairs, since no oracle draws a border as a person does;
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dhdiff_ray.detector.results import verdicts
+from dhdiff_ray.detector.results import MISSING, verdicts
 
 WELL, PARTLY = 0.8, 0.5
 """Share of the real pairs' agreement above which masks lie well, or partly, on their defects."""
@@ -31,7 +31,18 @@ def pairs_sentence(detection: Mapping[str, Any]) -> Sentence | None:
         return None
     names = sorted(name for name in detection if name != "conditions")
     subject = names[0] if len(names) == 1 else f"{len(names)} categories"
+    if MISSING in lines[0]:
+        return Sentence(_of_pairs_alone([detection[name] for name in names]) or MISSING, lines[0])
     return Sentence(lines[0].removeprefix(f"{subject}: ").partition(": ")[0], lines[0])
+
+
+def _of_pairs_alone(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How much of the real ones' worth made pairs have, where both were trained on alone; else empty."""
+    values = [[row.get(kind, {}).get("pixel_ap") for kind in ("synthetic", "real")] for row in rows]
+    if not values or not all(made is not None and real for made, real in values):
+        return ""
+    made, real = (sum(same) for same in zip(*values, strict=True))
+    return f"Made pairs alone give a detector {made / real:.0%} of the pixel AP that real ones give"
 
 
 def masks_sentence(alignment: Mapping[str, Mapping[str, Any]]) -> Sentence | None:

@@ -39,3 +39,11 @@ def test_the_judgement_stands_before_its_figures():
     assert one.lead == "The pairs help"
     assert one.told.startswith("a: b: The pairs help: with the pairs")
     assert pairs_sentence({"a": kinds, "b": kinds}).told.startswith("2 categories: The pairs help")
+
+
+def test_where_the_sum_was_not_trained_pairs_alone_are_told_first():
+    alone = {"synthetic": {"pixel_ap": 0.45}, "real": {"pixel_ap": 0.5}}
+    one = pairs_sentence({"a": alone, "b": alone})
+    assert one.lead == "Made pairs alone give a detector 90% of the pixel AP that real ones give"
+    assert "add real_synthetic to detect.baselines" in one.told
+    assert pairs_sentence({"a": {"synthetic": {"pixel_ap": 0.45}}}).lead.startswith("Whether the pairs help")
