@@ -39,7 +39,7 @@ ONE_RAY = ("README.md", "docs/getting-started.md", "docs/train.md")
 local`` is added."""
 BEFORE = {
     "README.md": ("dhdiff-ray data make --root data/drawn",),
-    "docs/make-pairs.md": ("cp -r runs/first runs/other",),
+    "docs/make-pairs.md": ("cp -r runs/first runs/other", "cp -r runs/first runs/large"),
 }
 """What a page asks for in a sentence, and stands in for what it takes as given."""
 SMALL = {
