@@ -32,15 +32,6 @@ HELD = (1, 10, 50)
 MB = 1e6
 
 
-class Quiet:
-    """Takes what a training tells, and keeps it to itself."""
-
-    warn = None
-
-    def __call__(self, *_, **__):
-        pass
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("storage")

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
 
 from benchmarks.trained_run import arguments, one_category
 from dhdiff_ray.data.images import read_image, read_mask, whole_images
 from dhdiff_ray.data.prompts import prompt
 from dhdiff_ray.detector.evaluate import evaluate, predict
 from dhdiff_ray.detector.train import train_localiser
+from dhdiff_ray.metrics.detection import average_precision
 from dhdiff_ray.pairs.make import finished, prepare
 from dhdiff_ray.pairs.placement import OWN, place
 from dhdiff_ray.pairs.plan import plan, shards
@@ -126,7 +126,7 @@ def probed(bases, images, regions, _, detect, seed):
     seen = np.arange(len(bases)) % 2 == 0
     head = train_localiser(images[seen], regions[seen].astype(np.uint8) * 255, bases[seen], detect, seed)
     scores = [predict(head, some[~seen])[regions[~seen]] for some in (images, bases)]
-    return average_precision_score(np.repeat([1, 0], [len(s) for s in scores]), np.concatenate(scores))
+    return average_precision(np.repeat([1, 0], [len(s) for s in scores]), np.concatenate(scores))
 
 
 def changed(bases, images, regions, _):

@@ -20,9 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NewNoise = Callable[[Sequence[int]], Tensor]
-"""Noise from the generators of n pairs, given by number, both domains: (2n, c, h', w')."""
-
 
 @dataclass(frozen=True)
 class Course:
@@ -38,6 +35,10 @@ class Course:
         if len(self.pairs) == self.of:
             return slice(None)
         return [*self.pairs, *(self.of + at for at in self.pairs)][: len(self.pairs) * len(latents) // self.of]
+
+
+NewNoise = Callable[[Course], Tensor]
+"""Noise from the generators of a course's n pairs, both domains: (2n, c, h', w')."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Courses:
             wanted = _arguments(type(scheduler))
             stochastic = str(scheduler.config.get("algorithm_type", "sde")).startswith("sde")
             if "variance_noise" in wanted and "algorithm_type" in scheduler.config and stochastic:
-                extra["variance_noise"] = new_noise(one.pairs)
+                extra["variance_noise"] = new_noise(one)
             elif "generator" in wanted and "variance_noise" not in wanted and textured:
                 raise ValueError(
                     f"{type(scheduler).__name__} adds white noise of its own, and this model's noise has a texture; "

@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor
 from torch.nn import functional
 
-from dhdiff_ray.model.courses import Courses, courses_of
+from dhdiff_ray.model.courses import Course, Courses, courses_of
 from dhdiff_ray.model.domains import join, split
 from dhdiff_ray.model.inputs import (
     Boxes,
@@ -228,9 +228,9 @@ class DHDiffPipeline(DiffusionPipeline):
         latents, maps = c.latents, []
         height, width = (side * latent_shape(self.vae)[1] for side in latents.shape[-2:])
 
-        def new_noise(pairs: Sequence[int]) -> Tensor:
-            region = None if c.region is None else c.region[[*pairs, *(c.count + at for at in pairs)]]
-            return self.prepare_noise((height, width), [c.generators[at] for at in pairs], region)
+        def new_noise(one: Course) -> Tensor:
+            region = None if c.region is None else c.region[one.rows(c.region)]
+            return self.prepare_noise((height, width), [c.generators[at] for at in one.pairs], region)
 
         watched_steps = range(len(c.courses.timesteps)) if watch is True else watch or ()
         for number, t in enumerate(c.courses.timesteps):

@@ -6,6 +6,7 @@ asked for, like the number of workers, changes no pixel; pairs of two models or 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Unit:
         return f"{self.requests[0].defect} {self.requests[0].name} to {self.requests[-1].name}"
 
 
-class Lot:
+class Lot(ABC):
     """All pairs of one category that are wanted, and the units of work in which some are missing, in either layout."""
 
     facts: dict[str, Any]
@@ -72,15 +73,16 @@ class Lot:
         return self.facts["category"]
 
     @property
+    @abstractmethod
     def total(self) -> int:
         """Pairs that are wanted."""
-        raise NotImplementedError
 
     @property
     def done(self) -> int:
         """Pairs that are there."""
         return self.total - sum(len(unit.missing) for unit in self.units)
 
+    @abstractmethod
     def finish(self, run: Run, config_digest: str = "") -> str:
         """Complete a category whose pairs are all there.
 
@@ -91,7 +93,6 @@ class Lot:
         Returns:
             Of which defects masks stayed empty after all tries; empty if there are none.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 from typing import Any
 
 from dhdiff_ray.detector.results import MISSING, verdicts
@@ -38,11 +39,10 @@ def pairs_sentence(detection: Mapping[str, Any]) -> Sentence | None:
 
 def _of_pairs_alone(rows: Sequence[Mapping[str, Any]]) -> str:
     """How much of the real ones' worth made pairs have, where both were trained on alone; else empty."""
-    values = [[row.get(kind, {}).get("pixel_ap") for kind in ("synthetic", "real")] for row in rows]
-    if not values or not all(made is not None and real for made, real in values):
+    ratios = [float(row["ratio_pixel_ap"]) for row in rows if row.get("ratio_pixel_ap") is not None]
+    if len(ratios) < len(rows):
         return ""
-    made, real = (sum(same) for same in zip(*values, strict=True))
-    return f"Made pairs alone give a detector {made / real:.0%} of the pixel AP that real ones give"
+    return f"Made pairs alone give a detector {mean(ratios):.0%} of the pixel AP that real ones give"
 
 
 def masks_sentence(alignment: Mapping[str, Mapping[str, Any]]) -> Sentence | None:

@@ -1,5 +1,6 @@
 import pytest
 
+from dhdiff_ray.detector.results import together
 from dhdiff_ray.report.summary import masks_sentence, pairs_sentence
 
 
@@ -42,7 +43,7 @@ def test_the_judgement_stands_before_its_figures():
 
 
 def test_where_the_sum_was_not_trained_pairs_alone_are_told_first():
-    alone = {"synthetic": {"pixel_ap": 0.45}, "real": {"pixel_ap": 0.5}}
+    alone = together({("synthetic", 0): {"pixel_ap": 0.45}, ("real", 0): {"pixel_ap": 0.5}})
     one = pairs_sentence({"a": alone, "b": alone})
     assert one.lead == "Made pairs alone give a detector 90% of the pixel AP that real ones give"
     assert "add real_synthetic to detect.baselines" in one.told

@@ -44,6 +44,21 @@ def refused_with(sender):
     return sender.sent[0]["status"] if sender.sent else None
 
 
+async def beside_slow_ones(app, normal, slow):
+    """What a client is answered that sends its second part last, and what slow ones were told by then."""
+    answer = normal.ask(app)
+    await asyncio.sleep(0.02)
+    waiting = [one.ask(app) for one in slow]
+    await asyncio.sleep(0.05)
+    normal.parts.put_nowait(b"]")
+    await answer
+    told = [refused_with(one) for one in slow]
+    for one in slow:
+        one.parts.put_nowait(None)  # gone
+    await asyncio.gather(*waiting)
+    return refused_with(normal), told
+
+
 def test_a_slow_sender_is_told_and_left(served_config):
     async def asked():
         sender = Sender("a")
@@ -61,19 +76,7 @@ def test_who_sends_in_two_parts_is_read_whoever_else_comes_in_between(served_con
     app = make_app(Backend(), limits=served_config.serve.model_copy(update={"in_flight": 4}))
 
     async def attacked():
-        normal = Sender("a", b"[")
-        answer = normal.ask(app)
-        await asyncio.sleep(0.02)
-        slow = [Sender("a", b"[") for _ in range(100)]
-        waiting = [one.ask(app) for one in slow]
-        await asyncio.sleep(0.05)
-        normal.parts.put_nowait(b"]")
-        await answer
-        told = [refused_with(one) for one in slow]
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        return refused_with(normal), told
+        return await beside_slow_ones(app, Sender("a", b"["), [Sender("a", b"[") for _ in range(100)])
 
     answered, told = asyncio.run(attacked())
     assert answered == 422  # read, and found to be a list
@@ -87,18 +90,8 @@ def test_where_too_many_are_on_their_way_the_sender_with_most_makes_room_and_is_
     async def attacked():
         app = WholeBodies(application, 30, 1000)
         app.arrivals = Arrivals(30, 1000, connections=10)
-        normal = Sender("normal", b"[")
-        answer = normal.ask(app)
         slow = [Sender("rude", b"[") for _ in range(50)]
-        waiting = [one.ask(app) for one in slow]
-        await asyncio.sleep(0.05)
-        normal.parts.put_nowait(b"]")
-        await answer
-        told = [refused_with(one) for one in slow]
-        for one in slow:
-            one.parts.put_nowait(None)  # gone
-        await asyncio.gather(*waiting)
-        return refused_with(normal), told, app.arrivals
+        return *await beside_slow_ones(app, Sender("normal", b"["), slow), app.arrivals
 
     answered, told, left = asyncio.run(attacked())
     assert answered == 200
